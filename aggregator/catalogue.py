@@ -1,0 +1,109 @@
+"""What is counted and where: the measures, the dimensions, and the rollups that hold them.
+
+The planner, `rollups verify`, `rollups rebuild` and the tests all read this catalogue; the tables and views
+themselves are in migrations/0004_create_rollups.sql.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+# Relative error of every percentile that comes from a sketch (DDSketch: any quantile is within 1 % of a
+# true one; states merge exactly, in any order, so a rollup gives the same answer as the raw rows).
+SKETCH_RELATIVE_ERROR = 0.01
+SKETCH_LEVELS = (0.5, 0.95, 0.99)
+_SKETCH = "(0.01, 0.5, 0.95, 0.99)"
+
+RAW_TABLE = "request_logs"
+
+
+class Dimension(StrEnum):
+    """A column of request_logs that rollups keep and questions filter or group by."""
+
+    PROVIDER = "provider"
+    MODEL = "model_name"
+    STATUS = "status"
+    USER = "user_id"
+    API_KEY = "api_key_id"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A mergeable aggregate, stored under `name` in every rollup.
+
+    `from_raw` aggregates rows of request_logs to what a rollup stores; `merge` combines what rollups store
+    into the same; `finish` turns a combined state into the answer (`{column}` is the column).
+    """
+
+    name: str
+    from_raw: str
+    merge: str = "sum({column})"
+    finish: str = "sum({column})"
+
+
+def _summed(column: str) -> Measure:
+    return Measure(column, f"sum(ifNull({RAW_TABLE}.{column}, 0))")
+
+
+REQUESTS = Measure("requests", "count()")
+ERRORS = Measure("errors", "countIf(is_error)")
+UNPRICED = Measure("unpriced", f"countIf(isNull({RAW_TABLE}.cost))")
+INPUT_TOKENS = _summed("input_tokens")
+OUTPUT_TOKENS = _summed("output_tokens")
+CACHED_INPUT_TOKENS = _summed("cached_input_tokens")
+CACHE_CREATION_INPUT_TOKENS = _summed("cache_creation_input_tokens")
+THINKING_TOKENS = _summed("thinking_tokens")
+COST = _summed("cost")
+COST_BEFORE_FEE = _summed("cost_before_fee")
+INPUT_TOKENS_COST = _summed("input_tokens_cost")
+CACHED_INPUT_TOKENS_COST = _summed("cached_input_tokens_cost")
+CACHE_CREATION_INPUT_TOKENS_COST = _summed("cache_creation_input_tokens_cost")
+OUTPUT_TOKENS_COST = _summed("output_tokens_cost")
+DURATION_SUM = Measure("duration_ms_sum", "sum(ifNull(duration_ms, 0))")
+DURATION_COUNT = Measure("duration_ms_count", "count(duration_ms)")
+DURATION_SKETCH = Measure(
+    "duration_ms_sketch",
+    f"quantilesDDState{_SKETCH}(duration_ms)",
+    merge=f"quantilesDDMergeState{_SKETCH}({{column}})",
+    finish=f"quantilesDDMerge{_SKETCH}({{column}})",
+)
+
+MEASURES = (
+    REQUESTS,
+    ERRORS,
+    UNPRICED,
+    INPUT_TOKENS,
+    OUTPUT_TOKENS,
+    CACHED_INPUT_TOKENS,
+    CACHE_CREATION_INPUT_TOKENS,
+    THINKING_TOKENS,
+    COST,
+    COST_BEFORE_FEE,
+    INPUT_TOKENS_COST,
+    CACHED_INPUT_TOKENS_COST,
+    CACHE_CREATION_INPUT_TOKENS_COST,
+    OUTPUT_TOKENS_COST,
+    DURATION_SUM,
+    DURATION_COUNT,
+    DURATION_SKETCH,
+)
+
+
+@dataclass(frozen=True)
+class Rollup:
+    """A table of `MEASURES` per time bucket of `grain_seconds` (UTC) and `dimensions`."""
+
+    table: str
+    grain_seconds: int
+    dimensions: tuple[Dimension, ...]
+
+    def bucket_of(self, timestamp: str) -> str:
+        """SQL for the bucket that a timestamp expression falls into."""
+        return f"toStartOfInterval({timestamp}, INTERVAL {self.grain_seconds} SECOND)"
+
+
+# Cheapest first: the planner takes the first that can answer exactly.
+ROLLUPS = (
+    Rollup("rollup_time", 900, (Dimension.STATUS,)),
+    Rollup("rollup_model", 900, (Dimension.PROVIDER, Dimension.MODEL, Dimension.STATUS)),
+    Rollup("rollup_user", 3600, (Dimension.USER, Dimension.API_KEY, Dimension.MODEL, Dimension.STATUS)),
+)

@@ -1,0 +1,191 @@
+"""A question about aggregates becomes one SQL statement over the cheapest tables that answer it exactly.
+
+The aligned inside of the time range comes from a rollup, its ragged edges from raw rows, and everything
+from raw rows where no rollup fits. The answer is the same either way (a property test holds it to that).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from aggregator.catalogue import RAW_TABLE, ROLLUPS, Dimension, Measure, Rollup
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Bucket(StrEnum):
+    """Width of a time group, in the question's time zone."""
+
+    HOUR = "hour"
+    DAY = "day"
+
+
+# Both take (expression, zone) and return an instant.
+BUCKET_FUNCTION = {Bucket.HOUR: "toStartOfHour", Bucket.DAY: "toStartOfDay"}
+
+
+@dataclass(frozen=True)
+class Span:
+    """A half-open range of time, `start <= t < end`; None is unbounded."""
+
+    start: datetime | None = None
+    end: datetime | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        return self.start is not None and self.end is not None and self.start >= self.end
+
+
+@dataclass(frozen=True)
+class Question:
+    """Measures over the requests of a span, filtered by equality, grouped by a dimension or by time."""
+
+    measures: tuple[Measure, ...]
+    span: Span = Span()
+    equals: Mapping[Dimension, str] = field(default_factory=dict)
+    group_by: Dimension | Bucket | None = None
+    timezone: str = "UTC"
+
+    @property
+    def dimensions(self) -> set[Dimension]:
+        grouped = {self.group_by} if isinstance(self.group_by, Dimension) else set()
+        return grouped | set(self.equals)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`inside` is answered by `rollup`, each of `edges` by raw rows; the spans do not overlap."""
+
+    rollup: Rollup | None
+    inside: Span | None
+    edges: tuple[Span, ...]
+
+
+@lru_cache
+def _utc_offsets_seconds(timezone: str) -> frozenset[int]:
+    """Every offset from UTC that the zone uses in the years an event may have (sampled twice a month)."""
+    zone = ZoneInfo(timezone)
+    samples = (EPOCH + timedelta(days=15 * n) for n in range(130 * 25))
+    offsets = (sample.astimezone(zone).utcoffset() for sample in samples)
+    return frozenset(int(offset.total_seconds()) for offset in offsets if offset is not None)
+
+
+def can_answer(rollup: Rollup, question: Question) -> bool:
+    """Whether the rollup holds the dimensions, and its buckets never straddle two of the question's."""
+    if not question.dimensions <= set(rollup.dimensions):
+        return False
+    if not isinstance(question.group_by, Bucket):
+        return True
+    return all(offset % rollup.grain_seconds == 0 for offset in _utc_offsets_seconds(question.timezone))
+
+
+def _aligned(moment: datetime, grain_seconds: int, up: bool) -> datetime:
+    past = (moment - EPOCH) % timedelta(seconds=grain_seconds)
+    if not past:
+        return moment
+    return moment - past + (timedelta(seconds=grain_seconds) if up else timedelta())
+
+
+def _inside_and_edges(span: Span, grain_seconds: int) -> tuple[Span | None, tuple[Span, ...]]:
+    start = span.start and _aligned(span.start, grain_seconds, up=True)
+    end = span.end and _aligned(span.end, grain_seconds, up=False)
+    inside = Span(start, end)
+    if inside.is_empty:
+        return None, (span,)
+    edges = []
+    if start is not None and start != span.start:
+        edges.append(Span(span.start, start))
+    if end is not None and end != span.end:
+        edges.append(Span(end, span.end))
+    return inside, tuple(edges)
+
+
+def plan(question: Question) -> Plan:
+    """The cheapest exact plan."""
+    for rollup in ROLLUPS:
+        if can_answer(rollup, question):
+            inside, edges = _inside_and_edges(question.span, rollup.grain_seconds)
+            if inside is not None:
+                return Plan(rollup, inside, edges)
+    return Plan(None, None, (question.span,))
+
+
+@dataclass
+class _Sql:
+    """Collects bound parameters while the statement is put together."""
+
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+    def bind(self, value: Any, type_name: str) -> str:
+        name = f"p{len(self.parameters)}"
+        self.parameters[name] = value
+        return f"{{{name}:{type_name}}}"
+
+    def instant(self, moment: datetime) -> str:
+        micros = (moment - EPOCH) // timedelta(microseconds=1)
+        return f"fromUnixTimestamp64Micro({self.bind(micros, 'Int64')}, 'UTC')"
+
+    def where(self, column: str, span: Span, question: Question) -> str:
+        terms = []
+        if span.start is not None:
+            terms.append(f"{column} >= {self.instant(span.start)}")
+        if span.end is not None:
+            terms.append(f"{column} < {self.instant(span.end)}")
+        for dimension, value in question.equals.items():
+            terms.append(f"{dimension.value} = {self.bind(value, 'String')}")
+        return " AND ".join(terms) or "1"
+
+    def group_key(self, column: str, question: Question) -> str:
+        if question.group_by is None:
+            return "''"
+        if isinstance(question.group_by, Dimension):
+            return f"toString({question.group_by.value})"
+        zone = self.bind(question.timezone, "String")
+        return f"toUnixTimestamp({BUCKET_FUNCTION[question.group_by]}({column}, {zone}))"
+
+
+def compile_states(question: Question) -> tuple[str, dict[str, Any]]:
+    """SQL that yields (`group_key`, one mergeable column per measure), several rows per key, and its parameters.
+
+    `group_key` is the dimension's value, the bucket's start in Unix seconds, or `''` without a group-by.
+    """
+    chosen, sql = plan(question), _Sql()
+    branches = []
+    if chosen.rollup and chosen.inside:
+        columns = ", ".join(
+            f"{measure.merge.format(column=f'{chosen.rollup.table}.{measure.name}')} AS {measure.name}"
+            for measure in question.measures
+        )
+        branches.append(
+            f"SELECT {sql.group_key('bucket', question)} AS group_key, {columns} FROM {chosen.rollup.table}"
+            f" WHERE {sql.where('bucket', chosen.inside, question)} GROUP BY group_key"
+        )
+    for edge in chosen.edges:
+        columns = ", ".join(f"{measure.from_raw} AS {measure.name}" for measure in question.measures)
+        branches.append(
+            f"SELECT {sql.group_key('timestamp', question)} AS group_key, {columns} FROM {RAW_TABLE}"
+            f" WHERE {sql.where('timestamp', edge, question)} GROUP BY group_key"
+        )
+    return "\nUNION ALL\n".join(branches), sql.parameters
+
+
+def compile_answer(question: Question, order_by: str, limit: int) -> tuple[str, dict[str, Any]]:
+    """SQL that yields one row of totals (`is_total` 1, first), then up to `limit` groups in order.
+
+    `order_by` is an expression over the measures' names; it comes from code, never from a request.
+    """
+    states, parameters = compile_states(question)
+    finished = ", ".join(
+        f"{measure.finish.format(column=f'states.{measure.name}')} AS {measure.name}"
+        for measure in question.measures
+    )
+    sql = (
+        f"SELECT group_key, grouping(group_key) AS is_total, {finished}\nFROM (\n{states}\n) AS states\n"
+        f"GROUP BY GROUPING SETS ((), (group_key))\n"
+        f"ORDER BY is_total DESC, {order_by}\nLIMIT {int(limit) + 1}"
+    )
+    return sql, parameters

@@ -1,0 +1,129 @@
+"""The one connection to ClickHouse: a server over HTTP, or the engine in this process (chDB)."""
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import clickhouse_connect
+import pyarrow as pa
+from clickhouse_connect.driver.client import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError, OperationalError
+
+DEFAULT_DATABASE = "insights"
+
+# Sent with every insert. The server's defaults differ between versions (async_insert is on since 26.3),
+# and each of these is part of the exactly-once protocol (docs/architecture.md).
+INSERT_SETTINGS: dict[str, Any] = {
+    "async_insert": 0,
+    "insert_deduplicate": 1,
+    # Without it a retry that the raw table rejects as a duplicate still feeds the rollups.
+    "deduplicate_blocks_in_dependent_materialized_views": 1,
+    # A batch may hold late events of many months; refusing it would block the partition for ever.
+    "max_partitions_per_insert_block": 0,
+    # A string that looks like a date stays a string inside metadata.
+    "input_format_try_infer_dates": 0,
+    "input_format_try_infer_datetimes": 0,
+}
+
+
+class WarehouseUnavailableError(Exception):
+    """ClickHouse does not answer, or answers that it cannot serve right now: try again later."""
+
+
+# Server-side conditions that pass by themselves or by an operator's hand, by ClickHouse's error code:
+# timeout, too many queries, no space, memory, read-only table, too many parts, Keeper, shutting down.
+TRANSIENT_CODES = frozenset({159, 164, 202, 209, 210, 236, 241, 242, 243, 252, 319, 394, 439, 999})
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same call may succeed later without anything in it being changed."""
+    if isinstance(error, OperationalError | OSError | WarehouseUnavailableError):
+        return True
+    return isinstance(error, ClickHouseError) and error.code in TRANSIENT_CODES
+
+
+class Warehouse:
+    """ClickHouse at `url`, one client per thread.
+
+    `url` is `http(s)://user:password@host:port/database` or `chdb:///directory`; chDB allows one directory
+    per process. The database defaults to `insights`. A chDB client serialises its calls and an HTTP client
+    keeps per-call state, so each thread gets its own; `close` closes all of them.
+
+    Raises ValueError for a URL of another kind.
+    """
+
+    def __init__(self, url: str, database: str | None = None) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https", "chdb"}:
+            raise ValueError(
+                f"clickhouse url {parts.scheme or url!r}: allowed are http://, https:// and chdb:///directory"
+            )
+        self.is_embedded = parts.scheme == "chdb"
+        path_database = "" if self.is_embedded else parts.path.strip("/")
+        self.database = database or path_database or DEFAULT_DATABASE
+        self._dsn = url
+        self._local = threading.local()
+        self._clients: list[Client] = []
+        self._lock = threading.Lock()
+
+    def _connect(self, database: str) -> Client:
+        # Without a session an HTTP client runs queries side by side; chDB has no sessions to speak of.
+        options = {} if self.is_embedded else {"autogenerate_session_id": False}
+        try:
+            return clickhouse_connect.get_client(dsn=self._dsn, database=database, **options)
+        except (OperationalError, OSError) as error:
+            raise WarehouseUnavailableError(f"ClickHouse does not answer: {error}") from error
+
+    @property
+    def client(self) -> Client:
+        """This thread's client. Raises WarehouseUnavailableError when ClickHouse does not answer."""
+        client: Client | None = getattr(self._local, "client", None)
+        if client is None:
+            client = self._local.client = self._connect(self.database)
+            with self._lock:
+                self._clients.append(client)
+        return client
+
+    def create_database(self) -> None:
+        """Create the database if it is not there yet; the only call that works without it."""
+        client = self._connect("default")
+        try:
+            client.command(f"CREATE DATABASE IF NOT EXISTS `{self.database}`")
+        finally:
+            client.close()
+
+    def query(
+        self, sql: str, parameters: Mapping[str, Any] | None = None, settings: dict[str, Any] | None = None
+    ) -> list[dict[str, Any]]:
+        """Run a SELECT with bound `{name:Type}` parameters; rows as dicts.
+
+        Raises WarehouseUnavailableError for what may pass, DatabaseError for what will not.
+        """
+        try:
+            return list(self.client.query(sql, dict(parameters or {}), settings=settings).named_results())
+        except (ClickHouseError, OSError) as error:
+            if is_transient(error):
+                raise WarehouseUnavailableError(str(error)) from error
+            raise
+
+    def command(self, sql: str, parameters: Mapping[str, Any] | None = None) -> None:
+        """Run a statement that returns nothing."""
+        self.client.command(sql, dict(parameters or {}))
+
+    def insert(self, table: str, rows: pa.Table, token: str) -> None:
+        """Insert `rows` once: a second insert under the same `token` changes nothing, in the table or in
+        any rollup fed by it, and completes what a first try left half done."""
+        self.client.insert_arrow(
+            table, rows, settings={**INSERT_SETTINGS, "insert_deduplication_token": token}
+        )
+
+    def close(self) -> None:
+        with self._lock:
+            for client in self._clients:
+                client.close()
+            self._clients.clear()
+        self._local = threading.local()
+
+
+__all__ = ["DatabaseError", "Warehouse", "WarehouseUnavailableError", "is_transient"]

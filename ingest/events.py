@@ -1,0 +1,236 @@
+"""The event contract: what a gateway sends for each request. This model is its only definition.
+
+Everything else is derived from it: the JSON Schema that is published, the columns the batch decoder builds
+(decoder.py falls back to this model for every record it cannot prove to be valid), the API's documentation.
+"""
+
+import math
+import re
+from collections import Counter
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+# Within what ClickHouse's DateTime (rollup buckets) and DateTime64 (rows) both hold.
+FIRST_TIMESTAMP = datetime(1970, 1, 1, tzinfo=UTC)
+LAST_TIMESTAMP = datetime(2100, 1, 1, tzinfo=UTC)
+MAX_REQUEST_ID_CHARS = 128
+# A billion tokens at the dearest known price stays below the million dollars that Decimal(18, 12) holds.
+MAX_TOKENS = 1_000_000_000
+MAX_UINT32 = 2**32 - 1
+# Objects and arrays inside one another. Far above any real body, below what parsers refuse.
+MAX_NESTING = 100
+
+RFC3339 = re.compile(
+    r"(\d{4})-(\d{2})-(\d{2})[Tt ](\d{2}):(\d{2}):(\d{2})(?:\.(\d+))?(?:([Zz])|([+-])(\d{2}):(\d{2}))",
+    re.ASCII,
+)
+
+
+def _reject(kind: str, message: str) -> PydanticCustomError:
+    return PydanticCustomError(kind, message)  # type: ignore[arg-type]
+
+
+def _parse_rfc3339(text: str) -> datetime:
+    match = RFC3339.fullmatch(text)
+    if not match:
+        raise _reject("timestamp_format", "must be RFC 3339 with a zone, or epoch milliseconds as an integer")
+    *date_time, fraction, zulu, sign, offset_hours, offset_minutes = match.groups()
+    zone = UTC
+    if not zulu:
+        offset = timedelta(hours=int(offset_hours), minutes=int(offset_minutes))
+        if offset >= timedelta(hours=24) or int(offset_minutes) > 59:
+            raise _reject("timestamp_format", "the zone's offset must be below 24:00")
+        zone = timezone(offset if sign == "+" else -offset)
+    micros = int((fraction or "0")[:6].ljust(6, "0"))
+    try:
+        return datetime(*map(int, date_time), micros, zone).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise _reject("timestamp_format", "is not a date and time that exists") from None
+
+
+def parse_timestamp(value: Any) -> datetime:
+    """RFC 3339 text with a zone, or epoch milliseconds, to an aware UTC datetime of whole microseconds.
+
+    Digits past the microsecond are cut. Raises PydanticCustomError for anything else, leap seconds and
+    moments outside 1970-2099 included.
+    """
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        moment = value.astimezone(UTC)
+    elif isinstance(value, str):
+        moment = _parse_rfc3339(value)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        if not 0 <= value < LAST_TIMESTAMP.timestamp() * 1000:
+            raise _reject("timestamp_range", "must be from 1970-01-01 up to, not including, 2100-01-01")
+        moment = FIRST_TIMESTAMP + timedelta(milliseconds=value)
+    else:
+        raise _reject("timestamp_format", "must be RFC 3339 with a zone, or epoch milliseconds as an integer")
+    if not FIRST_TIMESTAMP <= moment < LAST_TIMESTAMP:
+        raise _reject("timestamp_range", "must be from 1970-01-01 up to, not including, 2100-01-01")
+    return moment
+
+
+def flatten(value: dict[str, JsonValue], prefix: str = "") -> list[tuple[str, JsonValue]]:
+    """(dotted path, value) of every leaf; arrays are leaves. Paths may repeat if keys hold dots."""
+    leaves: list[tuple[str, JsonValue]] = []
+    for key, item in value.items():
+        path = f"{prefix}.{key}" if prefix else key
+        if isinstance(item, dict):
+            leaves.extend(flatten(item, path))
+        else:
+            leaves.append((path, item))
+    return leaves
+
+
+def _check_free_json(value: Any) -> Any:
+    """Refuse what JSON or a column cannot hold: NaN, infinities, NUL characters, too much nesting."""
+    todo = [(value, 1)]
+    while todo:
+        item, depth = todo.pop()
+        if depth > MAX_NESTING:
+            raise _reject("too_deep", f"is nested deeper than {MAX_NESTING} levels")
+        if isinstance(item, float) and not math.isfinite(item):
+            raise _reject("not_finite", "holds NaN or an infinite number")
+        if isinstance(item, str) and "\0" in item:
+            raise _reject("nul_character", "holds a NUL character")
+        if isinstance(item, dict):
+            todo.extend((part, depth) for part in item)
+            todo.extend((part, depth + 1) for part in item.values())
+        elif isinstance(item, list):
+            todo.extend((part, depth + 1) for part in item)
+    return value
+
+
+def _check_paths(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    counts = Counter(path for path, _ in flatten(value))
+    prefixes = {path[:cut] for path in counts for cut, char in enumerate(path) if char == "."}
+    repeated = next((path for path, count in counts.items() if count > 1 or path in prefixes), None)
+    if repeated is not None:
+        raise PydanticCustomError(
+            "path_collision", "has two values for the path {path}", {"path": repeated[:200]}
+        )
+    return value
+
+
+def _check_nul(value: str) -> str:
+    if "\0" in value:
+        raise _reject("nul_character", "holds a NUL character")
+    return value
+
+
+def _integer_as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _text_or_structure(value: Any) -> Any:
+    if not isinstance(value, str | dict | list):
+        raise _reject("body_type", "must be a string, an object or an array")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_check_nul)]
+Name = Annotated[Text, StringConstraints(min_length=1, max_length=256)]
+Word = Annotated[Text, StringConstraints(min_length=1, max_length=64)]
+Tokens = Annotated[int, Field(ge=0, le=MAX_TOKENS)]
+Count = Annotated[int, Field(ge=0, le=MAX_UINT32)]
+FreeObject = Annotated[dict[str, JsonValue], AfterValidator(_check_free_json)]
+Body = Annotated[
+    JsonValue,
+    BeforeValidator(_text_or_structure),
+    AfterValidator(_check_free_json),
+    WithJsonSchema({"type": ["string", "object", "array"]}),
+]
+
+
+class RequestEvent(BaseModel):
+    """One request through the gateway, as it is put on the topic `request-events` (one JSON object a record).
+
+    `input_tokens` is the whole prompt, cache reads and cache writes included (the OpenTelemetry GenAI
+    convention); `output_tokens` includes thinking tokens. JSON null is the same as absent. Types are not
+    coerced. Unknown fields are ignored and counted.
+    """
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True, allow_inf_nan=False)
+
+    request_id: Annotated[Text, StringConstraints(min_length=1, max_length=MAX_REQUEST_ID_CHARS)]
+    timestamp: Annotated[
+        datetime,
+        BeforeValidator(parse_timestamp),
+        WithJsonSchema(
+            {
+                "oneOf": [{"type": "string", "format": "date-time"}, {"type": "integer", "minimum": 0}],
+                "description": "RFC 3339 with a zone, or epoch milliseconds",
+            }
+        ),
+    ]
+    model_name: Name
+    status: Word = Field(description="`success`, `error`, `timeout`, or the gateway's own word")
+
+    provider: Text | None = None
+    user_id: Text | None = None
+    api_key_id: Text | None = None
+    api_key_prefix: Text | None = None
+    api_key_hash: Text | None = None
+    api_key_address: Text | None = None
+    api_key_name: Text | None = None
+    status_code: Annotated[int, Field(ge=0, le=999)] | None = None
+    error_type: Text | None = None
+    error_message: Text | None = None
+
+    input_tokens: Tokens | None = None
+    output_tokens: Tokens | None = None
+    cached_input_tokens: Tokens | None = None
+    cache_creation_input_tokens: Tokens | None = None
+    thinking_tokens: Tokens | None = None
+
+    duration_ms: Count | None = None
+    upstream_duration_ms: Count | None = None
+    time_to_first_token_ms: Count | None = None
+
+    request_headers: FreeObject | None = None
+    request_body: Body | None = None
+    response_headers: FreeObject | None = None
+    response_body: Body | None = None
+    response_body_raw: Text | None = None
+    llm_parameters: FreeObject | None = None
+
+    tags: list[Text] | None = None
+    metadata: Annotated[FreeObject, AfterValidator(_check_paths)] | None = Field(
+        None, description="nested keys are flattened by dots; null values are dropped"
+    )
+    prompt_id: Annotated[Text, BeforeValidator(_integer_as_text)] | None = None
+    prompt_version_number: Count | None = None
+    prompt_name: Text | None = None
+    input_variables: FreeObject | None = None
+    tool_names: list[Text] | None = None
+    turn_count: Count | None = None
+    tool_call_count: Count | None = None
+    session_id: Text | None = None
+    trace_id: Text | None = None
+
+    @model_validator(mode="after")
+    def _cache_within_input(self) -> "RequestEvent":
+        cached = (self.cached_input_tokens or 0) + (self.cache_creation_input_tokens or 0)
+        if cached > (self.input_tokens or 0):
+            raise PydanticCustomError(
+                "cache_exceeds_input",
+                "input_tokens ({input}) must include cached_input_tokens and"
+                " cache_creation_input_tokens ({cached} together)",
+                {"input": self.input_tokens or 0, "cached": cached},
+            )
+        return self
+
+
+FIELD_NAMES = tuple(RequestEvent.model_fields)

@@ -1,0 +1,32 @@
+"""Fixtures every test may use. One chDB engine serves the whole run (chDB allows one directory per process);
+each test that asks for `warehouse` gets a migrated database of its own."""
+
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from aggregator.migrations import migrate
+from aggregator.warehouse import Warehouse
+
+
+@pytest.fixture(scope="session")
+def engine_url() -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="insights-test-") as folder:
+        yield f"chdb://{Path(folder).resolve()}"
+
+
+@pytest.fixture
+def empty_warehouse(engine_url: str) -> Iterator[Warehouse]:
+    """A database name of its own, not created yet."""
+    warehouse = Warehouse(engine_url, database=f"test_{uuid.uuid4().hex[:12]}")
+    yield warehouse
+    warehouse.close()
+
+
+@pytest.fixture
+def warehouse(empty_warehouse: Warehouse) -> Warehouse:
+    migrate(empty_warehouse)
+    return empty_warehouse
