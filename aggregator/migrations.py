@@ -89,9 +89,7 @@ def pending(warehouse: Warehouse, migrations: list[Migration]) -> list[Migration
             )
     unknown = sorted(set(applied) - {migration.number for migration in migrations})
     if unknown:
-        raise MigrationError(
-            f"the database has migrations {unknown} that this version does not know: upgrade it"
-        )
+        raise MigrationError(f"the database has migrations {unknown} that this version does not know: upgrade it")
     return [migration for migration in migrations if migration.number not in applied]
 
 

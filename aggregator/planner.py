@@ -180,8 +180,7 @@ def compile_answer(question: Question, order_by: str, limit: int) -> tuple[str, 
     """
     states, parameters = compile_states(question)
     finished = ", ".join(
-        f"{measure.finish.format(column=f'states.{measure.name}')} AS {measure.name}"
-        for measure in question.measures
+        f"{measure.finish.format(column=f'states.{measure.name}')} AS {measure.name}" for measure in question.measures
     )
     sql = (
         f"SELECT group_key, grouping(group_key) AS is_total, {finished}\nFROM (\n{states}\n) AS states\n"

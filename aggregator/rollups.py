@@ -97,7 +97,10 @@ def _grouped(rollup: Rollup, table: str, side: int, span: Span) -> str:
     )
 
 
-def verify(warehouse: Warehouse, span: Span = Span()) -> list[Drift]:
+EVERYTHING = Span()
+
+
+def verify(warehouse: Warehouse, span: Span = EVERYTHING) -> list[Drift]:
     """Compare every rollup with the raw rows, group by group, over the span widened to whole hours."""
     aligned = align(span)
     return [_verify_one(warehouse, rollup, aligned) for rollup in ROLLUPS]

@@ -40,7 +40,7 @@ def is_transient(error: BaseException) -> bool:
     """Whether the same call may succeed later without anything in it being changed."""
     if isinstance(error, OperationalError | OSError | WarehouseUnavailableError):
         return True
-    return isinstance(error, ClickHouseError) and error.code in TRANSIENT_CODES
+    return isinstance(error, DatabaseError) and error.code in TRANSIENT_CODES
 
 
 class Warehouse:
@@ -69,7 +69,7 @@ class Warehouse:
 
     def _connect(self, database: str) -> Client:
         # Without a session an HTTP client runs queries side by side; chDB has no sessions to speak of.
-        options = {} if self.is_embedded else {"autogenerate_session_id": False}
+        options: dict[str, Any] = {} if self.is_embedded else {"autogenerate_session_id": False}
         try:
             return clickhouse_connect.get_client(dsn=self._dsn, database=database, **options)
         except (OperationalError, OSError) as error:
@@ -114,9 +114,7 @@ class Warehouse:
     def insert(self, table: str, rows: pa.Table, token: str) -> None:
         """Insert `rows` once: a second insert under the same `token` changes nothing, in the table or in
         any rollup fed by it, and completes what a first try left half done."""
-        self.client.insert_arrow(
-            table, rows, settings={**INSERT_SETTINGS, "insert_deduplication_token": token}
-        )
+        self.client.insert_arrow(table, rows, settings={**INSERT_SETTINGS, "insert_deduplication_token": token})
 
     def close(self) -> None:
         with self._lock:

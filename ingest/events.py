@@ -40,14 +40,15 @@ RFC3339 = re.compile(
 
 
 def _reject(kind: str, message: str) -> PydanticCustomError:
-    return PydanticCustomError(kind, message)  # type: ignore[arg-type]
+    return PydanticCustomError(kind, message)
 
 
 def _parse_rfc3339(text: str) -> datetime:
     match = RFC3339.fullmatch(text)
     if not match:
         raise _reject("timestamp_format", "must be RFC 3339 with a zone, or epoch milliseconds as an integer")
-    *date_time, fraction, zulu, sign, offset_hours, offset_minutes = match.groups()
+    year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
+    fraction, zulu, sign, offset_hours, offset_minutes = match.groups()[6:]
     zone = UTC
     if not zulu:
         offset = timedelta(hours=int(offset_hours), minutes=int(offset_minutes))
@@ -56,7 +57,7 @@ def _parse_rfc3339(text: str) -> datetime:
         zone = timezone(offset if sign == "+" else -offset)
     micros = int((fraction or "0")[:6].ljust(6, "0"))
     try:
-        return datetime(*map(int, date_time), micros, zone).astimezone(UTC)
+        return datetime(year, month, day, hour, minute, second, micros, zone).astimezone(UTC)
     except (ValueError, OverflowError):
         raise _reject("timestamp_format", "is not a date and time that exists") from None
 
@@ -118,9 +119,7 @@ def _check_paths(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
     prefixes = {path[:cut] for path in counts for cut, char in enumerate(path) if char == "."}
     repeated = next((path for path, count in counts.items() if count > 1 or path in prefixes), None)
     if repeated is not None:
-        raise PydanticCustomError(
-            "path_collision", "has two values for the path {path}", {"path": repeated[:200]}
-        )
+        raise PydanticCustomError("path_collision", "has two values for the path {path}", {"path": repeated[:200]})
     return value
 
 
