@@ -1,0 +1,6 @@
+"""What a request costs, exactly: the catalogue's prices and the operator's own, joined with a batch of events."""
+
+from ingest.pricing.bill import PRICED_SCHEMA, price_events
+from ingest.pricing.book import PriceBook
+
+__all__ = ["PRICED_SCHEMA", "PriceBook", "price_events"]

@@ -1,0 +1,144 @@
+"""The prices that genai-prices publishes: which model a name means, and what that model costs when.
+
+Only the data bundled with the installed version is read. Updates over the network never happen: a batch
+priced twice must cost the same, and `VERSION` on the row must say by which prices.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
+
+import genai_prices
+from genai_prices.data import providers
+from genai_prices.data_snapshot import DataSnapshot, find_provider_by_id
+from genai_prices.types import (
+    ConditionalPrice,
+    ModelInfo,
+    ModelPrice,
+    Provider,
+    StartDateConstraint,
+    TieredPrices,
+    TimeOfDateConstraint,
+    calc_unit_price,
+)
+
+from ingest.pricing.offer import BASE, Rates, Tier, tiers
+
+VERSION = f"genai-prices {genai_prices.__version__}"
+
+# A provider's own way to write a model, where the gateway did not say which provider it is.
+BEDROCK = re.compile(
+    r"arn:aws:bedrock:|(?:(?:us|us-gov|eu|apac|jp|au|ca|sa|global)\.)?"
+    r"(?:ai21|amazon|anthropic|cohere|deepseek|google|meta|minimax|mistral|moonshot|nvidia|openai|qwen|writer)\.[a-z]"
+)
+GOOGLE_RESOURCE = re.compile(r"(?:projects/[^/]+/locations/[^/]+/)?(?:publishers/[^/]+/)?models/([^/]+)")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A model that the catalogue sells, by the provider it was asked of."""
+
+    provider: str
+    model: ModelInfo
+
+
+def _same_provider(one: str, other: str) -> bool:
+    found = find_provider_by_id(providers, one)
+    return found is not None and found is find_provider_by_id(providers, other)
+
+
+def _spellings(provider: str, model_name: str) -> Iterator[tuple[str, str]]:
+    """(provider, model) as written, then what gateways mean by it."""
+    yield provider, model_name
+    head, slash, tail = model_name.partition("/")
+    if slash and (not provider or _same_provider(provider, head)):
+        yield head, tail
+    if resource := GOOGLE_RESOURCE.fullmatch(model_name):
+        yield provider or "google", resource[1]
+    if not provider and BEDROCK.match(model_name):
+        yield "aws", model_name
+
+
+def find(provider: str, model_name: str) -> Listing | None:
+    """The model that a gateway's words mean, by genai-prices' own matching rules; None if it knows none.
+
+    `provider` is a provider's id or alias, or "" if the gateway gave none. Nothing is guessed: a provider
+    that the catalogue does not know, or a model that this provider does not sell, has no price.
+    """
+    for some_provider, some_model in _spellings(provider.strip(), model_name.strip().lower()):
+        # A fresh snapshot each time: it caches every name it ever saw, and names come from outside.
+        snapshot = DataSnapshot(providers=providers, from_auto_update=False)
+        try:
+            found, model = snapshot.find_provider_model(some_model, None, some_provider or None, None)
+        except LookupError:
+            continue
+        return Listing(found.id, model)
+    return None
+
+
+def _conditions(model: ModelInfo) -> list[ConditionalPrice]:
+    return [ConditionalPrice(prices=model.prices)] if isinstance(model.prices, ModelPrice) else model.prices
+
+
+def change_dates(model: ModelInfo) -> set[date]:
+    """The days (UTC) from which another price may hold."""
+    constraints = (condition.constraint for condition in _conditions(model))
+    return {constraint.start_date for constraint in constraints if isinstance(constraint, StartDateConstraint)}
+
+
+def _utc(moment: time) -> time:
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return datetime.combine(date(1970, 1, 2), aware).astimezone(UTC).time()
+
+
+def change_times(model: ModelInfo) -> set[time]:
+    """The times of day (UTC) at which another price may hold."""
+    constraints = [condition.constraint for condition in _conditions(model)]
+    windows = [constraint for constraint in constraints if isinstance(constraint, TimeOfDateConstraint)]
+    return {_utc(edge) for window in windows for edge in (window.start_time, window.end_time)}
+
+
+def _rates(prices: ModelPrice, above: int) -> Rates:
+    """A bucket without a price of its own is part of the input, as in genai-prices."""
+
+    def per_million(price: Decimal | TieredPrices | None) -> Decimal:
+        return calc_unit_price(price, 1, above + 1, 1)
+
+    read, write = prices.cache_read_mtok, prices.cache_write_mtok
+    return Rates(
+        input=per_million(prices.input_mtok),
+        cached_input=per_million(prices.input_mtok if read is None else read),
+        cache_creation_input=per_million(prices.input_mtok if write is None else write),
+        output=per_million(prices.output_mtok),
+        per_request=per_million(prices.requests_kcount) / 1000,
+    )
+
+
+def _label(listing: Listing, chosen: ModelPrice) -> str:
+    name = f"{listing.provider}/{listing.model.id}"
+    constraint = next(each.constraint for each in _conditions(listing.model) if each.prices is chosen)
+    if isinstance(constraint, StartDateConstraint):
+        return f"{name} since={constraint.start_date}"
+    if isinstance(constraint, TimeOfDateConstraint):
+        return f"{name} utc={_utc(constraint.start_time):%H:%M}-{_utc(constraint.end_time):%H:%M}"
+    return name
+
+
+def price_at(listing: Listing, moment: datetime) -> tuple[Tier, ...]:
+    """What the model costs at `moment` (aware), tier by tier; nothing if the catalogue sells it only by
+    units that tokens say nothing about (hours of audio, pages), because those tokens are not free.
+
+    A model listed without any price is free: this is how the catalogue writes it.
+    """
+    prices = listing.model.get_prices(moment)
+    token_prices = [prices.input_mtok, prices.output_mtok, prices.cache_read_mtok, prices.cache_write_mtok]
+    named = [price for price in vars(prices).values() if price is not None]
+    if named and all(price is None for price in token_prices):
+        return ()
+    thresholds = {tier.start for price in named if isinstance(price, TieredPrices) for tier in price.tiers}
+    return tiers(_label(listing, prices), {above: _rates(prices, above) for above in thresholds | {BASE}})
+
+
+__all__ = ["VERSION", "Listing", "Provider", "change_dates", "change_times", "find", "price_at"]
