@@ -83,16 +83,37 @@ def parse_timestamp(value: Any) -> datetime:
     return moment
 
 
-def flatten(value: dict[str, JsonValue], prefix: str = "") -> list[tuple[str, JsonValue]]:
-    """(dotted path, value) of every leaf; arrays are leaves. Paths may repeat if keys hold dots."""
-    leaves: list[tuple[str, JsonValue]] = []
+def _leaf_paths(value: dict[str, JsonValue], prefix: str = "") -> list[str]:
+    """The dotted path of every leaf; arrays are leaves."""
+    paths = []
     for key, item in value.items():
         path = f"{prefix}.{key}" if prefix else key
-        if isinstance(item, dict):
-            leaves.extend(flatten(item, path))
-        else:
-            leaves.append((path, item))
-    return leaves
+        paths.extend(_leaf_paths(item, path) if isinstance(item, dict) and item else [path])
+    return paths
+
+
+def _objects_in_arrays(value: JsonValue, inside: bool = False) -> list[dict[str, JsonValue]]:
+    """The objects that are elements of arrays, at any depth: paths are counted in each on its own."""
+    if isinstance(value, list):
+        return [found for item in value for found in _objects_in_arrays(item, inside=True)]
+    if not isinstance(value, dict):
+        return []
+    below = [found for item in value.values() for found in _objects_in_arrays(item)]
+    return [value, *below] if inside else below
+
+
+def repeated_path(value: dict[str, JsonValue]) -> str | None:
+    """A dotted path that two values of an object claim ({"a": {"b": 1}, "a.b": 2}), or None.
+
+    A path that is also the beginning of another counts, since no nested object could be made of both.
+    """
+    for scope in [value, *_objects_in_arrays(value)]:
+        counts = Counter(_leaf_paths(scope))
+        prefixes = {path[:cut] for path in counts for cut, char in enumerate(path) if char == "."}
+        for path, count in counts.items():
+            if count > 1 or path in prefixes:
+                return path
+    return None
 
 
 def _check_free_json(value: Any) -> Any:
@@ -115,11 +136,9 @@ def _check_free_json(value: Any) -> Any:
 
 
 def _check_paths(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    counts = Counter(path for path, _ in flatten(value))
-    prefixes = {path[:cut] for path in counts for cut, char in enumerate(path) if char == "."}
-    repeated = next((path for path, count in counts.items() if count > 1 or path in prefixes), None)
-    if repeated is not None:
-        raise PydanticCustomError("path_collision", "has two values for the path {path}", {"path": repeated[:200]})
+    path = repeated_path(value)
+    if path is not None:
+        raise PydanticCustomError("path_collision", "has two values for the path {path}", {"path": path[:200]})
     return value
 
 

@@ -1,0 +1,93 @@
+"""What is written at once: a run of one partition's records, its plan, and the token that makes it count once."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class Record(Protocol):
+    """The part of a Kafka record that is used here (aiokafka's ConsumerRecord has it)."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+
+
+class Plan(BaseModel):
+    """What a worker is about to write, kept in the metadata of the commit of the batch's first offset.
+
+    A worker that finds a plan writes exactly that batch again, down to `created_at` and `generation`, so
+    that ClickHouse sees the same insert twice and counts it once.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    last: int
+    created_at_ms: int
+    generation: int
+    digest: str
+
+    def to_metadata(self) -> str:
+        return self.model_dump_json()
+
+    @classmethod
+    def from_metadata(cls, metadata: str | None) -> "Plan | None":
+        """None for a commit without a plan: a confirmed offset, or one that another tool has set."""
+        try:
+            return cls.model_validate_json(metadata) if metadata else None
+        except ValidationError:
+            return None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Records `[first, last]` of one partition, in order; offsets may have gaps (compaction, transactions)."""
+
+    topic: str
+    partition: int
+    records: Sequence[Record]
+    created_at_ms: int
+    generation: int
+
+    @property
+    def first(self) -> int:
+        return self.records[0].offset
+
+    @property
+    def last(self) -> int:
+        return self.records[-1].offset
+
+    @property
+    def next_offset(self) -> int:
+        return self.last + 1
+
+    @property
+    def created_at(self) -> datetime:
+        return datetime.fromtimestamp(self.created_at_ms / 1000, UTC)
+
+    @cached_property
+    def digest(self) -> str:
+        """Of offsets, times and values. A topic that was deleted and made anew starts at offset 0 again:
+        with the offsets alone its records would be taken for the old ones and lost."""
+        numbers = [(record.offset, record.timestamp, len(record.value or b"")) for record in self.records]
+        digest = hashlib.blake2b(np.array(numbers, np.int64).tobytes(), digest_size=16)
+        for record in self.records:
+            digest.update(record.value or b"")
+        return digest.hexdigest()
+
+    @property
+    def token(self) -> str:
+        """Names the insert to ClickHouse; the same token is counted once, in the rows and in every rollup."""
+        return f"{self.topic}/{self.partition}/{self.first}-{self.last}/{self.digest}"
+
+    @property
+    def plan(self) -> Plan:
+        return Plan(last=self.last, created_at_ms=self.created_at_ms, generation=self.generation, digest=self.digest)

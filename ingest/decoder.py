@@ -1,0 +1,364 @@
+"""A batch of raw record values becomes columns, and every value that is not a valid event becomes a rejection.
+
+Whole batches are parsed by DuckDB, in C++ and without the GIL. The fast path keeps only rows that it can prove
+to be valid under the event model; every other row goes through the model itself, which either yields the same
+columns or the exact reason of the rejection. So the model stays the only definition of what is valid.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import duckdb
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import ValidationError
+
+from ingest import secrets
+from ingest.events import (
+    FIELD_NAMES,
+    FIRST_TIMESTAMP,
+    LAST_TIMESTAMP,
+    MAX_NESTING,
+    RequestEvent,
+    repeated_path,
+)
+
+# Above the largest bodies gateways log, below what would let one record starve a batch.
+MAX_EVENT_BYTES = 8 * 1024 * 1024
+
+HEADER_FIELDS = ("request_headers", "response_headers")
+_SCHEMA = RequestEvent.model_json_schema()
+_REQUIRED = frozenset(_SCHEMA["required"])
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Why a value is not a valid event: its place in the batch, a stable reason, the field's path, a sentence."""
+
+    row_index: int
+    reason: str
+    field: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """`events` has `row_index` and a column per field (EVENT_SCHEMA), in order; the rest are `rejections`."""
+
+    events: pa.Table
+    rejections: list[Rejection]
+    unknown_fields: Counter[str]
+
+
+def _variants(field: str) -> list[dict[str, Any]]:
+    """The JSON Schema alternatives of a field, without null."""
+    schema = _SCHEMA["properties"][field]
+    options = schema.get("anyOf") or schema.get("oneOf") or [schema]
+    return [option for option in options if option.get("type") != "null"]
+
+
+def _json_types(field: str) -> set[str]:
+    types: set[str] = set()
+    for option in _variants(field):
+        declared = option["type"]
+        types.update([declared] if isinstance(declared, str) else declared)
+    return types
+
+
+# DuckDB's names for the JSON types. A negative or fractional number has another name, so it is never taken
+# for a count; prompt_id is the one text field that also takes integers.
+_DUCKDB_TYPES = {"string": {"VARCHAR"}, "integer": {"UBIGINT"}, "object": {"OBJECT"}, "array": {"ARRAY"}}
+_ALLOWED_TYPES = {field: set().union(*(_DUCKDB_TYPES[name] for name in _json_types(field))) for field in FIELD_NAMES}
+_ALLOWED_TYPES["prompt_id"] |= {"UBIGINT"}
+
+
+def _fields_of(*types: str) -> tuple[str, ...]:
+    return tuple(field for field in FIELD_NAMES if _json_types(field) == set(types))
+
+
+INTEGER_FIELDS = _fields_of("integer")
+OBJECT_FIELDS = _fields_of("object")
+LIST_FIELDS = _fields_of("array")
+BODY_FIELDS = _fields_of("string", "object", "array")
+TEXT_FIELDS = _fields_of("string")
+JSON_FIELDS = (*OBJECT_FIELDS, *BODY_FIELDS)
+
+
+def _arrow_type(field: str) -> pa.DataType:
+    if field == "timestamp":
+        return pa.timestamp("us", "UTC")
+    if field == "status_code":
+        return pa.uint16()
+    if field in INTEGER_FIELDS:
+        return pa.uint32()
+    return pa.list_(pa.string()) if field in LIST_FIELDS else pa.string()
+
+
+EVENT_SCHEMA = pa.schema([("row_index", pa.uint64()), *((field, _arrow_type(field)) for field in FIELD_NAMES)])
+
+_TIMESTAMP = (
+    r"^\d{4}-\d{2}-\d{2}[Tt ](?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,6})?(?:Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)$"
+)
+_LIST_OF_STRINGS = r'^\[(?:"(?:[^"\\]|\\.)*"(?:,"(?:[^"\\]|\\.)*")*)?\]$'
+# An exponent or a length with which a number may be infinite.
+_HUGE_NUMBER = r"[:\[,]-?[0-9][0-9.]*[eE]\+?[0-9]{3}|[0-9]{300}"
+# Everything in compact JSON that is a scalar member of an object, so that what is left is its shape.
+_SCALAR_MEMBER = r':(?:"(?:[^"\\]|\\.)*"|[^{"\[][^,}]*)'
+
+
+def _quote(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _type_of(field: str) -> str:
+    return f"types[{FIELD_NAMES.index(field) + 1}]"
+
+
+def _may_be_too_deep(text: str) -> str:
+    """SQL that is true where JSON text has as many opening brackets as levels are allowed. CASE is lazy, AND is not."""
+    braces = " + ".join(f"length({text}) - length(replace({text}, '{bracket}', ''))" for bracket in "[{")
+    return f"CASE WHEN length({text}) >= {2 * MAX_NESTING} THEN {braces} >= {MAX_NESTING} END"
+
+
+def _bounds(field: str) -> list[str]:
+    """SQL that is true where a value is outside the model's bounds."""
+    doubts = []
+    for option in _variants(field):
+        if "maximum" in option:
+            doubts.append(f"e.{field} > {option['maximum']}")
+        if "maxLength" in option:
+            doubts.append(f"length(e.{field}) > {option['maxLength']}")
+        if option.get("minLength"):
+            doubts.append(f"e.{field} = ''")
+    return doubts
+
+
+def _doubts() -> str:
+    """SQL that is true for a row whose types may be right but whose values are not proven to be."""
+    first_ms, last_ms = (int(moment.timestamp() * 1000) for moment in (FIRST_TIMESTAMP, LAST_TIMESTAMP))
+    doubts = [doubt for field in FIELD_NAMES if field != "timestamp" for doubt in _bounds(field)]
+    doubts += [r"contains(v, '\u0000')", "timestamp IS NULL"]
+    doubts.append(f"epoch_us(timestamp) NOT BETWEEN {first_ms * 1000} AND {last_ms * 1000 - 1}")
+    doubts.append(
+        "coalesce(e.cached_input_tokens, 0) + coalesce(e.cache_creation_input_tokens, 0) > coalesce(e.input_tokens, 0)"
+    )
+    doubts += [f"NOT regexp_matches(e.{field}, {_quote(_LIST_OF_STRINGS)})" for field in LIST_FIELDS]
+    for field in JSON_FIELDS:
+        huge = f"regexp_matches(e.{field}, {_quote(_HUGE_NUMBER)})"
+        doubts.append(f"CASE WHEN {_type_of(field)} != 'VARCHAR' THEN {huge} OR {_may_be_too_deep(f'e.{field}')} END")
+    doubts += [f"regexp_matches({field}, {_quote(secrets.JSON_SECRET_LEFT)})" for field in HEADER_FIELDS]
+    # Fields that nobody asked for are not looked into, but parsers refuse them when nested too deep.
+    has_unknown = "len(list_filter(types, lambda t: t IS NOT NULL)) < len(keys)"
+    doubts.append(f"CASE WHEN {has_unknown} THEN {_may_be_too_deep('v')} END")
+    return "\n OR ".join(f"coalesce({doubt}, false)" for doubt in doubts)
+
+
+def _transform_type(field: str) -> str:
+    return "UBIGINT" if field in INTEGER_FIELDS else "VARCHAR"  # objects and arrays as compact JSON text
+
+
+def _output(field: str) -> str:
+    """SQL for a field's column in the shape of EVENT_SCHEMA."""
+    if field == "timestamp":
+        return "epoch_us(timestamp) AS timestamp"
+    if field in HEADER_FIELDS:
+        return f"coalesce({field}, '') AS {field}"
+    if field in LIST_FIELDS:
+        return f"coalesce(json_transform(e.{field}, '[\"VARCHAR\"]'), []) AS {field}"
+    if field == "metadata":
+        return "coalesce(e.metadata, '{}') AS metadata"
+    if field in INTEGER_FIELDS:
+        return f"e.{field}::UINTEGER AS {field}"
+    return f"coalesce(e.{field}, '') AS {field}"
+
+
+def _decode_sql() -> str:
+    paths = "[" + ", ".join(_quote(f"$.{field}") for field in FIELD_NAMES) + "]"
+    shape = json.dumps({field: _transform_type(field) for field in FIELD_NAMES})
+    headers = ", ".join(
+        f"regexp_replace(e.{field}, {_quote(secrets.JSON_SECRET_STRING)},"
+        f" {_quote(secrets.JSON_SECRET_REPLACEMENT)}, 'g') AS {field}"
+        for field in HEADER_FIELDS
+    )
+    outputs = ",\n    ".join(_output(field) for field in FIELD_NAMES)
+    return f"""
+WITH parsed AS (
+    SELECT row_index, v, json_type(v, {paths}) AS types, json_keys(v) AS keys, json_transform(v, {_quote(shape)}) AS e
+    FROM raw
+), typed AS (
+    SELECT *, {headers},
+        CASE
+            WHEN {_type_of("timestamp")} = 'UBIGINT' THEN make_timestamptz(TRY_CAST(e.timestamp AS BIGINT) * 1000)
+            WHEN regexp_matches(e.timestamp, {_quote(_TIMESTAMP)}) THEN TRY_CAST(e.timestamp AS TIMESTAMPTZ)
+        END AS timestamp
+    FROM parsed
+)
+SELECT row_index, types::JSON::VARCHAR AS types_text, keys::JSON::VARCHAR AS keys_text,
+    regexp_replace(e.metadata, {_quote(_SCALAR_MEMBER)}, ':0', 'g') AS metadata_shape,
+    {_doubts()} AS is_doubtful,
+    {outputs}
+FROM typed
+"""
+
+
+DECODE = _decode_sql()
+
+
+@lru_cache(maxsize=4096)
+def _types_are_right(types_text: str) -> bool:
+    types = json.loads(types_text)
+    return all(
+        (found in _ALLOWED_TYPES[field]) or (found in (None, "NULL") and field not in _REQUIRED)
+        for field, found in zip(FIELD_NAMES, types, strict=True)
+    )
+
+
+@lru_cache(maxsize=4096)
+def _unknown_keys(keys_text: str) -> tuple[str, ...] | None:
+    """The keys that are no fields of an event; None when a key is repeated."""
+    keys = json.loads(keys_text)
+    if len(set(keys)) != len(keys):
+        return None
+    return tuple(key for key in keys if key not in _ALLOWED_TYPES)
+
+
+@lru_cache(maxsize=4096)
+def _paths_are_distinct(metadata_shape: str) -> bool:
+    """Whether no dotted path can occur twice in JSON of this shape (its scalars are replaced by 0)."""
+
+    def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len({key for key, _ in pairs}) != len(pairs):
+            raise ValueError("repeated key")
+        return dict(pairs)
+
+    try:
+        shape = json.loads(metadata_shape, object_pairs_hook=no_repeats)
+    except ValueError:
+        return False
+    return repeated_path(shape) is None
+
+
+def _true_where(column: pa.ChunkedArray, accept: Callable[[str], bool]) -> pa.ChunkedArray:
+    """`accept` of every value, called once per distinct value; true for null."""
+    encoded = column.combine_chunks().dictionary_encode()
+    verdicts = pa.array([accept(text.as_py()) for text in encoded.dictionary], pa.bool_())
+    return pc.fill_null(verdicts.take(encoded.indices), True)
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _row(row_index: int, event: RequestEvent) -> dict[str, Any]:
+    """An event as a row of EVENT_SCHEMA."""
+    row: dict[str, Any] = {"row_index": row_index, **event.model_dump()}
+    for field in (*TEXT_FIELDS, *JSON_FIELDS):
+        if field != "timestamp" and not isinstance(row[field], str):
+            row[field] = "" if row[field] is None else _compact(row[field])
+    for field in HEADER_FIELDS:
+        headers = getattr(event, field)
+        row[field] = "" if headers is None else _compact(secrets.redact_headers(headers))
+    for field in LIST_FIELDS:
+        row[field] = row[field] or []
+    row["metadata"] = row["metadata"] or "{}"
+    return row
+
+
+def field_path(location: Sequence[str | int]) -> str:
+    """A pydantic error location as `tags[1]` or `metadata.x`; empty for the event as a whole."""
+    path = ""
+    for part in location:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    return path
+
+
+def decode_one(row_index: int, value: bytes | None) -> dict[str, Any] | Rejection:
+    """One value through the model: a row of EVENT_SCHEMA, or the first reason why it is none."""
+    if not value:
+        return Rejection(row_index, "empty", "", "the record has no value")
+    if len(value) > MAX_EVENT_BYTES:
+        message = f"the record has {len(value):,} bytes, more than the {MAX_EVENT_BYTES:,} that are allowed"
+        return Rejection(row_index, "too_large", "", message)
+    try:
+        return _row(row_index, RequestEvent.model_validate_json(value))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        return Rejection(row_index, first["type"], field_path(first["loc"]), first["msg"])
+
+
+def open_duckdb() -> duckdb.DuckDBPyConnection:
+    """An engine of one thread: batches of different partitions are what runs side by side."""
+    connection = duckdb.connect(config={"threads": 1, "autoinstall_known_extensions": False})
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection
+
+
+class Decoder:
+    """Decodes batches on a DuckDB connection that no other thread uses."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._duckdb = connection
+        self._strict = msgspec.json.Decoder(msgspec.Raw)
+
+    def decode(self, values: Sequence[bytes | None]) -> Decoded:
+        """Split a batch into events and rejections. Never raises for what a value holds."""
+        texts, doubtful = self._screen(values)
+        proven, more_doubtful, unknown = self._parse(texts)
+        rejections, rows = [], []
+        for row_index in sorted([*doubtful, *more_doubtful]):
+            outcome = decode_one(row_index, values[row_index])
+            if isinstance(outcome, Rejection):
+                rejections.append(outcome)
+            else:
+                rows.append(outcome)
+        if rows:
+            proven = pa.concat_tables([proven, pa.Table.from_pylist(rows, EVENT_SCHEMA)]).sort_by("row_index")
+        return Decoded(proven, rejections, unknown)
+
+    def _screen(self, values: Sequence[bytes | None]) -> tuple[pa.Table, list[int]]:
+        """What is strict JSON in UTF-8 (DuckDB is more lenient than the standard), and the indexes of the rest."""
+        accepted, indexes, doubtful = [], [], []
+        for row_index, value in enumerate(values):
+            if value is None or len(value) > MAX_EVENT_BYTES or not self._is_strict_json(value):
+                doubtful.append(row_index)
+            else:
+                accepted.append(value)
+                indexes.append(row_index)
+        text = pa.array(accepted, pa.large_binary()).cast(pa.large_string(), safe=False)
+        return pa.table({"row_index": pa.array(indexes, pa.uint64()), "v": text}), doubtful
+
+    def _is_strict_json(self, value: bytes) -> bool:
+        try:
+            self._strict.decode(value)
+            value.decode()
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return False
+        return True
+
+    def _parse(self, raw: pa.Table) -> tuple[pa.Table, list[int], Counter[str]]:
+        """The rows that are proven to be valid, the indexes of the others, and the unknown fields of the former."""
+        self._duckdb.register("raw", raw)
+        parsed = self._duckdb.sql(DECODE).to_arrow_table()
+        self._duckdb.unregister("raw")
+        is_proven = pc.and_(
+            pc.and_(
+                _true_where(parsed["types_text"], _types_are_right),
+                _true_where(parsed["keys_text"], lambda text: _unknown_keys(text) is not None),
+            ),
+            pc.and_(
+                _true_where(parsed["metadata_shape"], _paths_are_distinct),
+                pc.invert(parsed["is_doubtful"].combine_chunks()),
+            ),
+        )
+        doubtful = parsed["row_index"].filter(pc.invert(is_proven)).to_pylist()
+        proven = parsed.filter(is_proven) if doubtful else parsed
+        unknown: Counter[str] = Counter()
+        for count in proven["keys_text"].value_counts():
+            for key in _unknown_keys(count["values"].as_py()) or ():
+                unknown[key] += count["counts"].as_py()
+        return proven.select(EVENT_SCHEMA.names).cast(EVENT_SCHEMA), doubtful, unknown

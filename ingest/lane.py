@@ -1,0 +1,95 @@
+"""One partition while it is ours: its unwritten records, the batch in hand, the plan to write again."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from aiokafka import ConsumerRecord, TopicPartition
+
+from ingest.batch import Plan
+from ingest.settings import IngestSettings
+
+
+class Lane:
+    """Buffers records of a partition and says when a batch is due. Times are `time.monotonic()` seconds."""
+
+    def __init__(self, partition: TopicPartition, position: int, replay: Plan | None, settings: IngestSettings) -> None:
+        self.partition = partition
+        self.position = position
+        self.replay = replay
+        self.batch_in_hand: asyncio.Task[None] | None = None
+        self.is_lost = False
+        self.is_planning = False
+        # The next offset to plan, once a batch is written that no later plan has confirmed.
+        self.unconfirmed: int | None = None
+        self._settings = settings
+        self._buffer: deque[ConsumerRecord] = deque()
+        self._buffered_bytes = 0
+        self._oldest = 0.0
+        self._last_added = 0.0
+        self._written_at = time.monotonic()
+
+    def add(self, records: Sequence[ConsumerRecord]) -> None:
+        """Take fetched records; `position` is then the next offset to fetch."""
+        self._last_added = time.monotonic()
+        if not self._buffer:
+            self._oldest = self._last_added
+        self._buffer.extend(records)
+        self._buffered_bytes += sum(_size(record) for record in records)
+        self.position = records[-1].offset + 1
+
+    @property
+    def is_full(self) -> bool:
+        """Whether fetching has to pause: a whole batch waits."""
+        if self.replay is not None:
+            return self.has_replay_at_hand
+        return len(self._buffer) >= self._settings.flush_rows or self._buffered_bytes >= self._settings.flush_bytes
+
+    @property
+    def buffered(self) -> int:
+        return len(self._buffer)
+
+    @property
+    def has_replay_at_hand(self) -> bool:
+        return self.replay is not None and self.position > self.replay.last
+
+    def written(self, next_offset: int) -> None:
+        """A batch is in ClickHouse; the offset is confirmed by the next plan, or when the lane falls idle."""
+        self.unconfirmed = next_offset
+        self._written_at = time.monotonic()
+
+    def is_idle_for(self, seconds: float) -> bool:
+        is_idle = not self._buffer and self.batch_in_hand is None
+        return is_idle and time.monotonic() - self._written_at >= seconds
+
+    def is_due(self, flush_seconds: float) -> bool:
+        """Whether a batch can be taken now: a plan is complete, or the rows, bytes or time are reached."""
+        if self.is_lost or self.batch_in_hand is not None:
+            return False
+        if self.replay is not None:
+            return self.has_replay_at_hand
+        if not self._buffer:
+            return False
+        return self.is_full or time.monotonic() - self._oldest >= flush_seconds
+
+    def take(self) -> list[ConsumerRecord]:
+        """The records of the next batch; of the plan's batch while there is a plan."""
+        records: list[ConsumerRecord] = []
+        taken_bytes = 0
+        while self._buffer and self._fits(self._buffer[0], len(records), taken_bytes):
+            record = self._buffer.popleft()
+            taken_bytes += _size(record)
+            records.append(record)
+        self._buffered_bytes -= taken_bytes
+        self._oldest = self._last_added
+        return records
+
+    def _fits(self, record: ConsumerRecord, taken: int, taken_bytes: int) -> bool:
+        if self.replay is not None:
+            return bool(record.offset <= self.replay.last)
+        return taken < self._settings.flush_rows and taken_bytes < self._settings.flush_bytes
+
+
+def _size(record: ConsumerRecord) -> int:
+    return len(record.value or b"") + len(record.key or b"")

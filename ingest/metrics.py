@@ -1,0 +1,22 @@
+"""Every metric of the ingest worker."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+RECORDS = Counter("insights_records_total", "Kafka records stored, as rows or as dead letters", ["partition"])
+ROWS = Counter("insights_rows_total", "Rows written to request_logs")
+UNPRICED = Counter("insights_unpriced_rows_total", "Rows without a cost: no price known or no usage reported")
+DEAD_LETTERS = Counter("insights_dead_letters_total", "Records that are not valid events", ["reason"])
+UNKNOWN_FIELDS = Counter("insights_unknown_fields_total", "Fields of events that the contract does not know")
+BATCH_RECORDS = Histogram(
+    "insights_batch_records", "Records per batch", buckets=(1, 10, 100, 1_000, 5_000, 10_000, 20_000, 50_000, 100_000)
+)
+DECODE_SECONDS = Histogram("insights_decode_seconds", "Time to decode and price a batch")
+INSERT_SECONDS = Histogram("insights_insert_seconds", "Time to insert a batch into ClickHouse, views included")
+RETRIES = Counter("insights_insert_retries_total", "Batches that ClickHouse did not take and that are tried again")
+REPLAYS = Counter("insights_replayed_batches_total", "Planned batches found on assignment and written again")
+LOST_PARTITIONS = Counter("insights_lost_partitions_total", "Batches dropped because the partition went elsewhere")
+SKIPPED_RECORDS = Counter(
+    "insights_truncated_records_total", "Records that Kafka deleted before they could be read", ["partition"]
+)
+COMMITTED_OFFSET = Gauge("insights_committed_offset", "Next offset to plan, by partition", ["partition"])
+LAG = Gauge("insights_lag_records", "Records in Kafka that are not stored yet, by partition", ["partition"])

@@ -1,0 +1,30 @@
+"""Settings of the ingest worker, from `INSIGHTS_*` environment variables."""
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class IngestSettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="INSIGHTS_", frozen=True)
+
+    kafka_bootstrap_servers: str = Field("localhost:9092", description="Kafka brokers, host:port, comma-separated")
+    kafka_topic: str = Field("request-events", description="topic the gateway writes its events to")
+    kafka_group: str = Field("router-insights", description="consumer group of the ingest workers")
+    kafka_session_timeout_ms: int = Field(
+        10_000, ge=100, description="after this long without a heartbeat a worker has lost its partitions"
+    )
+    clickhouse_url: str = Field(
+        "http://localhost:8123/insights",
+        description="http(s)://user:password@host:port/database, or chdb:///directory for the engine in this process",
+    )
+    flush_rows: int = Field(50_000, ge=1, le=500_000, description="a batch has at most this many records")
+    flush_bytes: int = Field(32 * 1024 * 1024, ge=1, description="a batch ends with the record that passes this size")
+    flush_seconds: float = Field(
+        1.0, gt=0, description="a smaller batch is written when its first record has waited this long"
+    )
+    insert_threads: int = Field(2, ge=1, description="batches of different partitions written at the same time")
+    insert_retry_seconds: float = Field(
+        600.0, gt=0, description="the worker stops when ClickHouse has refused a batch for this long"
+    )
+    stop_seconds: float = Field(8.0, gt=0, description="how long a stop or a rebalance waits for batches in hand")
+    metrics_port: int = Field(9464, ge=0, le=65535, description="port of the Prometheus metrics, 0 for none")

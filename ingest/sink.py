@@ -1,0 +1,202 @@
+"""A batch becomes rows: decoded, priced, and inserted once into the raw tables (the rollups follow by views)."""
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from aggregator.rollups import current_generation
+from aggregator.warehouse import Warehouse
+from ingest import metrics
+from ingest.batch import Batch, Record
+from ingest.decoder import Decoded, Decoder, Rejection, open_duckdb
+from ingest.pricing import PriceBook, price_events
+from ingest.secrets import MARK, is_secret, redact_bytes
+
+MAX_DEAD_LETTER_BYTES = 1_000_000
+TRUNCATION_MARK = b"... [truncated]"
+# Shorter than what a rebuild waits for after it has opened a new generation (aggregator/rollups.py).
+GENERATION_SECONDS = 1.0
+
+PAYLOAD_FIELDS = (
+    "request_headers",
+    "request_body",
+    "response_headers",
+    "response_body",
+    "response_body_raw",
+    "llm_parameters",
+    "input_variables",
+)
+ERROR_STATUSES = pa.array(["error", "timeout"])
+
+
+def is_error(events: pa.Table) -> pa.ChunkedArray:
+    """A request failed if it says so in any of three places: its status, its status code, its error type."""
+    by_status = pc.is_in(pc.utf8_lower(events["status"]), ERROR_STATUSES)
+    by_code = pc.fill_null(pc.greater_equal(events["status_code"], 400), False)
+    return pc.or_(pc.or_(by_status, by_code), pc.not_equal(events["error_type"], ""))
+
+
+def _constant(value: object, type_: pa.DataType, length: int) -> pa.Array:
+    return pa.repeat(pa.scalar(value, type_), length)
+
+
+def _provenance(batch: Batch, events: pa.Table) -> dict[str, pa.Array]:
+    offsets = np.fromiter((record.offset for record in batch.records), np.uint64, len(batch.records))
+    return {
+        "created_at": _constant(batch.created_at, pa.timestamp("ms", "UTC"), len(events)),
+        "source_partition": _constant(batch.partition, pa.uint32(), len(events)),
+        "source_offset": pa.array(offsets[events["row_index"].to_numpy()]),
+    }
+
+
+def request_logs(batch: Batch, events: pa.Table, costs: pa.Table) -> pa.Table:
+    """Rows of request_logs; `costs` is aligned with `events`."""
+    table = events.drop_columns(["row_index", *PAYLOAD_FIELDS])
+    added = {
+        **_provenance(batch, events),
+        "source_topic": _constant(batch.topic, pa.string(), len(events)),
+        "generation": _constant(batch.generation, pa.uint32(), len(events)),
+        "is_error": is_error(events),
+        **{name: costs[name] for name in costs.column_names},
+    }
+    for name, column in added.items():
+        table = table.append_column(name, column)
+    return table.combine_chunks()
+
+
+def request_payloads(batch: Batch, events: pa.Table) -> pa.Table:
+    """Rows of request_payloads for the events that have any header or body."""
+    has_payload = pc.not_equal(pc.binary_join_element_wise(*(events[f] for f in PAYLOAD_FIELDS), ""), "")
+    kept = events.filter(has_payload)
+    table = kept.select(["timestamp", "request_id", *PAYLOAD_FIELDS])
+    for name, column in _provenance(batch, kept).items():
+        table = table.append_column(name, column)
+    return table.combine_chunks()
+
+
+def _header(name: str, value: bytes) -> dict[str, str]:
+    return {"name": name, "value": MARK if is_secret(name) else value.decode(errors="replace")}
+
+
+def dead_letters(batch: Batch, rejections: Sequence[Rejection]) -> pa.Table:
+    """Rows of dead_letters: the bytes as they came but for secrets, cut with a mark past 1 MB."""
+    rows = [_dead_letter(batch, batch.records[rejection.row_index], rejection) for rejection in rejections]
+    return pa.Table.from_pylist(rows, DEAD_LETTER_SCHEMA)
+
+
+def _dead_letter(batch: Batch, record: Record, rejection: Rejection) -> dict[str, object]:
+    original = record.value or b""
+    value = redact_bytes(original)
+    is_truncated = len(value) > MAX_DEAD_LETTER_BYTES
+    if is_truncated:
+        value = value[:MAX_DEAD_LETTER_BYTES] + TRUNCATION_MARK
+    return {
+        "created_at": batch.created_at,
+        "source_topic": batch.topic,
+        "source_partition": batch.partition,
+        "source_offset": record.offset,
+        "record_timestamp": datetime.fromtimestamp(max(record.timestamp, 0) / 1000, UTC),
+        "reason": rejection.reason,
+        "field": rejection.field,
+        "message": rejection.message,
+        "key": record.key or b"",
+        "value": value,
+        "value_bytes": len(original),
+        "is_truncated": is_truncated,
+        "headers": [_header(name, content) for name, content in record.headers],
+    }
+
+
+DEAD_LETTER_SCHEMA = pa.schema(
+    [
+        ("created_at", pa.timestamp("ms", "UTC")),
+        ("source_topic", pa.string()),
+        ("source_partition", pa.uint32()),
+        ("source_offset", pa.uint64()),
+        ("record_timestamp", pa.timestamp("ms", "UTC")),
+        ("reason", pa.string()),
+        ("field", pa.string()),
+        ("message", pa.string()),
+        ("key", pa.binary()),
+        ("value", pa.binary()),
+        ("value_bytes", pa.uint64()),
+        ("is_truncated", pa.bool_()),
+        ("headers", pa.list_(pa.struct([("name", pa.string()), ("value", pa.string())]))),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """What a thread needs for itself to turn records into priced columns."""
+
+    connection: duckdb.DuckDBPyConnection
+    decoder: Decoder
+
+    def price(self, events: pa.Table, book: PriceBook) -> pa.Table:
+        """Costs of `events`, in the same order."""
+        self.connection.register("events", events)
+        try:
+            return price_events(self.connection, "events", book).drop_columns("row_index")
+        finally:
+            self.connection.unregister("events")
+
+
+class Sink:
+    """Writes batches to the warehouse; every method may be called from several threads at once."""
+
+    def __init__(self, warehouse: Warehouse, prices: PriceBook) -> None:
+        self._warehouse = warehouse
+        self._prices = prices
+        self._local = threading.local()
+        self._generation = 0
+        self._generation_read_at = -GENERATION_SECONDS
+
+    @property
+    def _workbench(self) -> Workbench:
+        if not hasattr(self._local, "workbench"):
+            connection = open_duckdb()
+            self._local.workbench = Workbench(connection, Decoder(connection))
+        workbench: Workbench = self._local.workbench
+        return workbench
+
+    def generation(self) -> int:
+        """The rollup generation that a batch planned now belongs to."""
+        if time.monotonic() - self._generation_read_at >= GENERATION_SECONDS:
+            self._generation = current_generation(self._warehouse)
+            self._generation_read_at = time.monotonic()
+        return self._generation
+
+    def write(self, batch: Batch) -> None:
+        """Write a batch, once however often it is called with the same batch.
+
+        Rows go last: a request whose row is visible has its payload. Raises what the warehouse raises.
+        """
+        with metrics.DECODE_SECONDS.time():
+            decoded = self._workbench.decoder.decode([record.value for record in batch.records])
+            costs = self._workbench.price(decoded.events, self._prices)
+        with metrics.INSERT_SECONDS.time():
+            self._insert("dead_letters", dead_letters(batch, decoded.rejections), batch)
+            self._insert("request_payloads", request_payloads(batch, decoded.events), batch)
+            self._insert("request_logs", request_logs(batch, decoded.events, costs), batch)
+        self._count(batch, decoded, costs)
+
+    def _insert(self, table: str, rows: pa.Table, batch: Batch) -> None:
+        if len(rows):
+            self._warehouse.insert(table, rows, batch.token)
+
+    def _count(self, batch: Batch, decoded: Decoded, costs: pa.Table) -> None:
+        metrics.RECORDS.labels(batch.partition).inc(len(batch.records))
+        metrics.BATCH_RECORDS.observe(len(batch.records))
+        metrics.ROWS.inc(len(decoded.events))
+        metrics.UNPRICED.inc(costs["cost"].null_count)
+        metrics.UNKNOWN_FIELDS.inc(decoded.unknown_fields.total())
+        for rejection in decoded.rejections:
+            metrics.DEAD_LETTERS.labels(rejection.reason).inc()
