@@ -1,0 +1,60 @@
+"""The read API, put together."""
+
+from typing import Any
+
+from fastapi import Depends, FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from aggregator.warehouse import Warehouse
+from api import errors
+from api.auth import digest, require_key
+from api.gate import EventGate
+from api.parameters import refuse_repeats
+from api.reader import Reader
+from api.routes import events, health, logs, stats
+from api.settings import ApiSettings
+
+DESCRIPTION = """\
+Who spent what, on which model, when, and which request failed.
+
+Times are RFC 3339 in UTC, costs are decimal strings in dollars. An unknown or repeated parameter is refused.
+Whatever goes wrong is answered in one shape: `{code, message, details}`.
+"""
+
+
+def create_app(settings: ApiSettings, warehouse: Warehouse, event_gate: EventGate | None = None) -> FastAPI:
+    """The application over `warehouse`, which stays the caller's to close. Without a gate it takes no events."""
+    app = FastAPI(
+        title="router-insights",
+        version=health.installed_version(),
+        description=DESCRIPTION,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    app.state.key_digests = [digest(key) for key in settings.keys]
+    app.state.reader = Reader(
+        warehouse,
+        {"max_execution_time": settings.max_execution_time_seconds, "max_memory_usage": settings.max_memory_bytes},
+    )
+    app.state.event_gate = event_gate
+    errors.install(app)
+    app.include_router(health.router, dependencies=[Depends(refuse_repeats)])
+    # Before the logs: their path takes any id.
+    for router in (stats.router, logs.router, events.router):
+        app.include_router(router, dependencies=[Depends(require_key), Depends(refuse_repeats)])
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """The document without the framework's own 422: bad parameters are answered with 400 here."""
+    if app.openapi_schema is None:
+        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        for operations in document["paths"].values():
+            for operation in operations.values():
+                if operation["responses"].get("422", {}).get("description") == "Validation Error":
+                    del operation["responses"]["422"]
+        for name in ("HTTPValidationError", "ValidationError"):
+            document["components"]["schemas"].pop(name, None)
+        app.openapi_schema = document
+    return app.openapi_schema

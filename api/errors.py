@@ -1,0 +1,182 @@
+"""Every answer that is not a success has one shape: `{code, message, details}`."""
+
+import re
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+
+from aggregator.warehouse import DatabaseError, WarehouseUnavailableError
+
+log = structlog.get_logger()
+
+CODES = {
+    400: "invalid_argument",
+    401: "unauthenticated",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "payload_too_large",
+    415: "unsupported_media_type",
+    422: "invalid_body",
+    500: "internal",
+    503: "unavailable",
+    504: "deadline_exceeded",
+}
+MEANINGS = {
+    400: "A parameter is unknown, repeated, malformed or out of range; `details` names it and what is allowed.",
+    401: "The key is missing or wrong.",
+    404: "There is no such thing.",
+    413: "The body is larger than 8 MiB.",
+    415: "The body is neither application/json nor application/x-ndjson.",
+    422: "The body is not valid; `details` names line, field and reason. Nothing of it was accepted.",
+    500: "A fault of this service.",
+    503: "A part behind this service cannot serve right now, or the query needs more than it may use.",
+    504: "The query ran into its time limit; a narrower time range helps.",
+}
+
+
+class ErrorDetail(BaseModel):
+    field: str = Field(description="Parameter, or path inside the body; empty when the whole body is meant.")
+    message: str
+    allowed: list[str] | None = Field(None, description="Every allowed value, where they can be listed.")
+    line: int | None = Field(None, description="Line of an NDJSON body, from 1.")
+
+
+class ErrorAnswer(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "code": "invalid_argument",
+                    "message": "order_direction: Input should be 'asc' or 'desc'",
+                    "details": [
+                        {
+                            "field": "order_direction",
+                            "message": "Input should be 'asc' or 'desc'",
+                            "allowed": ["asc", "desc"],
+                        }
+                    ],
+                }
+            ]
+        }
+    )
+
+    code: str = Field(description="A stable word for programs.")
+    message: str = Field(description="A sentence for people.")
+    details: list[ErrorDetail] = Field(description="Empty when there is nothing to name.")
+
+
+class ApiError(Exception):
+    """An answer other than success; raised anywhere below a route."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        details: Iterable[ErrorDetail] = (),
+        code: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code or CODES[status]
+        self.message = message
+        self.details = list(details)
+        self.headers = headers
+
+
+def invalid_argument(field: str, message: str, allowed: Iterable[str] | None = None) -> ApiError:
+    detail = ErrorDetail(field=field, message=message, allowed=None if allowed is None else list(allowed))
+    return ApiError(400, f"{field}: {message}", [detail])
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that may answer with these statuses."""
+    return {status: {"model": ErrorAnswer, "description": MEANINGS[status]} for status in statuses}
+
+
+def _respond(error: ApiError) -> JSONResponse:
+    answer = ErrorAnswer(code=error.code, message=error.message, details=error.details)
+    return JSONResponse(answer.model_dump(exclude_none=True), error.status, error.headers)
+
+
+def _known_parameters(request: Request) -> list[str]:
+    models = [field.field_info.annotation for field in request.scope["route"].dependant.query_params]
+    return [name for model in models for name in model.model_fields]
+
+
+def _detail_of(error: dict[str, Any], request: Request) -> list[ErrorDetail]:
+    context = error.get("ctx", {})
+    if "messages" in context:
+        return [ErrorDetail(field=name, message=message) for name, message in context["messages"].items()]
+    field = ".".join(str(part) for part in error["loc"][1:])
+    if error["type"] == "extra_forbidden":
+        known = _known_parameters(request)
+        return [ErrorDetail(field=field, message="is not a parameter of this endpoint", allowed=known)]
+    allowed = re.findall(r"'([^']*)'", context["expected"]) if error["type"] == "enum" else None
+    return [ErrorDetail(field=field, message=error["msg"], allowed=allowed)]
+
+
+def _on_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    """Only query and path reach this; the one body there is, is judged by the event gate."""
+    details = [detail for item in error.errors() for detail in _detail_of(item, request)]
+    message = "; ".join(f"{detail.field}: {detail.message}" for detail in details)
+    return _respond(ApiError(400, message, details))
+
+
+def _on_http(_: Request, error: HTTPException) -> JSONResponse:
+    code = CODES.get(error.status_code, HTTPStatus(error.status_code).name.lower())
+    return _respond(ApiError(error.status_code, error.detail, code=code, headers=dict(error.headers or {})))
+
+
+def _on_api_error(_: Request, error: ApiError) -> JSONResponse:
+    return _respond(error)
+
+
+TOO_EXPENSIVE = (
+    503,
+    "resource_exhausted",
+    "The query needs more than it may use: narrow the time range, or ask for smaller pages.",
+)
+NO_SCHEMA = (503, "unavailable", "ClickHouse does not have the tables yet: run `insights migrate`.")
+BY_CLICKHOUSE_CODE = {
+    159: (504, "deadline_exceeded", "The query ran into its time limit; narrow the time range or add filters."),
+    158: TOO_EXPENSIVE,
+    241: TOO_EXPENSIVE,
+    307: TOO_EXPENSIVE,
+    60: NO_SCHEMA,
+    81: NO_SCHEMA,
+}
+
+
+def _on_warehouse(request: Request, error: Exception) -> JSONResponse:
+    cause = error if isinstance(error, DatabaseError) else error.__cause__
+    code = cause.code if isinstance(cause, DatabaseError) else None
+    if code in BY_CLICKHOUSE_CODE:
+        status, word, message = BY_CLICKHOUSE_CODE[code]
+        return _respond(ApiError(status, message, code=word))
+    if isinstance(error, WarehouseUnavailableError):
+        log.warning("clickhouse is away", path=request.url.path, error=str(error))
+        return _respond(ApiError(503, "ClickHouse does not answer; try again later."))
+    return _on_fault(request, error)
+
+
+def _on_fault(request: Request, error: Exception) -> JSONResponse:
+    log.error("request failed", method=request.method, path=request.url.path, exc_info=error)
+    return _respond(ApiError(500, "The request could not be answered; the fault is in the log of the service."))
+
+
+def install(app: FastAPI) -> None:
+    """Give `app` the one shape for whatever goes wrong."""
+    app.exception_handler(ApiError)(_on_api_error)
+    app.exception_handler(RequestValidationError)(_on_invalid)
+    app.exception_handler(HTTPException)(_on_http)
+    app.exception_handler(WarehouseUnavailableError)(_on_warehouse)
+    app.exception_handler(DatabaseError)(_on_warehouse)
+    app.exception_handler(Exception)(_on_fault)

@@ -1,0 +1,201 @@
+"""Pages of request logs, one log by its id, and how many there are."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
+
+from aggregator.catalogue import REQUESTS, Dimension
+from aggregator.planner import EPOCH, Question, compile_answer
+from api.models import LogPage, RequestLog
+from api.pages import Cursor, Total, decode, encode
+from api.parameters import LogParameters, OrderBy, OrderDirection
+from api.reader import Reader
+
+# Counting further costs more than the number is worth.
+COUNT_LIMIT = 1_000_000
+
+PAYLOAD_COLUMNS = (
+    "request_headers",
+    "request_body",
+    "response_headers",
+    "response_body",
+    "response_body_raw",
+    "llm_parameters",
+    "input_variables",
+)
+KEY_COLUMNS = ("timestamp", "request_id", "created_at", "source_partition", "source_offset")
+DERIVED_FIELDS = {"id", "input_tokens_cost_microdollar", "output_tokens_cost_microdollar", "metadata"}
+ROW_COLUMNS = (
+    "source_partition",
+    "source_offset",
+    "toJSONString(request_logs.metadata) AS metadata",
+    *(name for name in RequestLog.model_fields if name not in DERIVED_FIELDS.union(PAYLOAD_COLUMNS)),
+)
+
+KEY = f"({', '.join(KEY_COLUMNS)})"
+CURSOR_TIMESTAMP = "fromUnixTimestamp64Micro({cursor_timestamp_us:Int64}, 'UTC')"
+CURSOR = (
+    f"({CURSOR_TIMESTAMP}, {{cursor_request_id:String}},"
+    " fromUnixTimestamp64Milli({cursor_created_at_ms:Int64}, 'UTC'),"
+    " {cursor_source_partition:UInt32}, {cursor_source_offset:UInt64})"
+)
+CONDITIONS = {
+    "user_id": "user_id = {user_id:String}",
+    "api_key_id": "api_key_id = {api_key_id:String}",
+    "model_name": "model_name = {model_name:String}",
+    "status": "status = {status:String}",
+    "status_code": "status_code = {status_code:UInt16}",
+    "start_time": "timestamp >= fromUnixTimestamp64Micro({start_time:Int64}, 'UTC')",
+    "end_time": "timestamp < fromUnixTimestamp64Micro({end_time:Int64}, 'UTC')",
+    "min_duration_ms": "duration_ms >= {min_duration_ms:UInt32}",
+    "max_duration_ms": "duration_ms <= {max_duration_ms:UInt32}",
+}
+# Filters that a rollup can count under; the others are not kept there.
+COUNTABLE = {Dimension.USER, Dimension.API_KEY, Dimension.MODEL, Dimension.STATUS, "start_time", "end_time"}
+
+# The timestamps find the granules by the primary key, the hashes the rows; short whatever the ids look like,
+# since parameters travel in the URL. Equal hashes of different rows are told apart by the whole key.
+PAYLOADS = f"""
+SELECT {", ".join((*KEY_COLUMNS, *PAYLOAD_COLUMNS))} FROM request_payloads
+WHERE timestamp IN (SELECT fromUnixTimestamp64Micro(arrayJoin({{timestamps_us:Array(Int64)}}), 'UTC'))
+AND cityHash64{KEY} IN {{hashes:Array(UInt64)}}
+"""
+NEWEST_OF_ID = f"""
+SELECT {", ".join(ROW_COLUMNS)}, cityHash64{KEY} AS key_hash FROM request_logs
+WHERE request_id = {{request_id:String}}
+ORDER BY timestamp DESC, created_at DESC, source_partition DESC, source_offset DESC LIMIT 1
+"""
+# Reading in the order of the table would win over the projection by_request_id and scan every partition.
+LOOKUP_SETTINGS = {"optimize_read_in_order": 0}
+
+Row = dict[str, Any]
+
+
+def _epoch_us(moment: datetime) -> int:
+    return (moment.replace(tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
+
+
+def _filters(parameters: LogParameters) -> dict[str, Any]:
+    """The filters that are set, as values to bind."""
+    given = parameters.model_dump(include=set(CONDITIONS), exclude_none=True)
+    return {name: _epoch_us(value) if isinstance(value, datetime) else value for name, value in given.items()}
+
+
+def _where(filters: Iterable[str]) -> str:
+    return " AND ".join(CONDITIONS[name] for name in filters) or "1"
+
+
+def _order(parameters: LogParameters) -> str:
+    direction = parameters.order_direction.value
+    columns = [f"{column} {direction}" for column in KEY_COLUMNS]
+    if parameters.order_by is not OrderBy.TIMESTAMP:
+        columns.insert(0, f"{parameters.order_by.value} {direction} NULLS LAST")
+    return ", ".join(columns)
+
+
+def _after(parameters: LogParameters, cursor: Cursor) -> str:
+    """Condition for the rows after the cursor, in the order of `_order`."""
+    beyond = "<" if parameters.order_direction is OrderDirection.DESC else ">"
+    later_key = f"{KEY} {beyond} {CURSOR}"
+    column = parameters.order_by.value
+    if parameters.order_by is OrderBy.TIMESTAMP:
+        # The first comparison follows from the second, but only it lets the primary key skip.
+        return f"timestamp {beyond}= {CURSOR_TIMESTAMP} AND {later_key}"
+    if cursor.value is None:
+        return f"{column} IS NULL AND {later_key}"
+    value = "{cursor_value:UInt32}"
+    return f"({column} {beyond} {value} OR {column} IS NULL OR ({column} = {value} AND {later_key}))"
+
+
+def page_query(parameters: LogParameters, cursor: Cursor | None) -> tuple[str, Row]:
+    """SQL for one row more than the page after `cursor` holds, and its parameters."""
+    filters = _filters(parameters)
+    where = _where(filters)
+    if cursor is not None:
+        where += f" AND {_after(parameters, cursor)}"
+        filters |= {f"cursor_{name}": value for name, value in cursor._asdict().items() if value is not None}
+    sql = (
+        f"SELECT {', '.join(ROW_COLUMNS)}, cityHash64{KEY} AS key_hash FROM request_logs\n"
+        f"WHERE {where}\nORDER BY {_order(parameters)}\nLIMIT {parameters.page_size + 1}"
+    )
+    return sql, filters
+
+
+def _count(reader: Reader, parameters: LogParameters) -> Total:
+    """Exact from the rollups where they keep the filters, else up to COUNT_LIMIT from the rows."""
+    filters = _filters(parameters)
+    if COUNTABLE.issuperset(filters):
+        equals = {Dimension(name): value for name, value in filters.items() if name in set(Dimension)}
+        question = Question((REQUESTS,), parameters.span, equals)
+        rows = reader.query(*compile_answer(question, "group_key", 0))
+        return Total(sum(row["requests"] for row in rows), False)
+    sql = f"SELECT count() AS found FROM (SELECT 1 FROM request_logs WHERE {_where(filters)} LIMIT {COUNT_LIMIT + 1})"
+    found = reader.query(sql, filters)[0]["found"]
+    return Total(min(found, COUNT_LIMIT), found > COUNT_LIMIT)
+
+
+def _key_of(row: Row) -> tuple[Any, ...]:
+    return tuple(row[name] for name in KEY_COLUMNS)
+
+
+def _with_payloads(reader: Reader, rows: list[Row]) -> list[RequestLog]:
+    if not rows:
+        return []
+    bound = {
+        "timestamps_us": sorted({_epoch_us(row["timestamp"]) for row in rows}),
+        "hashes": [row["key_hash"] for row in rows],
+    }
+    payloads = {_key_of(payload): payload for payload in reader.query(PAYLOADS, bound)}
+    missing = dict.fromkeys(PAYLOAD_COLUMNS, "")
+    return [_log_of({**missing, **payloads.get(_key_of(row), {}), **row}) for row in rows]
+
+
+def _microdollars(cost: Decimal | None) -> int | None:
+    return None if cost is None else int((cost * 1_000_000).quantize(Decimal(1), ROUND_HALF_UP))
+
+
+def _log_of(row: Row) -> RequestLog:
+    created_at_ms = _epoch_us(row["created_at"]) // 1000
+    return RequestLog(
+        id=f"{created_at_ms:x}-{row['source_partition']:x}-{row['source_offset']:x}",
+        input_tokens_cost_microdollar=_microdollars(row["input_tokens_cost"]),
+        output_tokens_cost_microdollar=_microdollars(row["output_tokens_cost"]),
+        **row,
+    )
+
+
+def _cursor_of(row: Row, order_by: OrderBy) -> Cursor:
+    return Cursor(
+        value=None if order_by is OrderBy.TIMESTAMP else row[order_by.value],
+        timestamp_us=_epoch_us(row["timestamp"]),
+        request_id=row["request_id"],
+        created_at_ms=_epoch_us(row["created_at"]) // 1000,
+        source_partition=row["source_partition"],
+        source_offset=row["source_offset"],
+    )
+
+
+def list_logs(reader: Reader, parameters: LogParameters) -> LogPage:
+    """One page. Raises ApiError 400 for a page token that does not belong to these filters and this order."""
+    query = parameters.model_dump(mode="json", exclude={"page_size", "page_token"})
+    cursor, total = None, None
+    if parameters.page_token:
+        cursor, total = decode(query, parameters.page_token)
+    rows = reader.query(*page_query(parameters, cursor))
+    page = rows[: parameters.page_size]
+    total = total or _count(reader, parameters)
+    has_more = len(rows) > len(page)
+    return LogPage(
+        logs=_with_payloads(reader, page),
+        next_page_token=encode(query, _cursor_of(page[-1], parameters.order_by), total) if has_more else "",
+        total_count=total.logs,
+        total_count_is_approximate=total.is_approximate,
+    )
+
+
+def find_log(reader: Reader, request_id: str) -> RequestLog | None:
+    """The newest log with that id."""
+    rows = reader.query(NEWEST_OF_ID, {"request_id": request_id}, LOOKUP_SETTINGS)
+    logs = _with_payloads(reader, rows)
+    return logs[0] if logs else None

@@ -1,0 +1,278 @@
+"""What the API answers with."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, PlainSerializer, WithJsonSchema
+from pydantic_core import from_json
+
+
+def _aware(value: Any) -> Any:
+    """The driver gives UTC columns without a zone."""
+    return value.replace(tzinfo=UTC) if isinstance(value, datetime) and value.tzinfo is None else value
+
+
+def rfc3339(moment: datetime, timespec: str = "microseconds") -> str:
+    return moment.astimezone(UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
+
+
+def dollars(amount: Decimal) -> str:
+    """Plain notation with all twelve places, as stored."""
+    return f"{amount:.12f}"
+
+
+def _parse_object(value: Any) -> Any:
+    """Stored JSON text to an object; text that is not an object is kept as it is under one key."""
+    if not isinstance(value, str):
+        return value
+    if not value:
+        return None
+    try:
+        parsed = from_json(value, allow_inf_nan=False)
+    except ValueError:
+        parsed = None
+    return parsed if isinstance(parsed, dict) else {"unreadable": value}
+
+
+Moment = Annotated[
+    datetime,
+    BeforeValidator(_aware),
+    PlainSerializer(rfc3339, return_type=str),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+Dollars = Annotated[
+    Decimal,
+    PlainSerializer(dollars, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": r"^-?\d+\.\d{12}$"}),
+]
+Rate = Annotated[
+    Decimal,
+    PlainSerializer(lambda rate: f"{rate:.6f}", return_type=str),
+    WithJsonSchema({"type": "string", "pattern": r"^-?\d+\.\d{6}$"}),
+]
+JsonObject = Annotated[dict[str, JsonValue] | None, BeforeValidator(_parse_object)]
+
+EXAMPLE_LOG: dict[str, Any] = {
+    "id": "19bfe4e7a4b-2-1c8",
+    "request_id": "req-7f3a",
+    "timestamp": "2026-01-31T12:00:00.123456Z",
+    "created_at": "2026-01-31T12:00:01.355000Z",
+    "user_id": "user-17",
+    "api_key_id": "key-3",
+    "api_key_prefix": "sk-abc",
+    "api_key_hash": "",
+    "api_key_address": "",
+    "api_key_name": "batch jobs",
+    "provider": "openai",
+    "model_name": "gpt-5-mini",
+    "status": "success",
+    "status_code": 200,
+    "is_error": False,
+    "error_type": "",
+    "error_message": "",
+    "input_tokens": 1200,
+    "output_tokens": 340,
+    "cached_input_tokens": 1000,
+    "cache_creation_input_tokens": None,
+    "thinking_tokens": 64,
+    "duration_ms": 2310,
+    "upstream_duration_ms": 2290,
+    "time_to_first_token_ms": 410,
+    "cost": "0.000755000000",
+    "cost_before_fee": "0.000755000000",
+    "input_tokens_cost_microdollar": 50,
+    "input_tokens_cost": "0.000050000000",
+    "input_tokens_cost_before_fee": "0.000050000000",
+    "cached_input_tokens_cost": "0.000025000000",
+    "cached_input_tokens_cost_before_fee": "0.000025000000",
+    "cache_creation_input_tokens_cost": "0.000000000000",
+    "cache_creation_input_tokens_cost_before_fee": "0.000000000000",
+    "output_tokens_cost_microdollar": 680,
+    "output_tokens_cost": "0.000680000000",
+    "output_tokens_cost_before_fee": "0.000680000000",
+    "fee_rate": "0.000000",
+    "price_id": "openai/gpt-5-mini",
+    "price_version": "2026-01-15",
+    "request_headers": {"content-type": "application/json", "authorization": "[masked]"},
+    "request_body": '{"messages":[{"role":"user","content":"Hello"}]}',
+    "response_headers": None,
+    "response_body": '{"choices":[]}',
+    "response_body_raw": "",
+    "llm_parameters": {"temperature": 0.2},
+    "input_variables": None,
+    "tags": ["nightly"],
+    "metadata": {"team": "search"},
+    "prompt_id": "",
+    "prompt_version_number": None,
+    "prompt_name": "",
+    "tool_names": [],
+    "turn_count": 1,
+    "tool_call_count": 0,
+    "session_id": "",
+    "trace_id": "",
+    "storage_location": "",
+    "storage_row_index": None,
+    "storage_batch_id": "",
+    "use_object_storage": False,
+}
+
+
+class RequestLog(BaseModel):
+    """One request. Text is "" when absent; numbers, costs and objects are null when unknown."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_LOG]})
+
+    id: str = Field(description="Unique per Kafka record: created_at in ms, partition and offset, each in hex.")
+    request_id: str = Field(description="The gateway's id; a gateway that sends twice makes two logs of one id.")
+    timestamp: Moment = Field(description="When the request started, UTC.")
+    created_at: Moment = Field(description="When the row was made, UTC.")
+
+    user_id: str
+    api_key_id: str
+    api_key_prefix: str
+    api_key_hash: str
+    api_key_address: str
+    api_key_name: str
+    provider: str
+    model_name: str
+
+    status: str
+    status_code: int | None
+    is_error: bool
+    error_type: str
+    error_message: str
+
+    input_tokens: int | None = Field(description="The whole prompt, cache reads and cache writes included.")
+    output_tokens: int | None = Field(description="Thinking tokens included.")
+    cached_input_tokens: int | None
+    cache_creation_input_tokens: int | None
+    thinking_tokens: int | None
+
+    duration_ms: int | None
+    upstream_duration_ms: int | None
+    time_to_first_token_ms: int | None
+
+    cost: Dollars | None = Field(description="Dollars, fee included; null when no price or no usage is known.")
+    cost_before_fee: Dollars | None = Field(description="Dollars, the provider's price.")
+    input_tokens_cost_microdollar: int | None = Field(description="input_tokens_cost x 10^6, half away from zero.")
+    input_tokens_cost: Dollars | None = Field(description="Dollars for input that was neither cached nor written.")
+    input_tokens_cost_before_fee: Dollars | None
+    cached_input_tokens_cost: Dollars | None
+    cached_input_tokens_cost_before_fee: Dollars | None
+    cache_creation_input_tokens_cost: Dollars | None
+    cache_creation_input_tokens_cost_before_fee: Dollars | None
+    output_tokens_cost_microdollar: int | None = Field(description="output_tokens_cost x 10^6, half away from zero.")
+    output_tokens_cost: Dollars | None
+    output_tokens_cost_before_fee: Dollars | None
+    fee_rate: Rate = Field(description="What was added to the provider's price: 0.05 is five percent.")
+    price_id: str = Field(description='The price that was used; "" when none was known.')
+    price_version: str
+
+    request_headers: JsonObject = Field(description="Values of secret headers are masked.")
+    request_body: str = Field(description="Exactly as stored.")
+    response_headers: JsonObject
+    response_body: str
+    response_body_raw: str
+    llm_parameters: JsonObject
+    input_variables: JsonObject
+
+    tags: list[str]
+    metadata: JsonObject = Field(description="{} when absent.")
+    prompt_id: str
+    prompt_version_number: int | None
+    prompt_name: str
+    tool_names: list[str]
+    turn_count: int | None
+    tool_call_count: int | None
+    session_id: str
+    trace_id: str
+
+    storage_location: str
+    storage_row_index: int | None
+    storage_batch_id: str
+    use_object_storage: bool
+
+
+class LogPage(BaseModel):
+    logs: list[RequestLog]
+    next_page_token: str = Field(description='"" on the last page.', examples=["WzEsbnVsbCwxNzY5..."])
+    total_count: int = Field(description="Logs that match the filters, counted when the first page was asked for.")
+    total_count_is_approximate: bool = Field(description="True: there are at least total_count logs.")
+
+
+class Stat(BaseModel):
+    """Sums leave unknown values out: cost is that of priced requests, unpriced_count says how many are not."""
+
+    group: str = Field(description="The key; for hour and day the start of it in UTC, RFC 3339.")
+    count: int
+    error_count: int
+    unpriced_count: int
+    input_tokens: int
+    output_tokens: int
+    cached_input_tokens: int
+    cost: Dollars
+    avg_duration_ms: float | None
+    p50_duration_ms: float | None = Field(description="Percentiles are within 1 % of the true ones.")
+    p95_duration_ms: float | None
+    p99_duration_ms: float | None
+    value: int | float | str | None = Field(description="The metric asked for; a decimal string when it is cost.")
+
+
+class StatsAnswer(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "stats": [
+                        {
+                            "group": "gpt-5-mini",
+                            "count": 120,
+                            "error_count": 2,
+                            "unpriced_count": 2,
+                            "input_tokens": 144000,
+                            "output_tokens": 40800,
+                            "cached_input_tokens": 120000,
+                            "cost": "0.090600000000",
+                            "avg_duration_ms": 2310.5,
+                            "p50_duration_ms": 2200.1,
+                            "p95_duration_ms": 5105.3,
+                            "p99_duration_ms": 7020.9,
+                            "value": "0.090600000000",
+                        }
+                    ],
+                    "truncated": False,
+                    "total_count": 120,
+                    "total_input_tokens": 144000,
+                    "total_output_tokens": 40800,
+                    "total_cost": "0.090600000000",
+                    "avg_duration_ms": 2310.5,
+                    "error_count": 2,
+                    "unpriced_count": 2,
+                }
+            ]
+        }
+    )
+
+    stats: list[Stat]
+    truncated: bool = Field(description="True: there are more groups than `limit`.")
+    total_count: int
+    total_input_tokens: int
+    total_output_tokens: int
+    total_cost: Dollars
+    avg_duration_ms: float | None
+    error_count: int
+    unpriced_count: int
+
+
+class Accepted(BaseModel):
+    accepted: int = Field(description="Events that are safely in Kafka.", examples=[2])
+
+
+class Health(BaseModel):
+    status: str = Field(examples=["ok"])
+
+
+class Version(BaseModel):
+    name: str = Field(examples=["router-insights"])
+    version: str = Field(examples=["0.1.0"])

@@ -1,0 +1,45 @@
+from importlib.metadata import version
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from aggregator.migrations import MigrationError, pending, read_migrations
+from aggregator.warehouse import DatabaseError, WarehouseUnavailableError
+from api.errors import ApiError, documented
+from api.models import Health, Version
+from api.parameters import NoParameters
+from api.reader import AppReader
+
+DISTRIBUTION = "router-insights"
+
+
+def installed_version() -> str:
+    return version(DISTRIBUTION)
+
+
+router = APIRouter(tags=["health"], responses=documented(400, 500))
+
+
+@router.get("/healthz")
+async def is_alive(_: Annotated[NoParameters, Query()]) -> Health:
+    """The process is up."""
+    return Health(status="ok")
+
+
+@router.get("/readyz", responses=documented(503))
+def is_ready(_: Annotated[NoParameters, Query()], reader: AppReader) -> Health:
+    """ClickHouse answers and has the tables this version needs."""
+    try:
+        missing = pending(reader.warehouse, read_migrations())
+    except (WarehouseUnavailableError, DatabaseError) as error:
+        raise ApiError(503, "ClickHouse does not answer.") from error
+    except MigrationError as error:
+        raise ApiError(503, str(error)) from error
+    if missing:
+        raise ApiError(503, f"{len(missing)} migrations are missing: run `insights migrate`.")
+    return Health(status="ok")
+
+
+@router.get("/version")
+async def get_version(_: Annotated[NoParameters, Query()]) -> Version:
+    return Version(name=DISTRIBUTION, version=installed_version())

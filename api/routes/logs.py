@@ -1,0 +1,34 @@
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+
+from api.errors import ApiError, documented
+from api.logs import find_log, list_logs
+from api.models import LogPage, RequestLog
+from api.parameters import LogParameters, NoParameters
+from api.reader import AppReader
+
+router = APIRouter(tags=["request logs"], responses=documented(400, 401, 500, 503, 504))
+
+
+@router.get("/v1/request-logs")
+def list_request_logs(parameters: Annotated[LogParameters, Query()], reader: AppReader) -> LogPage:
+    """Request logs, newest first unless told otherwise, page by page.
+
+    Rows that arrive while a client pages neither repeat nor hide others.
+    """
+    return list_logs(reader, parameters)
+
+
+# An id may hold slashes.
+@router.get("/v1/request-logs/{request_id:path}", responses=documented(404))
+def get_request_log(
+    request_id: Annotated[str, Path(examples=["req-7f3a"])],
+    _: Annotated[NoParameters, Query()],
+    reader: AppReader,
+) -> RequestLog:
+    """The newest log of a request id, with headers and bodies."""
+    found = find_log(reader, request_id)
+    if found is None:
+        raise ApiError(404, "There is no request log with this id.")
+    return found

@@ -1,0 +1,39 @@
+"""What the read API can be told from outside: environment variables that start with `INSIGHTS_`."""
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ApiSettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="INSIGHTS_", frozen=True, hide_input_in_errors=True)
+
+    clickhouse_url: SecretStr = Field(
+        SecretStr("http://localhost:8123/insights"),
+        description="ClickHouse: http(s)://user:password@host:port/database, or chdb:///directory in process.",
+    )
+    api_keys: SecretStr = Field(
+        description="Comma-separated keys, each with full rights, sent as `Authorization: Bearer ak-...`; at least one."
+    )
+    host: str = Field("127.0.0.1", description="Address the API listens on.")
+    port: int = Field(8080, ge=1, le=65535, description="Port the API listens on.")
+    max_execution_time_seconds: float = Field(
+        30, gt=0, description="A query that runs longer is stopped and answered with 504."
+    )
+    max_memory_bytes: int = Field(
+        2 * 1024**3, gt=0, description="A query that needs more memory in ClickHouse is stopped and answered with 503."
+    )
+
+    @field_validator("api_keys")
+    @classmethod
+    def _at_least_one_key(cls, value: SecretStr) -> SecretStr:
+        if not _split(value):
+            raise ValueError("must hold at least one key")
+        return value
+
+    @property
+    def keys(self) -> list[str]:
+        return _split(self.api_keys)
+
+
+def _split(value: SecretStr) -> list[str]:
+    return [key.strip() for key in value.get_secret_value().split(",") if key.strip()]
