@@ -18,12 +18,21 @@ from typing import TypeVar, TypeVarTuple
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError, OffsetOutOfRangeError
+from aiokafka.errors import (
+    CommitFailedError,
+    IllegalStateError,
+    KafkaError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+)
 from aiokafka.structs import OffsetAndMetadata
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
+    retry,
     retry_if_exception,
+    retry_if_exception_type,
+    stop_after_attempt,
     stop_after_delay,
     wait_exponential_jitter,
 )
@@ -68,6 +77,7 @@ class Worker:
         self._lanes: dict[TopicPartition, Lane] = {}
         self._threads = ThreadPoolExecutor(settings.insert_threads, thread_name_prefix="insert")
         self._stopping = asyncio.Event()
+        self._failure: Exception | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consume until `stop` is set, then finish the batches in hand, confirm them and leave the group."""
@@ -101,6 +111,8 @@ class Worker:
     async def _loop(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
             await self._fetch()
+            if self._failure is not None:
+                raise self._failure
             flush_seconds = self._settings.flush_seconds * max(1.0, len(self._lanes) / PARTITIONS_PER_INTERVAL)
             for lane in list(self._lanes.values()):
                 self._raise_failure(lane)
@@ -115,6 +127,9 @@ class Worker:
             fetched = await self._consumer.getmany(timeout_ms=POLL_MS, max_records=MAX_POLL_RECORDS)
         except OffsetOutOfRangeError as error:
             await self._skip_truncated(error.args[0])
+            return
+        except NoOffsetForPartitionError:
+            # aiokafka looked for a committed offset before `_take_over` had set the position.
             return
         for partition, records in fetched.items():
             lane = self._lanes.get(partition)
@@ -239,9 +254,17 @@ class Worker:
             if lane := self._lanes.get(partition):
                 lane.position = beginning
 
+    @retry(retry=retry_if_exception_type(KafkaError), stop=stop_after_attempt(5), wait=wait_exponential_jitter(0.1, 2))
+    async def _committed(self, partitions: list[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata]:
+        """Committed offsets with their metadata, which the consumer's own `committed` hides."""
+        if not partitions:
+            return {}
+        found = await self._admin.list_consumer_group_offsets(self._settings.kafka_group, partitions=partitions)
+        return dict(found)
+
     async def _take_over(self, assigned: Collection[TopicPartition]) -> None:
         """Open a lane for each partition at its committed offset, with the plan that is found there."""
-        committed = await self._admin.list_consumer_group_offsets(self._settings.kafka_group)
+        committed = await self._committed(list(assigned))
         beginnings = await self._consumer.beginning_offsets(list(assigned)) if assigned else {}
         for partition in assigned:
             found = committed.get(partition, OffsetAndMetadata(-1, ""))
@@ -277,4 +300,7 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
         await self._worker._give_up(revoked)
 
     async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
-        await self._worker._take_over(assigned)
+        try:
+            await self._worker._take_over(assigned)
+        except Exception as error:  # aiokafka would log it and go on without the partitions
+            self._worker._failure = error
