@@ -47,14 +47,22 @@ def create_app(settings: ApiSettings, warehouse: Warehouse, event_gate: EventGat
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
-    """The document without the framework's own 422: bad parameters are answered with 400 here."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         for operations in document["paths"].values():
             for operation in operations.values():
-                if operation["responses"].get("422", {}).get("description") == "Validation Error":
-                    del operation["responses"]["422"]
+                _correct(operation)
         for name in ("HTTPValidationError", "ValidationError"):
             document["components"]["schemas"].pop(name, None)
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def _correct(operation: dict[str, Any]) -> None:
+    """Take out what the framework says of every operation and is not so here: a 422 for bad parameters
+    (they are answered with 400), and null in a query string."""
+    if operation["responses"].get("422", {}).get("description") == "Validation Error":
+        del operation["responses"]["422"]
+    for parameter in operation.get("parameters", []):
+        choices = parameter["schema"].pop("anyOf", [])
+        parameter["schema"] |= next((choice for choice in choices if choice != {"type": "null"}), {})

@@ -9,7 +9,6 @@ from zoneinfo import available_timezones
 
 from fastapi import Request
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
-from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
 from aggregator.planner import EPOCH, Span
@@ -52,8 +51,6 @@ def _check_timezone(value: str) -> str:
 Timezone = Annotated[str, AfterValidator(_check_timezone)]
 Milliseconds = Annotated[int, Field(ge=0, le=MAX_UINT32)]
 StatusCode = Annotated[int, Field(ge=0, le=999)]
-# A query string cannot say null, so the OpenAPI page does not offer it.
-Absent = SkipJsonSchema[None]
 
 
 class OrderBy(StrEnum):
@@ -96,8 +93,8 @@ class TimeRange(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    start_time: Instant | Absent = Field(None, description="Inclusive. RFC 3339 with a zone.")
-    end_time: Instant | Absent = Field(None, description="Exclusive. RFC 3339 with a zone.")
+    start_time: Instant | None = Field(None, description="Inclusive. RFC 3339 with a zone.")
+    end_time: Instant | None = Field(None, description="Exclusive. RFC 3339 with a zone.")
 
     @model_validator(mode="after")
     def _start_before_end(self) -> Self:
@@ -119,13 +116,13 @@ def _check_order(model: BaseModel, low: str, high: str) -> None:
 class LogParameters(TimeRange):
     """Filters are joined by AND and compare exactly; the empty string finds rows without the value."""
 
-    user_id: str | Absent = Field(None, examples=["user-17"])
-    api_key_id: str | Absent = Field(None, examples=["key-3"])
-    model_name: str | Absent = Field(None, examples=["gpt-5-mini"])
-    status: str | Absent = Field(None, description="`success`, `error`, `timeout`, or the gateway's own word.")
-    status_code: StatusCode | Absent = Field(None, examples=[429])
-    min_duration_ms: Milliseconds | Absent = Field(None, description="Inclusive.")
-    max_duration_ms: Milliseconds | Absent = Field(None, description="Inclusive.")
+    user_id: str | None = Field(None, examples=["user-17"])
+    api_key_id: str | None = Field(None, examples=["key-3"])
+    model_name: str | None = Field(None, examples=["gpt-5-mini"])
+    status: str | None = Field(None, description="`success`, `error`, `timeout`, or the gateway's own word.")
+    status_code: StatusCode | None = Field(None, examples=[429])
+    min_duration_ms: Milliseconds | None = Field(None, description="Inclusive.")
+    max_duration_ms: Milliseconds | None = Field(None, description="Inclusive.")
     page_size: int = Field(50, ge=1, le=1000)
     page_token: str = Field("", description="`next_page_token` of the page before; empty for the first page.")
     order_by: OrderBy = Field(OrderBy.TIMESTAMP, description="Rows without the value come last in both directions.")
@@ -138,8 +135,8 @@ class LogParameters(TimeRange):
 
 
 class StatsParameters(TimeRange):
-    user_id: str | Absent = Field(None, examples=["user-17"])
-    model_name: str | Absent = Field(None, examples=["gpt-5-mini"])
+    user_id: str | None = Field(None, examples=["user-17"])
+    model_name: str | None = Field(None, examples=["gpt-5-mini"])
     group_by: GroupBy = GroupBy.MODEL
     metric: Metric = Metric.COUNT
     limit: int = Field(10_000, ge=1, le=10_000, description="Groups in the answer; totals always cover all of them.")

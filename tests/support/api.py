@@ -1,0 +1,117 @@
+"""The API over a real warehouse, and what it should answer, worked out in plain Python over the same rows."""
+
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from starlette.testclient import TestClient
+
+from aggregator.migrations import migrate
+from aggregator.warehouse import Warehouse
+from api.app import create_app
+from api.gate import EventGate
+from api.settings import ApiSettings
+from tests.support.rows import KEY_NAMES, Row, insert_rows, payload_of
+
+KEY = "ak-test-1"
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def settings(**changes: Any) -> ApiSettings:
+    return ApiSettings(**{"api_keys": f"ak-other,{KEY}", **changes})
+
+
+@contextmanager
+def client_of(warehouse: Warehouse, event_gate: EventGate | None = None, **changes: Any) -> Iterator[TestClient]:
+    """A client with a valid key. One event loop for all its requests, so that threads, and with them
+    connections, are used again."""
+    app = create_app(settings(**changes), warehouse, event_gate)
+    headers = {"Authorization": f"Bearer {KEY}"}
+    with TestClient(app, headers=headers, raise_server_exceptions=False) as client:
+        yield client
+
+
+@contextmanager
+def filled_warehouse(engine_url: str, rows: Sequence[Row]) -> Iterator[Warehouse]:
+    """A database of its own with `rows` and their payloads, for a whole module of tests that only read."""
+    warehouse = Warehouse(engine_url, database=f"test_{uuid.uuid4().hex[:12]}")
+    migrate(warehouse)
+    insert_rows(warehouse, rows, [payload_of(row) for row in rows])
+    yield warehouse
+    warehouse.close()
+
+
+def get(client: TestClient, path: str, **parameters: Any) -> Any:
+    """The JSON of a successful GET; parameters that are None are left out."""
+    given = {name: value for name, value in parameters.items() if value is not None}
+    response = client.get(path, params=given)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def list_logs(client: TestClient, **parameters: Any) -> Any:
+    return get(client, "/v1/request-logs", **parameters)
+
+
+def walk(client: TestClient, **parameters: Any) -> list[Any]:
+    """The logs of all pages, each page full but the last."""
+    logs, token = [], ""
+    while True:
+        page = list_logs(client, page_token=token, **parameters)
+        logs += page["logs"]
+        token = page["next_page_token"]
+        if not token:
+            return logs
+        assert len(page["logs"]) == parameters.get("page_size", 50)
+
+
+def id_of(row: Row) -> str:
+    created_at_ms = (row["created_at"] - EPOCH) // timedelta(milliseconds=1)
+    return f"{created_at_ms:x}-{row['source_partition']:x}-{row['source_offset']:x}"
+
+
+def rfc3339(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def in_range(row: Row, start_time: datetime | None, end_time: datetime | None) -> bool:
+    moment = row["timestamp"]
+    return (start_time is None or moment >= start_time) and (end_time is None or moment < end_time)
+
+
+def matches(row: Row, filters: dict[str, Any]) -> bool:
+    """Whether the row passes the filters of GET /v1/request-logs (times as datetimes)."""
+    given = {name: value for name, value in filters.items() if value is not None}
+    low, high = given.pop("min_duration_ms", None), given.pop("max_duration_ms", None)
+    if not in_range(row, given.pop("start_time", None), given.pop("end_time", None)):
+        return False
+    duration_ms = row["duration_ms"]
+    if low is not None and (duration_ms is None or duration_ms < low):
+        return False
+    if high is not None and (duration_ms is None or duration_ms > high):
+        return False
+    return all(row[name] == value for name, value in given.items())
+
+
+def in_order(rows: Sequence[Row], order_by: str = "timestamp", order_direction: str = "desc") -> list[Row]:
+    """Unknown values last in both directions, ties by the key in the direction asked for."""
+    backwards = order_direction == "desc"
+
+    def key(row: Row) -> tuple[Any, ...]:
+        return (row[order_by], *(row[name] for name in KEY_NAMES))
+
+    known = [row for row in rows if row[order_by] is not None]
+    unknown = [row for row in rows if row[order_by] is None]
+    return sorted(known, key=key, reverse=backwards) + sorted(unknown, key=lambda row: key(row)[1:], reverse=backwards)
+
+
+def microdollars(cost: Decimal | None) -> int | None:
+    """Half away from zero, in whole picodollars only."""
+    if cost is None:
+        return None
+    picodollars = int(cost.scaleb(12))
+    rounded = (abs(picodollars) + 500_000) // 1_000_000
+    return rounded if picodollars >= 0 else -rounded
