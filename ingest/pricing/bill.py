@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ingest.pricing.book import PriceBook, PriceKey
-from ingest.pricing.table import BUCKETS, MILLION, Integers, PriceTable, price_table
+from ingest.pricing.offer import BUCKETS
+from ingest.pricing.table import MILLION, Integers, PriceTable, price_table
 
 DOLLARS = pa.decimal128(18, 12)
 FEE_RATE = pa.decimal128(9, 6)

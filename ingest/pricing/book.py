@@ -1,4 +1,4 @@
-"""All prices in force: the catalogue's and, before them, the operator's own, compiled to rows to join with."""
+"""All prices in force: the catalogue's and, before them, the operator's own, compiled to cells to join with."""
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -8,19 +8,23 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from ingest.pricing import catalogue
+from ingest.pricing.catalogue import Listing
+from ingest.pricing.entries import FeeEntry, PriceEntry, PriceFile
 from ingest.pricing.offer import Tier
 
+# The event contract takes no timestamps outside of these.
 FIRST_DATE = date(1970, 1, 1)
 LAST_DATE = date(2100, 1, 1)
 MIDNIGHT = time(0)
 DAY_US = 86_400_000_000
 # Names come from outside, so what is remembered about them is bounded.
 MAX_REMEMBERED_KEYS = 65_536
+NO_FILE = PriceFile()
 
 
 class PriceKey(NamedTuple):
-    """What prices depend on besides time and size. `user_id` and `api_key_id` are "" unless the operator's
-    file names them."""
+    """What a price depends on besides time and size. `user_id` and `api_key_id` are "" unless the operator
+    has prices or fees for them."""
 
     provider: str
     model_name: str
@@ -30,8 +34,8 @@ class PriceKey(NamedTuple):
 
 @dataclass(frozen=True)
 class Cell:
-    """One price and where it holds: from `since_us` to before `until_us` (epoch microseconds), each day from
-    `day_from_us` to before `day_until_us` (UTC), above `tier.above` up to `tier.up_to` input tokens."""
+    """A price and where it holds: from `since_us` to before `until_us` (epoch microseconds), each day from
+    `day_from_us` to before `day_until_us` (UTC), and for the input tokens that `tier` says."""
 
     since_us: int
     until_us: int
@@ -41,39 +45,80 @@ class Cell:
     fee_rate: Decimal
 
 
+class PriceBook:
+    """The prices in force. Immutable: a change of prices is a new book.
+
+    `version` names them: the catalogue's version and the digest of the operator's file. `user_ids` and
+    `api_key_ids` are those that the file names.
+    """
+
+    def __init__(self, operator: PriceFile = NO_FILE, version: str = catalogue.VERSION) -> None:
+        self.version = version
+        self.user_ids = operator.user_ids
+        self.api_key_ids = operator.api_key_ids
+        self._operator = operator
+        self._remembered = lru_cache(MAX_REMEMBERED_KEYS)(self._compile)
+
+    def cells(self, key: PriceKey) -> tuple[Cell, ...]:
+        """Every price of a key. No two cells overlap, and where there is none the price is not known."""
+        return self._remembered(key)
+
+    def _compile(self, key: PriceKey) -> tuple[Cell, ...]:
+        """Within a cell nothing changes, so the price at its first moment is the price of all of it."""
+        listing = catalogue.find(key.provider, key.model_name)
+        entries, fees = self._entries_for(key, listing), self._fees_for(key)
+        days = {day for entry in (*entries, *fees) for day in entry.dates}
+        times: set[time] = set()
+        if listing:
+            days |= catalogue.change_dates(listing.model)
+            times |= catalogue.change_times(listing.model)
+        return tuple(
+            Cell(_date_us(since), _date_us(until), _time_us(begin), end_us, tier, _fee_rate(fees, since))
+            for since, until in _periods(days)
+            for begin, end_us in _spans(times)
+            for tier in _tiers_at(entries, listing, datetime.combine(since, begin, UTC))
+        )
+
+    def _entries_for(self, key: PriceKey, listing: Listing | None) -> list[PriceEntry]:
+        """What the operator says about a key, the entry that counts last."""
+        named = list(catalogue.spellings(key.provider, key.model_name))
+        if listing:
+            named.append((listing.provider, listing.model.id.lower()))
+        providers, models = {provider for provider, _ in named}, {model for _, model in named}
+        mine = (entry for entry in self._operator.prices if entry.is_for(key.user_id, key.api_key_id))
+        return sorted((entry for entry in mine if entry.is_about(providers, models)), key=lambda entry: entry.rank)
+
+    def _fees_for(self, key: PriceKey) -> list[FeeEntry]:
+        mine = (entry for entry in self._operator.fees if entry.is_for(key.user_id, key.api_key_id))
+        return sorted(mine, key=lambda entry: entry.rank)
+
+
+def _tiers_at(entries: list[PriceEntry], listing: Listing | None, moment: datetime) -> tuple[Tier, ...]:
+    entry = next((entry for entry in reversed(entries) if entry.holds_on(moment.date())), None)
+    if entry:
+        return entry.offered
+    return catalogue.price_at(listing, moment) if listing else ()
+
+
+def _fee_rate(fees: list[FeeEntry], day: date) -> Decimal:
+    return next((fee.rate for fee in reversed(fees) if fee.holds_on(day)), Decimal(0))
+
+
+def _periods(days: set[date]) -> list[tuple[date, date]]:
+    between = sorted(day for day in days if FIRST_DATE < day < LAST_DATE)
+    return list(pairwise([FIRST_DATE, *between, LAST_DATE]))
+
+
+def _spans(times: set[time]) -> list[tuple[time, int]]:
+    """The day cut at `times`: where each part begins and the microsecond of the day before which it ends."""
+    begins = sorted(times | {MIDNIGHT})
+    return list(zip(begins, [*(_time_us(begin) for begin in begins[1:]), DAY_US], strict=True))
+
+
 def _date_us(day: date) -> int:
     return (day - FIRST_DATE).days * DAY_US
 
 
 def _time_us(moment: time) -> int:
-    return (
-        timedelta(hours=moment.hour, minutes=moment.minute, seconds=moment.second) // timedelta(microseconds=1)
-        + moment.microsecond
-    )
-
-
-class PriceBook:
-    """The prices in force. Immutable: a change of prices is a new book.
-
-    `version` names the prices: the catalogue's version and the digest of the operator's file.
-    """
-
-    def __init__(self) -> None:
-        self.version = catalogue.VERSION
-        self.user_ids: frozenset[str] = frozenset()
-        self.api_key_ids: frozenset[str] = frozenset()
-        self.cells = lru_cache(MAX_REMEMBERED_KEYS)(self._cells)
-
-    def _cells(self, key: PriceKey) -> tuple[Cell, ...]:
-        listing = catalogue.find(key.provider, key.model_name)
-        if listing is None:
-            return ()
-        dates = sorted({FIRST_DATE, LAST_DATE, *catalogue.change_dates(listing.model)})
-        times = sorted({MIDNIGHT, *catalogue.change_times(listing.model)})
-        spans = list(pairwise([*(_time_us(moment) for moment in times), DAY_US]))
-        return tuple(
-            Cell(_date_us(since), _date_us(until), *span, tier, Decimal(0))
-            for since, until in pairwise(dates)
-            for moment, span in zip(times, spans, strict=True)
-            for tier in catalogue.price_at(listing, datetime.combine(since, moment, UTC))
-        )
+    since_midnight = datetime.combine(date.min, moment) - datetime.combine(date.min, MIDNIGHT)
+    return since_midnight // timedelta(microseconds=1)

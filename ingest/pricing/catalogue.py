@@ -17,14 +17,13 @@ from genai_prices.types import (
     ConditionalPrice,
     ModelInfo,
     ModelPrice,
-    Provider,
     StartDateConstraint,
     TieredPrices,
     TimeOfDateConstraint,
     calc_unit_price,
 )
 
-from ingest.pricing.offer import BASE, Rates, Tier, tiers
+from ingest.pricing.offer import BASE, MAX_RATE, Rates, Tier, tiers, word
 
 VERSION = f"genai-prices {genai_prices.__version__}"
 
@@ -49,8 +48,9 @@ def _same_provider(one: str, other: str) -> bool:
     return found is not None and found is find_provider_by_id(providers, other)
 
 
-def _spellings(provider: str, model_name: str) -> Iterator[tuple[str, str]]:
-    """(provider, model) as written, then what gateways mean by it."""
+def spellings(provider: str, model_name: str) -> Iterator[tuple[str, str]]:
+    """(provider, model) as written, then what gateways mean by it; in lower case."""
+    provider, model_name = provider.strip().lower(), model_name.strip().lower()
     yield provider, model_name
     head, slash, tail = model_name.partition("/")
     if slash and (not provider or _same_provider(provider, head)):
@@ -67,7 +67,7 @@ def find(provider: str, model_name: str) -> Listing | None:
     `provider` is a provider's id or alias, or "" if the gateway gave none. Nothing is guessed: a provider
     that the catalogue does not know, or a model that this provider does not sell, has no price.
     """
-    for some_provider, some_model in _spellings(provider.strip(), model_name.strip().lower()):
+    for some_provider, some_model in spellings(provider, model_name):
         # A fresh snapshot each time: it caches every name it ever saw, and names come from outside.
         snapshot = DataSnapshot(providers=providers, from_auto_update=False)
         try:
@@ -117,7 +117,7 @@ def _rates(prices: ModelPrice, above: int) -> Rates:
 
 
 def _label(listing: Listing, chosen: ModelPrice) -> str:
-    name = f"{listing.provider}/{listing.model.id}"
+    name = word(f"{listing.provider}/{listing.model.id}")
     constraint = next(each.constraint for each in _conditions(listing.model) if each.prices is chosen)
     if isinstance(constraint, StartDateConstraint):
         return f"{name} since={constraint.start_date}"
@@ -130,7 +130,8 @@ def price_at(listing: Listing, moment: datetime) -> tuple[Tier, ...]:
     """What the model costs at `moment` (aware), tier by tier; nothing if the catalogue sells it only by
     units that tokens say nothing about (hours of audio, pages), because those tokens are not free.
 
-    A model listed without any price is free: this is how the catalogue writes it.
+    A model listed without any price is free: this is how the catalogue writes it. A rate above MAX_RATE is
+    not taken for a price: the arithmetic could not hold it.
     """
     prices = listing.model.get_prices(moment)
     token_prices = [prices.input_mtok, prices.output_mtok, prices.cache_read_mtok, prices.cache_write_mtok]
@@ -138,7 +139,7 @@ def price_at(listing: Listing, moment: datetime) -> tuple[Tier, ...]:
     if named and all(price is None for price in token_prices):
         return ()
     thresholds = {tier.start for price in named if isinstance(price, TieredPrices) for tier in price.tiers}
-    return tiers(_label(listing, prices), {above: _rates(prices, above) for above in thresholds | {BASE}})
-
-
-__all__ = ["VERSION", "Listing", "Provider", "change_dates", "change_times", "find", "price_at"]
+    rates_above = {above: _rates(prices, above) for above in thresholds | {BASE}}
+    if any(rate > MAX_RATE for rates in rates_above.values() for rate in vars(rates).values()):
+        return ()
+    return tiers(_label(listing, prices), rates_above)

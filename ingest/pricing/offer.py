@@ -3,7 +3,14 @@
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import pairwise
+from urllib.parse import quote
 
+# What a request's tokens fall into, each token into one; fields of Rates and beginnings of column names.
+BUCKETS = ("input", "cached_input", "cache_creation_input", "output")
+# Dollars per million tokens, and per request. What 10^9 tokens cost at this rate and fee fits 64 bits of
+# picodollars; the dearest model of the catalogue costs 600.
+MAX_RATE = Decimal(1000)
+MAX_FEE_RATE = Decimal(3)
 # Above every token count of the event contract.
 NO_LIMIT = 2**62
 # The base tier holds above this many input tokens: from zero on.
@@ -30,6 +37,11 @@ class Tier:
     up_to: int
     rates: Rates
     price_id: str
+
+
+def word(text: str) -> str:
+    """`text` without blanks, so that a price id can be taken apart again."""
+    return quote(text, safe="/:*?@+,()[]")
 
 
 def plain(number: Decimal) -> str:

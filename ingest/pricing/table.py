@@ -9,14 +9,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ingest.pricing.book import Cell, PriceBook, PriceKey
-from ingest.pricing.offer import Rates, Tier
+from ingest.pricing.offer import BUCKETS, Rates, Tier
 
 Integers = npt.NDArray[np.int64]
 
 MILLION = 10**6
-# The buckets that a request's tokens fall into, each token into one; named as the fields of Rates.
-BUCKETS = ("input", "cached_input", "cache_creation_input", "output")
-
 # Row 0 of every table: what an event gets that no price matches.
 UNPRICED = Cell(0, 0, 0, 0, Tier(0, 0, Rates(Decimal(0), Decimal(0), Decimal(0), Decimal(0)), ""), Decimal(0))
 

@@ -1,6 +1,7 @@
 """The join and the arithmetic: every row is priced once, exactly, or says that it is not priced."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
@@ -12,7 +13,9 @@ from genai_prices import Usage, calc_price
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.pricing import PRICED_SCHEMA, PriceBook, price_events
+from ingest.pricing import PRICED_SCHEMA, PriceBook, PriceKey, price_events
+from ingest.pricing.book import Cell
+from ingest.pricing.pricefile import parse
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 PICODOLLAR = Decimal("1e-12")
@@ -154,3 +157,97 @@ def test_one_missing_count_is_zero_tokens() -> None:
 
 def test_reported_usage_of_zero_costs_zero() -> None:
     assert price([event(input_tokens=0)])[0]["cost"] == 0
+
+
+def operator(text: str) -> PriceBook:
+    return PriceBook(parse(text, "prices.yaml"))
+
+
+def test_a_billion_tokens_at_the_highest_rate_and_fee_do_not_overflow() -> None:
+    dear = operator("prices: [{model: dear, input: 300, output: 200}, {model: dearest, input: 1000, output: 1000}]")
+    with_fee = operator("prices: [{model: dearest, input: 1000, output: 1000}]\nfees: [{rate: 3}]")
+    most = {"input_tokens": 10**9, "output_tokens": 10**9}
+    assert price([event("dear", **most)], dear)[0]["cost"] == 500_000
+    assert price([event("dearest", **most)], dear)[0]["cost"] is None
+    assert price([event("dearest", **most)], with_fee)[0]["cost"] is None
+
+
+def test_the_last_cost_that_a_column_holds_is_kept_and_the_next_one_is_unpriced() -> None:
+    book = operator("prices: [{model: m, input: 999.999999999999, output: 1000}, {model: n, input: 0, output: 1000}]")
+    held, too_much = price([event("m", input_tokens=10**9), event("n", output_tokens=10**9)], book)
+    assert held["cost"] == Decimal("999999.999999999")
+    assert (too_much["cost"], too_much["price_id"]) == (None, "")
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    rate=st.decimals(0, 1000, places=12),
+    fee=st.decimals(-1, 3, places=6),
+    tokens=st.integers(0, 10**9),
+)
+def test_costs_are_rounded_half_away_from_zero_at_the_twelfth_place(rate: Decimal, fee: Decimal, tokens: int) -> None:
+    book = operator(f"prices: [{{model: m, input: {rate}, output: 0}}]\nfees: [{{rate: {fee}}}]")
+    row = price([event("m", input_tokens=tokens)], book)[0]
+    before = (tokens * rate / 10**6).quantize(PICODOLLAR, ROUND_HALF_UP)
+    after = (before * (1 + fee)).quantize(PICODOLLAR, ROUND_HALF_UP)
+    if max(before, after) < 10**6:
+        assert (row["cost_before_fee"], row["cost"], row["fee_rate"]) == (before, after, fee)
+    else:
+        assert row["cost"] is None
+
+
+def test_halves_round_up_and_each_bucket_rounds_by_itself() -> None:
+    book = operator("prices: [{model: m, input: 0.0000005, output: 0.0000015}]")
+    row = price([event("m", input_tokens=3, cached_input_tokens=1, output_tokens=1)], book)[0]
+    assert row["input_tokens_cost"] == 1 * PICODOLLAR
+    assert row["cached_input_tokens_cost"] == 1 * PICODOLLAR
+    assert row["output_tokens_cost"] == 2 * PICODOLLAR
+    assert row["cost"] == 4 * PICODOLLAR
+
+
+class OverlappingBook(PriceBook):
+    """A book with a mistake: every price is there twice, the second time under another name."""
+
+    def cells(self, key: PriceKey) -> tuple[Cell, ...]:
+        cells = super().cells(key)
+        return cells + tuple(replace(cell, tier=replace(cell.tier, price_id="twin")) for cell in cells)
+
+
+def test_prices_that_overlap_by_mistake_neither_double_nor_lose_a_row() -> None:
+    events = [event("gpt-4o", input_tokens=1), event("no-such-model", input_tokens=1)] * 1500
+    assert price(events, OverlappingBook()) == price(events)
+
+
+@pytest.mark.parametrize("make", ["make_timestamp", "make_timestamptz"])
+def test_times_of_day_are_utc_whatever_the_session_s_zone(make: str) -> None:
+    edge_us = int(datetime(2025, 6, 1, 0, 30, tzinfo=UTC).timestamp()) * 10**6
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'Asia/Kolkata'")
+        connection.execute(
+            f"""
+            CREATE TABLE events AS
+            SELECT
+                range::UBIGINT AS row_index, 'deepseek' AS provider, 'deepseek-chat' AS model_name,
+                {make}({edge_us} - range) AS timestamp, '' AS user_id, '' AS api_key_id,
+                1000000::UINTEGER AS input_tokens, 0::UINTEGER AS output_tokens,
+                NULL::UINTEGER AS cached_input_tokens, NULL::UINTEGER AS cache_creation_input_tokens
+            FROM range(2)
+            """
+        )
+        at_edge, before = price_events(connection, "events", PriceBook()).to_pylist()
+    assert "utc=00:30-16:30" in at_edge["price_id"]
+    assert "utc=" not in before["price_id"]
+
+
+def test_rows_come_back_in_the_order_of_their_index() -> None:
+    rows = [{"row_index": index} | event(input_tokens=index) for index in (7, 3, 11, 5)]
+    with duckdb.connect() as connection:
+        connection.register("events", pa.Table.from_pylist(rows, EVENT_SCHEMA))
+        priced = price_events(connection, "events", PriceBook())
+        assert [table for (table,) in connection.execute("SHOW TABLES").fetchall()] == ["events"]
+    assert priced.column("row_index").to_pylist() == [3, 5, 7, 11]
+    assert priced.column("cost").to_pylist() == [index * Decimal("2.5e-6") for index in (3, 5, 7, 11)]
+
+
+def test_an_empty_batch_has_no_costs() -> None:
+    assert price([]) == []
