@@ -62,7 +62,7 @@ def _variants(field: str) -> list[dict[str, Any]]:
     return [option for option in options if option.get("type") != "null"]
 
 
-def _json_types(field: str) -> set[str]:
+def json_types(field: str) -> set[str]:
     types: set[str] = set()
     for option in _variants(field):
         declared = option["type"]
@@ -73,12 +73,12 @@ def _json_types(field: str) -> set[str]:
 # DuckDB's names for the JSON types. A negative or fractional number has another name, so it is never taken
 # for a count; prompt_id is the one text field that also takes integers.
 _DUCKDB_TYPES = {"string": {"VARCHAR"}, "integer": {"UBIGINT"}, "object": {"OBJECT"}, "array": {"ARRAY"}}
-_ALLOWED_TYPES = {field: set().union(*(_DUCKDB_TYPES[name] for name in _json_types(field))) for field in FIELD_NAMES}
+_ALLOWED_TYPES = {field: set().union(*(_DUCKDB_TYPES[name] for name in json_types(field))) for field in FIELD_NAMES}
 _ALLOWED_TYPES["prompt_id"] |= {"UBIGINT"}
 
 
 def _fields_of(*types: str) -> tuple[str, ...]:
-    return tuple(field for field in FIELD_NAMES if _json_types(field) == set(types))
+    return tuple(field for field in FIELD_NAMES if json_types(field) == set(types))
 
 
 INTEGER_FIELDS = _fields_of("integer")
@@ -169,11 +169,12 @@ def _output(field: str) -> str:
     if field in HEADER_FIELDS:
         return f"coalesce({field}, '') AS {field}"
     if field in LIST_FIELDS:
-        return f"coalesce(json_transform(e.{field}, '[\"VARCHAR\"]'), []) AS {field}"
+        items = f"CASE WHEN {_type_of(field)} = 'ARRAY' THEN json_transform(e.{field}, '[\"VARCHAR\"]') END"
+        return f"coalesce({items}, []) AS {field}"
     if field == "metadata":
         return "coalesce(e.metadata, '{}') AS metadata"
     if field in INTEGER_FIELDS:
-        return f"e.{field}::UINTEGER AS {field}"
+        return f"TRY_CAST(e.{field} AS UINTEGER) AS {field}"
     return f"coalesce(e.{field}, '') AS {field}"
 
 
@@ -199,7 +200,8 @@ WITH parsed AS (
     FROM parsed
 )
 SELECT row_index, types::JSON::VARCHAR AS types_text, keys::JSON::VARCHAR AS keys_text,
-    regexp_replace(e.metadata, {_quote(_SCALAR_MEMBER)}, ':0', 'g') AS metadata_shape,
+    CASE WHEN {_type_of("metadata")} = 'OBJECT'
+        THEN regexp_replace(e.metadata, {_quote(_SCALAR_MEMBER)}, ':0', 'g') END AS metadata_shape,
     {_doubts()} AS is_doubtful,
     {outputs}
 FROM typed

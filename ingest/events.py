@@ -159,8 +159,9 @@ def _text_or_structure(value: Any) -> Any:
 
 
 Text = Annotated[str, AfterValidator(_check_nul)]
-Name = Annotated[Text, StringConstraints(min_length=1, max_length=256)]
-Word = Annotated[Text, StringConstraints(min_length=1, max_length=64)]
+RequestId = Annotated[str, StringConstraints(min_length=1, max_length=MAX_REQUEST_ID_CHARS), AfterValidator(_check_nul)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterValidator(_check_nul)]
+Word = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(_check_nul)]
 Tokens = Annotated[int, Field(ge=0, le=MAX_TOKENS)]
 Count = Annotated[int, Field(ge=0, le=MAX_UINT32)]
 FreeObject = Annotated[dict[str, JsonValue], AfterValidator(_check_free_json)]
@@ -182,7 +183,7 @@ class RequestEvent(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True, allow_inf_nan=False)
 
-    request_id: Annotated[Text, StringConstraints(min_length=1, max_length=MAX_REQUEST_ID_CHARS)]
+    request_id: RequestId
     timestamp: Annotated[
         datetime,
         BeforeValidator(parse_timestamp),

@@ -3,6 +3,7 @@
 The same pattern serves three shapes: header names, compact JSON text in DuckDB (RE2), and raw bytes.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -48,6 +49,13 @@ def _redact_value(value: Any) -> Any:
 def redact_bytes(raw: bytes) -> bytes:
     """A rejected record with the values of secret-looking keys replaced; every other byte stays as it was.
 
-    Works on JSON that cannot be parsed too, as far as its keys can be recognised.
+    Works on JSON that cannot be parsed too, as far as its keys can be recognised. Only where a secret is an
+    object, in JSON that can be parsed, the record is written anew.
     """
-    return _RAW_SECRET.sub(rb'\1"' + MARK.encode() + rb'"', raw)
+    masked = _RAW_SECRET.sub(rb'\1"' + MARK.encode() + rb'"', raw)
+    try:
+        value = json.loads(masked)
+    except (ValueError, RecursionError):
+        return masked
+    redacted = _redact_value(value)
+    return masked if redacted == value else json.dumps(redacted, ensure_ascii=False).encode("utf-8", "surrogatepass")
