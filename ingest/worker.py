@@ -214,7 +214,7 @@ class Worker:
         retrying = AsyncRetrying(
             retry=retry_if_exception(should_retry),
             stop=lambda state: give_up() or out_of_time(state),
-            wait=wait_exponential_jitter(initial=0.2, max=15),
+            wait=wait_exponential_jitter(multiplier=0.2, max=15),
             before_sleep=report,
             reraise=True,
         )
@@ -254,7 +254,7 @@ class Worker:
             if lane := self._lanes.get(partition):
                 lane.position = beginning
 
-    @retry(retry=retry_if_exception_type(KafkaError), stop=stop_after_attempt(5), wait=wait_exponential_jitter(0.1, 2))
+    @retry(retry=retry_if_exception_type(KafkaError), stop=stop_after_attempt(5), wait=wait_exponential_jitter(multiplier=0.1, max=2))
     async def _committed(self, partitions: list[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata]:
         """Committed offsets with their metadata, which the consumer's own `committed` hides."""
         if not partitions:

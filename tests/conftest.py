@@ -10,6 +10,9 @@ import pytest
 
 from aggregator.migrations import migrate
 from aggregator.warehouse import Warehouse
+from tests.support.kafka import broker, own_broker, topic
+
+__all__ = ["broker", "own_broker", "topic"]
 
 
 @pytest.fixture(scope="session")
