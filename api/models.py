@@ -195,8 +195,21 @@ class RequestLog(BaseModel):
 
 
 class LogPage(BaseModel):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "logs": [EXAMPLE_LOG],
+                    "next_page_token": "WzEsW251bGwsMTc2OTg2MDgwMDEyMzQ1Nl0...",
+                    "total_count": 120,
+                    "total_count_is_approximate": False,
+                }
+            ]
+        }
+    )
+
     logs: list[RequestLog]
-    next_page_token: str = Field(description='"" on the last page.', examples=["WzEsbnVsbCwxNzY5..."])
+    next_page_token: str = Field(description='"" on the last page.')
     total_count: int = Field(description="Logs that match the filters, counted when the first page was asked for.")
     total_count_is_approximate: bool = Field(description="True: there are at least total_count logs.")
 

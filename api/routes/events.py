@@ -21,6 +21,7 @@ EXAMPLE_EVENT = {
     "output_tokens": 340,
     "duration_ms": 2310,
 }
+EXAMPLE_SCHEMA = {"title": "RequestEvent", "type": "object", "required": ["request_id", "timestamp", "model_name"]}
 BODY = {
     "required": True,
     "content": {
@@ -76,7 +77,7 @@ async def post_events(request: Request, _: Annotated[NoParameters, Query()]) -> 
         raise ApiError(503, "Kafka does not take events right now; try again later.") from error
 
 
-@router.get("/v1/events/schema")
+@router.get("/v1/events/schema", responses={200: {"content": {JSON: {"example": EXAMPLE_SCHEMA}}}})
 def get_event_schema(request: Request, _: Annotated[NoParameters, Query()]) -> dict[str, Any]:
     """The JSON Schema of one event."""
     return _gate(request).schema()

@@ -42,4 +42,5 @@ def is_ready(_: Annotated[NoParameters, Query()], reader: AppReader) -> Health:
 
 @router.get("/version")
 async def get_version(_: Annotated[NoParameters, Query()]) -> Version:
+    """What is running."""
     return Version(name=DISTRIBUTION, version=installed_version())

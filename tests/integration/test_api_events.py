@@ -1,0 +1,129 @@
+"""POST /v1/events passes whole bodies on to the gate and answers for it."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from aggregator.warehouse import Warehouse
+from api.errors import ErrorDetail
+from api.gate import EventsUnavailableError, InvalidEventsError
+from api.routes.events import MAX_BODY_BYTES
+from tests.support.api import client_of, get
+
+PATH = "/v1/events"
+SCHEMA = {"title": "RequestEvent", "type": "object"}
+
+
+class Gate:
+    """Keeps what it is given; refuses bodies that say so."""
+
+    def __init__(self) -> None:
+        self.accepted: list[tuple[bytes, bool]] = []
+
+    async def accept(self, body: bytes, is_ndjson: bool) -> int:
+        if b"bad" in body:
+            raise InvalidEventsError([ErrorDetail(line=2, field="status", message="Field required")])
+        if b"away" in body:
+            raise EventsUnavailableError
+        self.accepted.append((body, is_ndjson))
+        return len(body.splitlines())
+
+    def schema(self) -> dict[str, Any]:
+        return SCHEMA
+
+
+@pytest.fixture
+def gate() -> Gate:
+    return Gate()
+
+
+@pytest.fixture
+def client(empty_warehouse: Warehouse, gate: Gate) -> Iterator[TestClient]:
+    with client_of(empty_warehouse, gate) as client:
+        yield client
+
+
+def post(client: TestClient, body: Any, content_type: str | None = "application/json") -> tuple[int, Any]:
+    headers = {} if content_type is None else {"Content-Type": content_type}
+    response = client.post(PATH, content=body, headers=headers)
+    return response.status_code, response.json()
+
+
+@pytest.mark.parametrize(
+    ("content_type", "is_ndjson"),
+    [
+        ("application/json", False),
+        ("Application/JSON; charset=utf-8", False),
+        ("application/x-ndjson", True),
+        ("application/x-ndjson;charset=utf-8", True),
+    ],
+)
+def test_a_body_reaches_the_gate_as_it_is(client: TestClient, gate: Gate, content_type: str, is_ndjson: bool) -> None:
+    body = b'{"request_id": "\xc3\xa9"}\n{}'
+    assert post(client, body, content_type) == (202, {"accepted": 2})
+    assert gate.accepted == [(body, is_ndjson)]
+
+
+@pytest.mark.parametrize("content_type", [None, "", "text/plain", "application/xml", "application/jsonx", "json"])
+def test_another_content_type_is_415(client: TestClient, gate: Gate, content_type: str | None) -> None:
+    status, answer = post(client, b"{}", content_type)
+    assert (status, answer["code"]) == (415, "unsupported_media_type")
+    assert answer["details"][0]["allowed"] == ["application/json", "application/x-ndjson"]
+    assert gate.accepted == []
+
+
+def test_invalid_events_are_422_with_line_and_field(client: TestClient) -> None:
+    status, answer = post(client, b"{}\nbad", "application/x-ndjson")
+    assert (status, answer["code"]) == (422, "invalid_body")
+    assert answer["details"] == [{"line": 2, "field": "status", "message": "Field required"}]
+
+
+def test_kafka_being_away_is_503(client: TestClient) -> None:
+    status, answer = post(client, b"away")
+    assert (status, answer["code"]) == (503, "unavailable")
+
+
+def test_a_body_of_eight_mebibytes_is_taken_and_one_byte_more_is_413(client: TestClient, gate: Gate) -> None:
+    assert MAX_BODY_BYTES == 8 * 1024 * 1024
+    assert post(client, b"x" * MAX_BODY_BYTES)[0] == 202
+    status, answer = post(client, b"x" * (MAX_BODY_BYTES + 1))
+    assert (status, answer["code"]) == (413, "payload_too_large")
+    assert len(gate.accepted) == 1
+
+
+def test_a_body_without_a_declared_length_is_cut_off_at_the_same_size(client: TestClient, gate: Gate) -> None:
+    sent = 0
+
+    def chunks(count: int) -> Iterator[bytes]:
+        nonlocal sent
+        for _ in range(count):
+            sent += 1
+            yield b"x" * 1024 * 1024
+
+    assert post(client, chunks(8))[0] == 202
+    assert post(client, chunks(9))[0] == 413
+    assert len(gate.accepted) == 1
+
+
+@pytest.mark.parametrize("length", ["9" * 30, "9" * 5000, str(MAX_BODY_BYTES + 1)])
+def test_a_body_that_only_claims_to_be_large_is_413(client: TestClient, length: str) -> None:
+    headers = {"Content-Type": "application/json", "Content-Length": length}
+    assert client.post(PATH, content=iter([b"{}"]), headers=headers).status_code == 413
+
+
+@pytest.mark.parametrize("length", ["-1", "abc", "", "²", "1e9"])
+def test_a_declared_length_that_is_no_number_is_not_believed(client: TestClient, length: str) -> None:
+    headers = [(b"Content-Type", b"application/json"), (b"Content-Length", length.encode("latin-1"))]
+    assert client.post(PATH, content=iter([b"{}"]), headers=headers).status_code == 202
+
+
+def test_the_schema_is_that_of_the_gate(client: TestClient) -> None:
+    assert get(client, f"{PATH}/schema") == SCHEMA
+
+
+def test_without_a_gate_events_are_503(empty_warehouse: Warehouse) -> None:
+    with client_of(empty_warehouse) as client:
+        assert post(client, b"{}")[0] == 503
+        assert client.get(f"{PATH}/schema").status_code == 503
