@@ -93,9 +93,9 @@ def pending(warehouse: Warehouse, migrations: list[Migration]) -> list[Migration
     return [migration for migration in migrations if migration.number not in applied]
 
 
-def migrate(warehouse: Warehouse, dry_run: bool = False) -> list[Migration]:
+def migrate(warehouse: Warehouse, dry_run: bool = False, folder: Path = MIGRATIONS_FOLDER) -> list[Migration]:
     """Bring the database up to date; returns the migrations that were (or, dry, would be) applied."""
-    migrations = read_migrations()
+    migrations = read_migrations(folder)
     if dry_run:
         return pending(warehouse, migrations)
     warehouse.create_database()

@@ -83,7 +83,7 @@ def _drift_of(measure: Measure) -> str:
     return f"abs({rollup} - {raw})"
 
 
-def _grouped(rollup: Rollup, table: str, side: int, span: Span) -> str:
+def _grouped(rollup: Rollup, table: str, side: int, span: Span, newest: int) -> str:
     keys = ", ".join(dimension.value for dimension in rollup.dimensions)
     if table == RAW_TABLE:
         bucket, column = f"{rollup.bucket_of('timestamp')} AS bucket", "timestamp"
@@ -93,20 +93,24 @@ def _grouped(rollup: Rollup, table: str, side: int, span: Span) -> str:
         values = ", ".join(f"{m.merge.format(column=f'{table}.{m.name}')} AS {m.name}" for m in MEASURES)
     return (
         f"SELECT {bucket}, {keys}, {side} AS side, {values} FROM {table} "
-        f"WHERE {_in_span(column, span)} GROUP BY bucket, {keys}"
+        f"WHERE {_in_span(column, span)} AND generation <= {newest} GROUP BY bucket, {keys}"
     )
 
 
 EVERYTHING = Span()
+NEWEST_GENERATION = 2**32 - 1
 
 
-def verify(warehouse: Warehouse, span: Span = EVERYTHING) -> list[Drift]:
-    """Compare every rollup with the raw rows, group by group, over the span widened to whole hours."""
+def verify(warehouse: Warehouse, span: Span = EVERYTHING, newest: int = NEWEST_GENERATION) -> list[Drift]:
+    """Compare every rollup with the raw rows, group by group, over the span widened to whole hours.
+
+    Only rows of generations up to `newest` count; those that a rebuild has closed stand still while rows arrive.
+    """
     aligned = align(span)
-    return [_verify_one(warehouse, rollup, aligned) for rollup in ROLLUPS]
+    return [_verify_one(warehouse, rollup, aligned, newest) for rollup in ROLLUPS]
 
 
-def _verify_one(warehouse: Warehouse, rollup: Rollup, span: Span) -> Drift:
+def _verify_one(warehouse: Warehouse, rollup: Rollup, span: Span, newest: int) -> Drift:
     keys = ", ".join(dimension.value for dimension in rollup.dimensions)
     drifts = ", ".join(f"{_drift_of(measure)} AS {measure.name}_drift" for measure in MEASURES)
     totals = ", ".join(f"sum({measure.name}_drift) AS {measure.name}" for measure in MEASURES)
@@ -114,7 +118,7 @@ def _verify_one(warehouse: Warehouse, rollup: Rollup, span: Span) -> Drift:
     sql = f"""
     SELECT count() AS groups, countIf({any_drift}) AS drifted_groups, {totals} FROM (
         SELECT bucket, {keys}, {drifts} FROM (
-            {_grouped(rollup, rollup.table, 1, span)} UNION ALL {_grouped(rollup, RAW_TABLE, 0, span)}
+            {_grouped(rollup, rollup.table, 1, span, newest)} UNION ALL {_grouped(rollup, RAW_TABLE, 0, span, newest)}
         ) AS sides GROUP BY bucket, {keys}
     )"""
     row = warehouse.query(sql)[0]
@@ -196,7 +200,7 @@ def rebuild(
         for done, piece in enumerate(pieces, start=1):
             _rebuild_slice(warehouse, piece, aligned, f"{piece.rollup.table}_rebuild_{closed}")
             progress(done, len(pieces))
-        drifts = verify(warehouse, span)
+        drifts = verify(warehouse, span, newest=closed)
         if all(drift.is_zero for drift in drifts):
             break
     return drifts

@@ -26,6 +26,7 @@ def empty_warehouse(engine_url: str) -> Iterator[Warehouse]:
     """A database name of its own, not created yet."""
     warehouse = Warehouse(engine_url, database=f"test_{uuid.uuid4().hex[:12]}")
     yield warehouse
+    warehouse.command(f"DROP DATABASE IF EXISTS {warehouse.database}")
     warehouse.close()
 
 

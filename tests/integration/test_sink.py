@@ -1,5 +1,6 @@
 import json
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ class StoredRecord:
     value: bytes | None
     timestamp: int = HOUR_MS
     key: bytes | None = b"key"
-    headers: list[tuple[str, bytes]] = field(default_factory=list)
+    headers: Sequence[tuple[str, bytes]] = ()
 
 
 def batch_of(*values: bytes | None, first: int = 0, partition: int = 0) -> Batch:

@@ -143,10 +143,10 @@ async def test_what_clickhouse_refuses_for_a_while_is_written_once(
 ) -> None:
     produced = await produce(broker, topic, events(100))
     worker = Worker(make_settings(broker, topic), warehouse)
-    worker._sink = FailingSink(warehouse, 4, WarehouseUnavailableError("away"), after)
+    worker._sink = sink = FailingSink(warehouse, 4, WarehouseUnavailableError("away"), after)
     retries_before = REGISTRY.get_sample_value("insights_insert_retries_total") or 0.0
     async with running(worker) as task:
-        await until(lambda: len(stored(warehouse, topic)) >= len(produced) and worker._sink.failures <= 0, task)
+        await until(lambda: len(stored(warehouse, topic)) >= len(produced) and sink.failures <= 0, task)
         produced |= await produce(broker, topic, events(20, prefix="later"))
         await until_stored(warehouse, topic, produced, task)
     assert_exactly_once(warehouse, topic, produced)

@@ -91,7 +91,7 @@ def event_bytes(draw: st.DrawFn) -> bytes:
         raw = raw.rstrip()[:-1] + b",}"
     elif damage == "deep":
         levels = draw(st.sampled_from([49, 50, 98, 99, 100, 101, 150, 199, 201, 2000]))
-        field = draw(st.sampled_from(["metadata", "request_body", "llm_parameters", "stranger"])).encode()
+        deep = draw(st.sampled_from([b"metadata", b"request_body", b"llm_parameters", b"stranger"]))
         opening, closing = draw(st.sampled_from([(b"[", b"]"), (b'{"a":', b"}"), (b'{"a":[', b"]}")]))
-        raw = raw.rstrip()[:-1] + b', "%s": %s1%s}' % (field, opening * levels, closing * levels)
+        raw = raw.rstrip()[:-1] + b', "%s": %s1%s}' % (deep, opening * levels, closing * levels)
     return raw

@@ -1,0 +1,71 @@
+from pathlib import Path
+
+import pytest
+
+from aggregator.migrations import MigrationError, migrate, pending, read_migrations
+from aggregator.warehouse import DatabaseError, Warehouse
+
+LEDGER = "SELECT number, name FROM schema_migrations ORDER BY number"
+
+
+def write(folder: Path, **files: str) -> Path:
+    for name, sql in files.items():
+        (folder / f"{name.removeprefix('m')}.sql").write_text(sql)
+    return folder
+
+
+def test_an_empty_database_gets_every_migration_once(empty_warehouse: Warehouse) -> None:
+    applied = migrate(empty_warehouse)
+    assert [migration.number for migration in applied] == list(range(1, len(applied) + 1))
+    assert migrate(empty_warehouse) == []
+    assert [row["name"] for row in empty_warehouse.query(LEDGER)] == [migration.name for migration in applied]
+
+
+def test_a_dry_run_says_what_would_be_applied_and_changes_nothing(empty_warehouse: Warehouse) -> None:
+    empty_warehouse.create_database()
+    planned = migrate(empty_warehouse, dry_run=True)
+    assert [migration.name for migration in planned] == [migration.name for migration in read_migrations()]
+    assert empty_warehouse.query("SHOW TABLES") == []
+
+
+def test_a_migration_that_failed_half_way_is_completed_by_the_next_run(
+    empty_warehouse: Warehouse, tmp_path: Path
+) -> None:
+    good = "CREATE TABLE IF NOT EXISTS a (x UInt8) ENGINE = MergeTree ORDER BY x;\n"
+    folder = write(tmp_path, m0001_create_things=good + "CREATE TABLE broken;\n")
+    with pytest.raises(DatabaseError, match="Incorrect CREATE query"):
+        migrate(empty_warehouse, folder=folder)
+    write(tmp_path, m0001_create_things=good + "CREATE TABLE IF NOT EXISTS b AS a;\n")
+    assert [migration.name for migration in migrate(empty_warehouse, folder=folder)] == ["0001_create_things"]
+    assert {row["name"] for row in empty_warehouse.query("SHOW TABLES")} == {"a", "b", "schema_migrations"}
+
+
+def test_an_edited_migration_is_refused(warehouse: Warehouse, tmp_path: Path) -> None:
+    folder = write(tmp_path, m0001_create_request_logs="SELECT 1;\n")
+    with pytest.raises(MigrationError, match="0001_create_request_logs was edited after it was applied"):
+        pending(warehouse, read_migrations(folder))
+
+
+def test_a_database_newer_than_the_code_is_refused(warehouse: Warehouse) -> None:
+    with pytest.raises(MigrationError, match=r"does not know: upgrade"):
+        pending(warehouse, read_migrations()[:2])
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        pytest.param({"m0001_a": "", "m0003_b": ""}, "without a gap", id="gap"),
+        pytest.param({"m0001_a": "", "m0001_b": ""}, "without a gap", id="same number twice"),
+        pytest.param({"m1_a": ""}, "NNNN_verb_object", id="file name"),
+    ],
+)
+def test_a_folder_that_does_not_count_up_is_refused(tmp_path: Path, files: dict[str, str], message: str) -> None:
+    write(tmp_path, **files)
+    with pytest.raises(MigrationError, match=message):
+        read_migrations(tmp_path)
+
+
+def test_statements_end_with_a_semicolon_at_the_end_of_a_line(tmp_path: Path) -> None:
+    write(tmp_path, m0001_a="-- a comment; with a semicolon\nSELECT ';' AS a;\n\nSELECT 2\n;\nSELECT 3")
+    (migration,) = read_migrations(tmp_path)
+    assert migration.statements == ["SELECT ';' AS a", "SELECT 2", "SELECT 3"]

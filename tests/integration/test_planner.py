@@ -1,0 +1,194 @@
+"""Whatever the planner answers from is equal to the raw rows: held against them in SQL and against plain Python."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aggregator import catalogue, planner
+from aggregator.catalogue import MEASURES, ROLLUPS, Dimension
+from aggregator.planner import Bucket, Question, Span, compile_answer
+from aggregator.warehouse import Warehouse
+from tests.support.api import filled_warehouse
+from tests.support.rows import KEYS, MODELS, START, STATUSES, USERS, Row, random_rows
+
+ROWS = 3_000
+SPAN = timedelta(days=4)
+ZONES = ("UTC", "Asia/Kolkata", "Asia/Kathmandu", "America/New_York", "Pacific/Chatham", "Australia/Lord_Howe")
+VALUES: dict[Dimension, tuple[str, ...]] = {
+    Dimension.USER: (*USERS, "nobody"),
+    Dimension.MODEL: MODELS,
+    Dimension.API_KEY: KEYS,
+    Dimension.STATUS: STATUSES,
+}
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[Row]:
+    return random_rows(11, ROWS, span=SPAN)
+
+
+@pytest.fixture(scope="module")
+def filled(engine_url: str, rows: list[Row]) -> Iterator[Warehouse]:
+    with filled_warehouse(engine_url, rows) as warehouse:
+        yield warehouse
+
+
+moments = st.one_of(
+    st.integers(-3600 * 5, int(SPAN.total_seconds()) + 3600 * 5).map(
+        lambda seconds: START + timedelta(seconds=seconds)
+    ),
+    st.integers(-20, 420).map(lambda n: START.replace(minute=0, second=0, microsecond=0) + timedelta(minutes=15 * n)),
+    st.datetimes(START.replace(tzinfo=None), (START + SPAN).replace(tzinfo=None), timezones=st.just(UTC)),
+)
+spans = st.builds(Span, st.none() | moments, st.none() | moments)
+filters = st.lists(st.sampled_from(list(VALUES)), max_size=3, unique=True).flatmap(
+    lambda chosen: st.fixed_dictionaries({dimension: st.sampled_from(VALUES[dimension]) for dimension in chosen})
+)
+questions = st.builds(
+    Question,
+    st.just(MEASURES),
+    span=spans,
+    equals=filters,
+    group_by=st.none() | st.sampled_from([*Dimension, *Bucket]),
+    timezone=st.sampled_from(ZONES),
+)
+
+
+def answer(warehouse: Warehouse, question: Question) -> list[dict[str, Any]]:
+    sql, parameters = compile_answer(question, "group_key", 100_000)
+    return warehouse.query(sql, parameters)
+
+
+@given(question=questions)
+@settings(max_examples=150, deadline=None)
+def test_the_answer_from_rollups_equals_the_answer_from_raw_rows(filled: Warehouse, question: Question) -> None:
+    planned = answer(filled, question)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planner, "ROLLUPS", ())
+        assert planner.plan(question).rollup is None
+        raw = answer(filled, question)
+    assert str(planned) == str(raw)  # as text, since NaN (no durations) is not equal to itself
+
+
+def bucket_start(moment: datetime, bucket: Bucket, zone: str) -> int:
+    """Start of the local hour or day that holds the moment, found by walking back minute by minute."""
+    local = moment.astimezone(ZoneInfo(zone))
+
+    def label(at: datetime) -> tuple[Any, ...]:
+        here = at.astimezone(ZoneInfo(zone))
+        return (here.date(), here.hour, here.utcoffset()) if bucket is Bucket.HOUR else (here.date(),)
+
+    start = local.astimezone(UTC).replace(second=0, microsecond=0)
+    while label(start - timedelta(minutes=1)) == label(moment):
+        start -= timedelta(minutes=1)
+    return int(start.timestamp())
+
+
+def group_of(row: Row, question: Question) -> Any:
+    if isinstance(question.group_by, Bucket):
+        return bucket_start(row["timestamp"], question.group_by, question.timezone)
+    return row[question.group_by.value] if question.group_by else ""
+
+
+def brute_force(rows: list[Row], question: Question) -> dict[Any, list[Row]]:
+    groups: dict[Any, list[Row]] = defaultdict(list)
+    for row in rows:
+        span = question.span
+        is_inside = (span.start is None or row["timestamp"] >= span.start) and (
+            span.end is None or row["timestamp"] < span.end
+        )
+        if is_inside and all(row[dimension.value] == value for dimension, value in question.equals.items()):
+            groups[group_of(row, question)].append(row)
+    return groups
+
+
+def assert_measures(found: dict[str, Any], rows: list[Row]) -> None:
+    def total(name: str, zero: int | Decimal = 0) -> Any:
+        return sum((row[name] for row in rows if row[name] is not None), zero)
+
+    durations = sorted(row["duration_ms"] for row in rows if row["duration_ms"] is not None)
+    assert found["requests"] == len(rows)
+    assert found["errors"] == sum(row["is_error"] for row in rows)
+    assert found["unpriced"] == sum(row["cost"] is None for row in rows)
+    assert found["input_tokens"] == total("input_tokens")
+    assert found["cost"] == total("cost", Decimal(0))
+    assert found["output_tokens_cost"] == total("output_tokens_cost", Decimal(0))
+    assert (found["duration_ms_sum"], found["duration_ms_count"]) == (sum(durations), len(durations))
+    for level, sketched in zip(catalogue.SKETCH_LEVELS, found["duration_ms_sketch"], strict=True):
+        if not durations:
+            assert math.isnan(sketched)
+            continue
+        # Any value between the two order statistics around the level is a quantile of the rows.
+        place = level * (len(durations) - 1)
+        low, high = durations[math.floor(place)], durations[math.ceil(place)]
+        error = catalogue.SKETCH_RELATIVE_ERROR * 1.001
+        assert low * (1 - error) <= sketched <= high * (1 + error)
+
+
+@given(question=questions)
+@settings(max_examples=60, deadline=None)
+def test_the_answer_equals_a_plain_loop_over_the_rows(filled: Warehouse, rows: list[Row], question: Question) -> None:
+    groups = brute_force(rows, question)
+    found = answer(filled, question)
+    if not groups:
+        assert all(row["requests"] == 0 for row in found)
+        return
+    totals, *grouped = found
+    assert totals["is_total"] == 1
+    assert_measures(totals, [row for group in groups.values() for row in group])
+    assert [row["group_key"] for row in grouped] == sorted(
+        groups, key=lambda key: str(key).encode() if isinstance(key, str) else key
+    )
+    for row in grouped:
+        assert_measures(row, groups[row["group_key"]])
+
+
+def test_each_rollup_is_used_by_some_question_and_raw_rows_by_another() -> None:
+    span = Span(START, START + SPAN)
+    used = [
+        planner.plan(Question(MEASURES, span, equals, group_by)).rollup
+        for equals, group_by in (
+            ({}, Bucket.HOUR),
+            ({}, Dimension.MODEL),
+            ({Dimension.MODEL: "x"}, Dimension.USER),
+            ({Dimension.PROVIDER: "x"}, Dimension.USER),
+        )
+    ]
+    assert used == [*ROLLUPS, None]
+
+
+@pytest.mark.parametrize(
+    ("zone", "table"),
+    [("UTC", "rollup_user"), ("America/New_York", "rollup_user"), ("Asia/Kolkata", None), ("Asia/Kathmandu", None)],
+)
+def test_an_hourly_rollup_serves_only_zones_of_whole_hours(zone: str, table: str | None) -> None:
+    question = Question(MEASURES, Span(), {Dimension.USER: "u"}, Bucket.DAY, zone)
+    rollup = planner.plan(question).rollup
+    assert (rollup.table if rollup else None) == table
+
+
+@pytest.mark.parametrize("zone", ["Asia/Kolkata", "Asia/Kathmandu", "Pacific/Chatham"])
+def test_quarter_hour_rollups_serve_zones_of_odd_quarters(zone: str) -> None:
+    rollup = planner.plan(Question(MEASURES, Span(), {}, Bucket.DAY, zone)).rollup
+    assert rollup is ROLLUPS[0]
+
+
+def test_ragged_edges_come_from_raw_rows_and_nothing_is_taken_twice() -> None:
+    start, end = datetime(2026, 1, 1, 0, 1, tzinfo=UTC), datetime(2026, 1, 3, 23, 59, 59, 999_999, tzinfo=UTC)
+    plan = planner.plan(Question(MEASURES, Span(start, end)))
+    assert plan.inside == Span(datetime(2026, 1, 1, 0, 15, tzinfo=UTC), datetime(2026, 1, 3, 23, 45, tzinfo=UTC))
+    assert plan.edges == (Span(start, plan.inside.start), Span(plan.inside.end, end))
+
+
+def test_a_span_within_one_bucket_is_answered_from_raw_rows() -> None:
+    span = Span(datetime(2026, 1, 1, 0, 1, tzinfo=UTC), datetime(2026, 1, 1, 0, 14, tzinfo=UTC))
+    plan = planner.plan(Question(MEASURES, span))
+    assert (plan.rollup, plan.inside, plan.edges) == (None, None, (span,))

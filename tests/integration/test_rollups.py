@@ -1,0 +1,122 @@
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from aggregator import rollups
+from aggregator.catalogue import MEASURES, ROLLUPS, Rollup
+from aggregator.planner import Span
+from aggregator.warehouse import Warehouse
+from tests.support.rows import START, insert_rows, random_rows
+
+
+@pytest.fixture
+def filled(warehouse: Warehouse) -> Warehouse:
+    insert_rows(warehouse, random_rows(3, 800, span=timedelta(days=5)))
+    return warehouse
+
+
+@pytest.fixture
+def quick_settling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollups, "SETTLE_SECONDS", 0.05)
+
+
+def drifted(warehouse: Warehouse, span: Span = rollups.EVERYTHING) -> dict[str, int]:
+    return {drift.rollup: drift.drifted_groups for drift in rollups.verify(warehouse, span) if not drift.is_zero}
+
+
+def test_rollups_fed_by_the_views_have_no_drift(filled: Warehouse) -> None:
+    drifts = rollups.verify(filled)
+    assert [drift.rollup for drift in drifts] == [rollup.table for rollup in ROLLUPS]
+    assert all(drift.groups > 10 and drift.is_zero for drift in drifts)
+
+
+@pytest.mark.parametrize("rollup", ROLLUPS, ids=lambda rollup: rollup.table)
+def test_a_damaged_rollup_drifts_and_a_rebuild_mends_it(
+    filled: Warehouse, quick_settling: None, rollup: Rollup
+) -> None:
+    filled.command(f"ALTER TABLE {rollup.table} DELETE WHERE status = 'success' SETTINGS mutations_sync = 2")
+    (drift,) = [drift for drift in rollups.verify(filled) if not drift.is_zero]
+    assert drift.rollup == rollup.table
+    assert drift.differences["requests"] > 100
+    assert drift.differences["duration_ms_sketch"] > 0
+    assert all(drift.is_zero for drift in rollups.rebuild(filled, rollups.EVERYTHING))
+    assert drifted(filled) == {}
+
+
+def test_rows_counted_twice_are_a_drift_that_a_rebuild_mends(filled: Warehouse, quick_settling: None) -> None:
+    filled.command("INSERT INTO rollup_model SELECT * FROM rollup_model SETTINGS insert_deduplicate = 0")
+    assert set(drifted(filled)) == {"rollup_model"}
+    rollups.rebuild(filled, rollups.EVERYTHING)
+    assert drifted(filled) == {}
+
+
+def test_a_rebuild_of_a_range_leaves_the_rest_alone(filled: Warehouse, quick_settling: None) -> None:
+    filled.command("ALTER TABLE rollup_user DELETE WHERE 1 SETTINGS mutations_sync = 2")
+    middle = Span(START + timedelta(days=2, minutes=7), START + timedelta(days=3, minutes=3))
+    rollups.rebuild(filled, middle)
+    assert drifted(filled, middle) == {}
+    assert set(drifted(filled)) == {"rollup_user"}
+
+
+def test_a_rebuild_of_nothing_changes_nothing(filled: Warehouse, quick_settling: None) -> None:
+    future = Span(datetime(2050, 1, 1, tzinfo=UTC), datetime(2050, 2, 1, tzinfo=UTC))
+    drifts = rollups.rebuild(filled, future)
+    assert [(drift.groups, drift.drifted_groups) for drift in drifts] == [(0, 0)] * len(ROLLUPS)
+    assert drifted(filled) == {}
+
+
+def test_progress_counts_up_to_the_number_of_partitions(filled: Warehouse, quick_settling: None) -> None:
+    seen: list[tuple[int, int]] = []
+    rollups.rebuild(filled, rollups.EVERYTHING, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(n, len(seen)) for n in range(1, len(seen) + 1)]
+    assert len(seen) == len(ROLLUPS) * 2  # January and February
+
+
+@pytest.fixture
+def ingestion(filled: Warehouse) -> Iterator[threading.Event]:
+    """Rows keep arriving in another thread, each counted in the generation of its moment, until the event is set."""
+    stop = threading.Event()
+
+    def insert() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            generation = rollups.current_generation(filled)
+            rows = random_rows(1000 + number, 20, span=timedelta(days=5), first_offset=number * 1000)
+            for row in rows:
+                row["generation"] = generation
+            insert_rows(filled, rows)
+
+    thread = threading.Thread(target=insert)
+    thread.start()
+    yield stop
+    stop.set()
+    thread.join()
+
+
+def test_a_rebuild_while_rows_arrive_loses_and_doubles_nothing(filled: Warehouse, ingestion: threading.Event) -> None:
+    for _ in range(2):
+        rollups.rebuild(filled, rollups.EVERYTHING)
+    ingestion.set()
+    rollups.rebuild(filled, Span(START, START + timedelta(hours=1)))
+    assert drifted(filled) == {}
+    assert filled.query("SELECT count() AS n FROM request_logs")[0]["n"] > 820
+    assert filled.query("SELECT uniqExact(generation) AS n FROM request_logs")[0]["n"] >= 2
+
+
+def test_no_staging_table_stays_behind(filled: Warehouse, quick_settling: None) -> None:
+    rollups.rebuild(filled, rollups.EVERYTHING)
+    left = filled.query("SELECT name FROM system.tables WHERE database = currentDatabase() AND name LIKE '%rebuild%'")
+    assert left == []
+
+
+def test_tables_hold_exactly_what_the_catalogue_says(warehouse: Warehouse) -> None:
+    for rollup in ROLLUPS:
+        columns = warehouse.query(
+            "SELECT name FROM system.columns WHERE database = currentDatabase() AND table = {table:String}",
+            {"table": rollup.table},
+        )
+        expected = ["bucket", "generation", *rollup.dimensions, *(measure.name for measure in MEASURES)]
+        assert [column["name"] for column in columns] == expected
