@@ -1,4 +1,8 @@
-"""Pages of request logs, one log by its id, and how many there are."""
+"""Pages of request logs, one log by its id, and how many there are.
+
+Which rows a page holds is worked out on the few columns of the key; everything else is then read for these
+rows only. Sorting whole rows would read all of them, and from every part of the table.
+"""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -27,13 +31,12 @@ PAYLOAD_COLUMNS = (
 KEY_COLUMNS = ("timestamp", "request_id", "created_at", "source_partition", "source_offset")
 DERIVED_FIELDS = {"id", "input_tokens_cost_microdollar", "output_tokens_cost_microdollar", "metadata"}
 ROW_COLUMNS = (
-    "source_partition",
-    "source_offset",
     "toJSONString(request_logs.metadata) AS metadata",
-    *(name for name in RequestLog.model_fields if name not in DERIVED_FIELDS.union(PAYLOAD_COLUMNS)),
+    *(name for name in RequestLog.model_fields if name not in DERIVED_FIELDS.union(PAYLOAD_COLUMNS, KEY_COLUMNS)),
 )
 
 KEY = f"({', '.join(KEY_COLUMNS)})"
+SELECT_KEYS = f"SELECT {', '.join(KEY_COLUMNS)}, duration_ms, input_tokens, output_tokens, cityHash64{KEY} AS key_hash"
 CURSOR_TIMESTAMP = "fromUnixTimestamp64Micro({cursor_timestamp_us:Int64}, 'UTC')"
 CURSOR = (
     f"({CURSOR_TIMESTAMP}, {{cursor_request_id:String}},"
@@ -56,13 +59,14 @@ COUNTABLE = {Dimension.USER, Dimension.API_KEY, Dimension.MODEL, Dimension.STATU
 
 # The timestamps find the granules by the primary key, the hashes the rows; short whatever the ids look like,
 # since parameters travel in the URL. Equal hashes of different rows are told apart by the whole key.
-PAYLOADS = f"""
-SELECT {", ".join((*KEY_COLUMNS, *PAYLOAD_COLUMNS))} FROM request_payloads
+OF_KEYS = f"""
 WHERE timestamp IN (SELECT fromUnixTimestamp64Micro(arrayJoin({{timestamps_us:Array(Int64)}}), 'UTC'))
 AND cityHash64{KEY} IN {{hashes:Array(UInt64)}}
 """
+ROWS = f"SELECT {', '.join((*KEY_COLUMNS, *ROW_COLUMNS))} FROM request_logs {OF_KEYS}"
+PAYLOADS = f"SELECT {', '.join((*KEY_COLUMNS, *PAYLOAD_COLUMNS))} FROM request_payloads {OF_KEYS}"
 NEWEST_OF_ID = f"""
-SELECT {", ".join(ROW_COLUMNS)}, cityHash64{KEY} AS key_hash FROM request_logs
+{SELECT_KEYS} FROM request_logs
 WHERE request_id = {{request_id:String}}
 ORDER BY timestamp DESC, created_at DESC, source_partition DESC, source_offset DESC LIMIT 1
 """
@@ -109,14 +113,14 @@ def _after(parameters: LogParameters, cursor: Cursor) -> str:
 
 
 def page_query(parameters: LogParameters, cursor: Cursor | None) -> tuple[str, Row]:
-    """SQL for one row more than the page after `cursor` holds, and its parameters."""
+    """SQL for the keys of one row more than the page after `cursor` holds, and its parameters."""
     filters = _filters(parameters)
     where = _where(filters)
     if cursor is not None:
         where += f" AND {_after(parameters, cursor)}"
         filters |= {f"cursor_{name}": value for name, value in cursor._asdict().items() if value is not None}
     sql = (
-        f"SELECT {', '.join(ROW_COLUMNS)}, cityHash64{KEY} AS key_hash FROM request_logs\n"
+        f"{SELECT_KEYS} FROM request_logs\n"
         f"WHERE {where}\nORDER BY {_order(parameters)}\nLIMIT {parameters.page_size + 1}"
     )
     return sql, filters
@@ -139,16 +143,23 @@ def _key_of(row: Row) -> tuple[Any, ...]:
     return tuple(row[name] for name in KEY_COLUMNS)
 
 
-def _with_payloads(reader: Reader, rows: list[Row]) -> list[RequestLog]:
-    if not rows:
-        return []
+def _by_key(reader: Reader, sql: str, keys: list[Row]) -> dict[tuple[Any, ...], Row]:
     bound = {
-        "timestamps_us": sorted({_epoch_us(row["timestamp"]) for row in rows}),
-        "hashes": [row["key_hash"] for row in rows],
+        "timestamps_us": sorted({_epoch_us(key["timestamp"]) for key in keys}),
+        "hashes": [key["key_hash"] for key in keys],
     }
-    payloads = {_key_of(payload): payload for payload in reader.query(PAYLOADS, bound)}
+    return {_key_of(row): row for row in reader.query(sql, bound)}
+
+
+def _read_logs(reader: Reader, keys: list[Row]) -> list[RequestLog]:
+    """The logs in the order of `keys`; a payload that is not there is empty."""
+    if not keys:
+        return []
+    rows, payloads = _by_key(reader, ROWS, keys), _by_key(reader, PAYLOADS, keys)
     missing = dict.fromkeys(PAYLOAD_COLUMNS, "")
-    return [_log_of({**missing, **payloads.get(_key_of(row), {}), **row}) for row in rows]
+    wanted = [_key_of(key) for key in keys]
+    # A row may have reached the end of its time to live since its key was read.
+    return [_log_of({**missing, **payloads.get(key, {}), **rows[key]}) for key in wanted if key in rows]
 
 
 def _microdollars(cost: Decimal | None) -> int | None:
@@ -182,12 +193,11 @@ def list_logs(reader: Reader, parameters: LogParameters) -> LogPage:
     cursor, total = None, None
     if parameters.page_token:
         cursor, total = decode(query, parameters.page_token)
-    rows = reader.query(*page_query(parameters, cursor))
-    page = rows[: parameters.page_size]
+    keys = reader.query(*page_query(parameters, cursor))
+    page, has_more = keys[: parameters.page_size], len(keys) > parameters.page_size
     total = total or _count(reader, parameters)
-    has_more = len(rows) > len(page)
     return LogPage(
-        logs=_with_payloads(reader, page),
+        logs=_read_logs(reader, page),
         next_page_token=encode(query, _cursor_of(page[-1], parameters.order_by), total) if has_more else "",
         total_count=total.logs,
         total_count_is_approximate=total.is_approximate,
@@ -196,6 +206,5 @@ def list_logs(reader: Reader, parameters: LogParameters) -> LogPage:
 
 def find_log(reader: Reader, request_id: str) -> RequestLog | None:
     """The newest log with that id."""
-    rows = reader.query(NEWEST_OF_ID, {"request_id": request_id}, LOOKUP_SETTINGS)
-    logs = _with_payloads(reader, rows)
-    return logs[0] if logs else None
+    keys = reader.query(NEWEST_OF_ID, {"request_id": request_id}, LOOKUP_SETTINGS)
+    return next(iter(_read_logs(reader, keys)), None)

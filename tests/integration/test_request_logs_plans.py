@@ -1,0 +1,87 @@
+"""How ClickHouse goes about the queries of the request logs: what it skips, not how long it takes."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from aggregator.migrations import migrate
+from aggregator.warehouse import Warehouse
+from api.logs import LOOKUP_SETTINGS, NEWEST_OF_ID, PAYLOADS, ROWS, page_query
+from api.pages import Cursor
+from api.parameters import LogParameters, OrderDirection
+
+# 200,000 rows over four months: four parts of several granules.
+FILL = """
+INSERT INTO request_logs (timestamp, request_id, created_at, source_offset, model_name, status, duration_ms)
+SELECT toDateTime64('2026-01-01 00:00:00', 6, 'UTC') + toIntervalSecond(number * 50) AS timestamp,
+    concat('req-', toString(number)), timestamp, number, 'gpt-5', 'success', number % 1000
+FROM numbers(200000)
+"""
+FILL_PAYLOADS = """
+INSERT INTO request_payloads (timestamp, request_id, created_at, source_offset, request_body)
+SELECT timestamp, request_id, created_at, source_offset, 'body' FROM request_logs
+"""
+MIDDLE = Cursor(None, 1_767_225_600_000_000 + 100_000 * 50_000_000, "req-100000", 0, 0, 0)
+
+
+@pytest.fixture(scope="module")
+def warehouse(engine_url: str) -> Iterator[Warehouse]:
+    warehouse = Warehouse(engine_url, database="test_request_log_plans")
+    migrate(warehouse)
+    warehouse.command(FILL)
+    warehouse.command(FILL_PAYLOADS)
+    yield warehouse
+    warehouse.close()
+
+
+def explain(
+    warehouse: Warehouse, sql: str, parameters: Mapping[str, Any], settings: dict[str, Any] | None = None
+) -> str:
+    rows = warehouse.query(f"EXPLAIN indexes = 1, actions = 1, projections = 1 {sql}", parameters, settings)
+    return "\n".join(row["explain"] for row in rows)
+
+
+def granules(plan: str) -> tuple[int, int]:
+    """(read, all) after the last index was used."""
+    found = re.findall(r"Granules: (\d+)/(\d+)", plan)
+    return int(found[-1][0]), max(int(total) for _, total in found)
+
+
+@pytest.mark.parametrize(
+    ("direction", "read_type"), [(OrderDirection.DESC, "InReverseOrder"), (OrderDirection.ASC, "InOrder")]
+)
+def test_pages_by_time_are_read_in_the_order_of_the_table(
+    warehouse: Warehouse, direction: OrderDirection, read_type: str
+) -> None:
+    for cursor in (None, MIDDLE):
+        plan = explain(warehouse, *page_query(LogParameters(order_direction=direction), cursor))
+        assert f"Read type: {read_type}\n" in plan
+
+
+@pytest.mark.parametrize("direction", OrderDirection)
+def test_a_later_page_skips_what_lies_before_its_cursor(warehouse: Warehouse, direction: OrderDirection) -> None:
+    plan = explain(warehouse, *page_query(LogParameters(order_direction=direction), MIDDLE))
+    read, total = granules(plan)
+    assert total >= 20
+    assert read <= total * 0.6
+
+
+def test_the_rows_and_payloads_of_a_page_are_found_by_the_primary_key(warehouse: Warehouse) -> None:
+    keys = warehouse.query(*page_query(LogParameters(page_size=50), MIDDLE))
+    bound = {
+        "timestamps_us": [MIDDLE.timestamp_us - 50_000_000 * number for number in range(1, 52)],
+        "hashes": [key["key_hash"] for key in keys],
+    }
+    for sql in (ROWS, PAYLOADS):
+        read, total = granules(explain(warehouse, sql, bound))
+        assert read <= 2 < 20 <= total
+        assert len(warehouse.query(sql, bound)) == 51
+
+
+def test_one_log_is_found_through_the_projection_by_its_id(warehouse: Warehouse) -> None:
+    plan = explain(warehouse, NEWEST_OF_ID, {"request_id": "req-777"}, LOOKUP_SETTINGS)
+    assert "Name: by_request_id" in plan
+    # Without the setting the order of the table wins, and every part is searched.
+    assert "by_request_id" not in explain(warehouse, NEWEST_OF_ID, {"request_id": "req-777"})
