@@ -9,8 +9,8 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import IO
 
-# $1 is the grace period in seconds, the rest is the command. The watcher's TERM goes to the command alone, its
-# KILL to the whole group, this shell included. Whichever way the command ends, nothing of the group is left.
+# $1 is the grace period in seconds, the rest is the command. The shell itself waits for the command, so that its
+# own end means that the command's ports and files are free; then it ends the watcher with the rest of the group.
 SCRIPT = """
 exec 3<&0 </dev/null
 grace=$1; shift
@@ -20,7 +20,7 @@ child=$!
   read -r _ <&3
   kill -TERM $child
   sleep $grace
-  kill -9 0
+  kill -9 $child
 ) >/dev/null 2>&1 &
 wait $child
 status=$?
@@ -42,7 +42,7 @@ def start_guarded(
     When this process ends, however it ends, the command gets SIGTERM and, if that is not enough, SIGKILL
     `grace_seconds` later. `output` takes what it writes (None: where this process writes); `environment`
     is added to this process's. The process returned is the guard: it ends when the command does, with the
-    command's exit status (128 + n for signal n), or with -9 if the command outlived its grace.
+    command's exit status (128 + n for signal n).
     """
     return subprocess.Popen(  # noqa: S603 - the command is the caller's own, never a request's
         ["/bin/sh", "-c", SCRIPT, "guard", str(grace_seconds), *command],

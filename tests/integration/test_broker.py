@@ -91,9 +91,9 @@ def test_the_broker_answers_until_it_is_stopped() -> None:
     assert not broker.is_running
 
 
-def test_a_broker_can_be_started_again() -> None:
+def test_a_broker_can_be_started_again_at_once() -> None:
     broker = EmbeddedBroker(free_port())
-    for _ in range(2):
+    for _ in range(10):
         broker.start()
         assert broker.is_running
         broker.stop()
@@ -169,9 +169,9 @@ def test_a_child_that_ignores_the_request_to_end_is_killed_after_its_grace() -> 
         assert child.stdout is not None
         assert child.stdout.readline() == b"ready\n"
         began = time.monotonic()
-        assert stop_guarded(child) == -signal.SIGKILL
+        assert stop_guarded(child) == 128 + signal.SIGKILL
         assert 0.9 < time.monotonic() - began < PATIENCE_SECONDS
-    assert processes_of_group(child.pid) == []
+    wait_until(lambda: not processes_of_group(child.pid))
 
 
 def test_a_child_that_ends_by_itself_leaves_its_exit_status_and_no_guard() -> None:

@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Self
 
 import pytest
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
-from cli.broker import HOST, EmbeddedBroker, answers_kafka
+from cli.broker import HOST, EmbeddedBroker, answers_kafka, is_listening
 from cli.guard import start_guarded, stop_guarded
 from ingest.topics import create_topics
 
@@ -49,13 +50,16 @@ POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
 </project>
 """
 JAVA_OPTIONS = ("-Xmx512m", "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
-# One node, topics only where a test makes them, groups that form at once.
+# One node, topics only where a test makes them, groups that form at once, and a restart after `kill9` that does
+# not wait long for the session that was killed.
 SERVER_SETTINGS = {
     "process.roles": "broker,controller",
     "node.id": "1",
     "controller.listener.names": "CONTROLLER",
     "auto.create.topics.enable": "false",
     "group.initial.rebalance.delay.ms": "0",
+    "broker.session.timeout.ms": "3000",
+    "broker.heartbeat.interval.ms": "500",
     "offsets.topic.num.partitions": "1",
     "offsets.topic.replication.factor": "1",
     "transaction.state.log.num.partitions": "1",
@@ -171,6 +175,8 @@ class KafkaServer:
         if self._process is not None:
             os.killpg(self._process.pid, signal.SIGKILL)
         self.stop()
+        while is_listening(self._port):
+            time.sleep(0.01)
 
     def __enter__(self) -> Self:
         self.start()
@@ -202,6 +208,26 @@ def _server(folder: Path) -> KafkaServer | TansuServer:
         return KafkaServer(folder)
     except KafkaMissingError as error:
         pytest.skip(str(error))
+
+
+def has_idempotence() -> bool:
+    """Whether the broker knows idempotent producers."""
+    return stack() != "embedded"
+
+
+async def read_topic(address: str, topic: str) -> list[ConsumerRecord]:
+    """Every record the topic has now, by partition and offset."""
+    # It exists, so this only tells how many partitions it has.
+    count = (await create_topics(address, {topic: PARTITIONS}))[topic]
+    partitions = [TopicPartition(topic, number) for number in range(count)]
+    async with AIOKafkaConsumer(bootstrap_servers=address, auto_offset_reset="earliest") as consumer:
+        consumer.assign(partitions)
+        ends = await consumer.end_offsets(partitions)
+        records: list[ConsumerRecord] = []
+        while any([await consumer.position(partition) < end for partition, end in ends.items()]):
+            for fetched in (await consumer.getmany(timeout_ms=200)).values():
+                records += fetched
+    return sorted(records, key=lambda record: (record.partition, record.offset))
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,137 @@
+"""The gate that takes events in over HTTP, against a real broker."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from ingest.emitter import EventEmitter, KafkaUnavailableError
+from ingest.gate import MAX_PROBLEMS, EventGate, EventProblem, InvalidEventsError
+from ingest.topics import create_topics
+from tests.support.kafka import KafkaServer, TansuServer, has_idempotence, read_topic
+
+
+def an_event(request_id: str = "req-1", **fields: Any) -> dict[str, Any]:
+    return {"request_id": request_id, "timestamp": 1_763_719_200_000, "model_name": "m", "status": "success", **fields}
+
+
+def emitter(address: str, topic: str, **options: Any) -> EventEmitter:
+    return EventEmitter(address, topic=topic, enable_idempotence=has_idempotence(), **options)
+
+
+def ndjson(*events: dict[str, Any]) -> bytes:
+    return "\n".join(json.dumps(event) for event in events).encode()
+
+
+async def problems_of(address: str, topic: str, body: bytes, is_ndjson: bool = True) -> list[EventProblem]:
+    """What the gate finds wrong; nothing of the body may be on the topic afterwards."""
+    async with emitter(address, topic, max_event_bytes=10_000) as events:
+        with pytest.raises(InvalidEventsError) as caught:
+            await EventGate(events).accept(body, is_ndjson)
+    assert await read_topic(address, topic) == []
+    return caught.value.problems
+
+
+async def test_one_object_is_one_event_under_its_request_id_as_it_came(broker: str, topic: str) -> None:
+    body = json.dumps(an_event("réq", not_a_field=1), indent=2).encode()
+    async with emitter(broker, topic) as events:
+        assert await EventGate(events).accept(body, is_ndjson=False) == 1
+        (record,) = await read_topic(broker, topic)
+    assert record.key.decode() == "réq"
+    assert record.value == body
+
+
+async def test_every_line_is_an_event_and_all_are_in_kafka_before_the_answer(broker: str, topic: str) -> None:
+    lines = [ndjson(an_event(f"req-{number}")) for number in range(500)]
+    async with emitter(broker, topic, max_pending=100) as events:
+        assert await EventGate(events).accept(b"\r\n\n  \n".join(lines) + b"\n", is_ndjson=True) == 500
+        records = await read_topic(broker, topic)
+    assert sorted(record.value for record in records) == sorted(lines)
+
+
+async def test_one_bad_line_keeps_all_others_out_and_is_named(broker: str, topic: str) -> None:
+    body = b"\n" + ndjson(an_event("a"), an_event("b", tags=["x", 5], input_tokens=-1), an_event("c"))
+    problems = await problems_of(broker, topic, body)
+    assert problems == [
+        EventProblem(3, "input_tokens", "Input should be greater than or equal to 0"),
+        EventProblem(3, "tags[1]", "Input should be a valid string"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "message"),
+    [
+        pytest.param(b"{", "", "Invalid JSON", id="not JSON"),
+        pytest.param(b"[]", "", "Input should be an object", id="not an object"),
+        pytest.param(b"\xff", "", "Invalid JSON", id="not UTF-8"),
+        pytest.param(ndjson(an_event(timestamp="today")), "timestamp", "must be RFC 3339", id="a wrong time"),
+        pytest.param(ndjson(an_event(metadata={"a": "\0"})), "metadata", "holds a NUL character", id="a NUL"),
+        pytest.param(ndjson(an_event(request_id="")), "request_id", "at least 1 character", id="an empty id"),
+        pytest.param(
+            ndjson(an_event(cached_input_tokens=5)), "", "must include cached", id="tokens that do not add up"
+        ),
+        pytest.param(ndjson(an_event(request_body="x" * 10_000)), "", "more than the 10,000 allowed", id="too large"),
+    ],
+)
+async def test_what_is_wrong_with_a_line_is_said(
+    broker: str, topic: str, body: bytes, field: str, message: str
+) -> None:
+    (problem,) = await problems_of(broker, topic, body)
+    assert (problem.line, problem.field) == (1, field)
+    assert message in problem.message
+
+
+async def test_a_missing_field_is_named(broker: str, topic: str) -> None:
+    problems = await problems_of(broker, topic, b'{"request_id": "a", "status": "success"}', is_ndjson=False)
+    assert {(problem.field, problem.message) for problem in problems} == {
+        ("timestamp", "Field required"),
+        ("model_name", "Field required"),
+    }
+
+
+@pytest.mark.parametrize("body", [b"", b" \r\n\n"], ids=["empty", "blank"])
+async def test_a_body_without_events_is_refused(broker: str, topic: str, body: bytes) -> None:
+    for is_ndjson in (True, False):
+        assert await problems_of(broker, topic, body, is_ndjson) == [EventProblem(1, "", "the body holds no event")]
+
+
+async def test_the_list_of_problems_has_an_end(broker: str, topic: str) -> None:
+    problems = await problems_of(broker, topic, b"{\n" * 1000)
+    assert [problem.line for problem in problems] == list(range(1, MAX_PROBLEMS + 1))
+
+
+async def test_an_invalid_body_says_the_first_problem_in_its_message(broker: str, topic: str) -> None:
+    async with emitter(broker, topic) as events:
+        with pytest.raises(InvalidEventsError, match=r"^line 2: status: Field required$"):
+            await EventGate(events).accept(
+                ndjson(an_event()) + b'\n{"request_id": "a", "timestamp": 1, "model_name": "m"}', True
+            )
+
+
+async def test_bodies_that_come_at_once_do_not_wait_for_each_other_s_faults(broker: str, topic: str) -> None:
+    async with emitter(broker, topic) as events:
+        gate = EventGate(events)
+        bodies = [ndjson(an_event(f"req-{number}")) if number % 2 else b"{" for number in range(20)]
+        outcomes = await asyncio.gather(*(gate.accept(body, True) for body in bodies), return_exceptions=True)
+        records = await read_topic(broker, topic)
+    assert [outcome for outcome in outcomes if outcome == 1] == [1] * 10
+    assert sum(isinstance(outcome, InvalidEventsError) for outcome in outcomes) == 10
+    assert len(records) == 10
+
+
+async def test_kafka_s_absence_is_told_with_the_number_of_events_that_it_did_not_take(
+    own_broker: KafkaServer | TansuServer,
+) -> None:
+    await create_topics(own_broker.address, {"t": 1}, timeout_seconds=20)
+    async with emitter(own_broker.address, "t", delivery_timeout_seconds=1) as events:
+        own_broker.kill9()
+        with pytest.raises(KafkaUnavailableError, match=r"^2 events did not reach Kafka") as caught:
+            await EventGate(events).accept(ndjson(an_event("a"), an_event("b")), True)
+        assert caught.value.failed_keys == [b"a", b"b"]
+
+
+def test_the_schema_is_that_of_an_event() -> None:
+    schema = EventGate(EventEmitter("localhost:9092")).schema()
+    assert schema["required"] == ["request_id", "timestamp", "model_name", "status"]
+    assert schema["title"] == "RequestEvent"
