@@ -10,8 +10,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ingest.pricing.book import PriceBook, PriceKey
+from ingest.pricing.cell import MILLION
 from ingest.pricing.offer import BUCKETS
-from ingest.pricing.table import MILLION, Integers, PriceTable, price_table
+from ingest.pricing.table import Integers, PriceTable, price_table
 
 DOLLARS = pa.decimal128(18, 12)
 FEE_RATE = pa.decimal128(9, 6)
@@ -111,9 +112,10 @@ def _sum(amounts: dict[str, Integers]) -> Integers:
 
 def _priced(matched: dict[str, Integers], table: PriceTable, version: str) -> pa.Table:
     cell = matched["cell"]
-    before = {bucket: table.rates[bucket].charge(cell, matched[bucket]) for bucket in BUCKETS}
-    before["input"] += table.per_request[cell]
-    after = {bucket: _with_fee(amount, table.fee_factor[cell]) for bucket, amount in before.items()}
+    before = {bucket: table.charge(bucket, cell, matched[bucket]) for bucket in BUCKETS}
+    before["input"] += table.numbers["per_request"][cell]
+    factor = table.numbers["fee_factor"]
+    after = {bucket: _with_fee(amount, factor[cell]) for bucket, amount in before.items()}
     cost, cost_before_fee = _sum(after), _sum(before)
     is_priced = matched["reported"].astype(bool) & (cell > 0) & (cost < TOO_MUCH) & (cost_before_fee < TOO_MUCH)
     cell = np.where(is_priced, cell, 0)
@@ -121,7 +123,7 @@ def _priced(matched: dict[str, Integers], table: PriceTable, version: str) -> pa
     columns = [
         pa.array(matched["row_index"]),
         *(_decimals(amount, DOLLARS, np.logical_not(is_priced)) for amount in amounts),
-        _decimals(table.fee_factor[cell] - MILLION, FEE_RATE),
+        _decimals(factor[cell] - MILLION, FEE_RATE),
         table.price_ids.take(pa.array(cell)),
         pa.repeat(pa.scalar(version), len(cell)),
     ]

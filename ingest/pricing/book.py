@@ -1,14 +1,16 @@
 """All prices in force: the catalogue's and, before them, the operator's own, compiled to cells to join with."""
 
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from functools import lru_cache
-from itertools import pairwise
-from typing import NamedTuple
+from itertools import pairwise, product
+from typing import NamedTuple, TypeVar
 
 from ingest.pricing import catalogue
 from ingest.pricing.catalogue import Listing
+from ingest.pricing.cell import Cell
 from ingest.pricing.entries import FeeEntry, PriceEntry, PriceFile
 from ingest.pricing.offer import Tier
 
@@ -18,8 +20,11 @@ LAST_DATE = date(2100, 1, 1)
 MIDNIGHT = time(0)
 DAY_US = 86_400_000_000
 # Names come from outside, so what is remembered about them is bounded.
-MAX_REMEMBERED_KEYS = 65_536
+MAX_REMEMBERED_KEYS = 16_384
 NO_FILE = PriceFile()
+
+AnyEntry = TypeVar("AnyEntry", PriceEntry, FeeEntry)
+Scoped = dict[tuple[str | None, str | None], list[AnyEntry]]
 
 
 class PriceKey(NamedTuple):
@@ -30,19 +35,6 @@ class PriceKey(NamedTuple):
     model_name: str
     user_id: str = ""
     api_key_id: str = ""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A price and where it holds: from `since_us` to before `until_us` (epoch microseconds), each day from
-    `day_from_us` to before `day_until_us` (UTC), and for the input tokens that `tier` says."""
-
-    since_us: int
-    until_us: int
-    day_from_us: int
-    day_until_us: int
-    tier: Tier
-    fee_rate: Decimal
 
 
 class PriceBook:
@@ -56,7 +48,8 @@ class PriceBook:
         self.version = version
         self.user_ids = operator.user_ids
         self.api_key_ids = operator.api_key_ids
-        self._operator = operator
+        self._prices = _by_scope(operator.prices)
+        self._fees = _by_scope(operator.fees)
         self._remembered = lru_cache(MAX_REMEMBERED_KEYS)(self._compile)
 
     def cells(self, key: PriceKey) -> tuple[Cell, ...]:
@@ -66,7 +59,7 @@ class PriceBook:
     def _compile(self, key: PriceKey) -> tuple[Cell, ...]:
         """Within a cell nothing changes, so the price at its first moment is the price of all of it."""
         listing = catalogue.find(key.provider, key.model_name)
-        entries, fees = self._entries_for(key, listing), self._fees_for(key)
+        entries, fees = self._entries_for(key, listing), _in_scope(self._fees, key)
         days = {day for entry in (*entries, *fees) for day in entry.dates}
         times: set[time] = set()
         if listing:
@@ -85,12 +78,21 @@ class PriceBook:
         if listing:
             named.append((listing.provider, listing.model.id.lower()))
         providers, models = {provider for provider, _ in named}, {model for _, model in named}
-        mine = (entry for entry in self._operator.prices if entry.is_for(key.user_id, key.api_key_id))
-        return sorted((entry for entry in mine if entry.is_about(providers, models)), key=lambda entry: entry.rank)
+        return [entry for entry in _in_scope(self._prices, key) if entry.is_about(providers, models)]
 
-    def _fees_for(self, key: PriceKey) -> list[FeeEntry]:
-        mine = (entry for entry in self._operator.fees if entry.is_for(key.user_id, key.api_key_id))
-        return sorted(mine, key=lambda entry: entry.rank)
+
+def _by_scope(entries: Iterable[AnyEntry]) -> Scoped[AnyEntry]:
+    scoped: Scoped[AnyEntry] = defaultdict(list)
+    for entry in entries:
+        scoped[entry.user_id, entry.api_key_id].append(entry)
+    return scoped
+
+
+def _in_scope(scoped: Scoped[AnyEntry], key: PriceKey) -> list[AnyEntry]:
+    """The entries for a key's user and api key, for each and for everybody; the one that counts most last."""
+    scopes = product((None, key.user_id), (None, key.api_key_id))
+    entries = (entry for scope in scopes for entry in scoped.get(scope, ()))
+    return sorted(entries, key=lambda entry: entry.rank)
 
 
 def _tiers_at(entries: list[PriceEntry], listing: Listing | None, moment: datetime) -> tuple[Tier, ...]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
+from functools import lru_cache
 
 import genai_prices
 from genai_prices.data import providers
@@ -27,6 +28,8 @@ from ingest.pricing.offer import BASE, MAX_RATE, Rates, Tier, tiers, word
 
 VERSION = f"genai-prices {genai_prices.__version__}"
 
+# Names come from outside, so what is remembered about them is bounded.
+MAX_REMEMBERED_NAMES = 16_384
 # A provider's own way to write a model, where the gateway did not say which provider it is.
 BEDROCK = re.compile(
     r"arn:aws:bedrock:|(?:(?:us|us-gov|eu|apac|jp|au|ca|sa|global)\.)?"
@@ -61,6 +64,7 @@ def spellings(provider: str, model_name: str) -> Iterator[tuple[str, str]]:
         yield "aws", model_name
 
 
+@lru_cache(MAX_REMEMBERED_NAMES)
 def find(provider: str, model_name: str) -> Listing | None:
     """The model that a gateway's words mean, by genai-prices' own matching rules; None if it knows none.
 

@@ -44,9 +44,6 @@ class Entry(BaseModel):
             raise ValueError(f"until ({self.until}) must be later than since ({self.since})")
         return self
 
-    def is_for(self, user_id: str, api_key_id: str) -> bool:
-        return self.user_id in {None, user_id} and self.api_key_id in {None, api_key_id}
-
     def holds_on(self, day: date) -> bool:
         return (self.since or date.min) <= day < (self.until or date.max)
 

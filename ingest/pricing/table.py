@@ -1,4 +1,4 @@
-"""The prices of one batch as columns: the rows to join with, and the numbers to multiply by."""
+"""The prices of one batch: the rows to join with, and the numbers to multiply by."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,78 +8,42 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ingest.pricing.book import Cell, PriceBook, PriceKey
-from ingest.pricing.offer import BUCKETS, Rates, Tier
+from ingest.pricing.book import PriceBook, PriceKey
+from ingest.pricing.cell import BOUNDS, COLUMNS, MILLION, Cell
+from ingest.pricing.offer import Rates, Tier
 
 Integers = npt.NDArray[np.int64]
 
-MILLION = 10**6
+FREE = Rates(Decimal(0), Decimal(0), Decimal(0), Decimal(0))
 # Row 0 of every table: what an event gets that no price matches.
-UNPRICED = Cell(0, 0, 0, 0, Tier(0, 0, Rates(Decimal(0), Decimal(0), Decimal(0), Decimal(0)), ""), Decimal(0))
-
-
-@dataclass(frozen=True)
-class RateColumn:
-    """Dollars per token, row by row, as whole numbers of 10^-12, 10^-18 and 10^-24 dollars."""
-
-    pico: Integers
-    atto: Integers
-    yocto: Integers
-
-    @classmethod
-    def of(cls, per_million: Iterable[Decimal]) -> "RateColumn":
-        """From dollars per million tokens with at most 18 decimals."""
-        yoctos = [int(rate.scaleb(18)) for rate in per_million]
-        return cls(
-            _integers(yocto // MILLION**2 for yocto in yoctos),
-            _integers(yocto // MILLION % MILLION for yocto in yoctos),
-            _integers(yocto % MILLION for yocto in yoctos),
-        )
-
-    def charge(self, row: Integers, tokens: Integers) -> Integers:
-        """tokens x rate in picodollars, rounded half up. What is below an attodollar cannot change the result."""
-        attos: Integers = tokens * self.atto[row] + tokens * self.yocto[row] // MILLION
-        picos: Integers = tokens * self.pico[row]
-        return picos + (attos + MILLION // 2) // MILLION
+UNPRICED = Cell(0, 0, 0, 0, Tier(0, 0, FREE, price_id=""), fee_rate=Decimal(0))
 
 
 @dataclass(frozen=True)
 class PriceTable:
-    """Row i of every column belongs to cell i; row 0 is the price of what has none.
-
-    `cells`: Arrow table to join with. `rates`: a column per bucket. `per_request`: picodollars.
-    `fee_factor`: 1 + fee rate, in millionths. `price_ids`: Arrow strings.
-    """
+    """Row i of everything belongs to cell i: the Arrow table `cells` to join with, the columns of numbers
+    (cell.py says in what units) and the Arrow strings `price_ids`. Row 0 is for what has no price."""
 
     cells: pa.Table
-    rates: dict[str, RateColumn]
-    per_request: Integers
-    fee_factor: Integers
+    numbers: dict[str, Integers]
     price_ids: pa.Array
 
-
-def _integers(values: Iterable[int]) -> Integers:
-    return np.fromiter(values, dtype=np.int64)
+    def charge(self, bucket: str, cell: Integers, tokens: Integers) -> Integers:
+        """tokens x price in picodollars, rounded half up. What is below 10^-18 dollars cannot change that."""
+        pico, atto, yocto = (self.numbers[f"{bucket}_{unit}"][cell] for unit in ("pico", "atto", "yocto"))
+        attos: Integers = tokens * atto + tokens * yocto // MILLION
+        return tokens * pico + (attos + MILLION // 2) // MILLION
 
 
 def price_table(book: PriceBook, keys: Iterable[PriceKey]) -> PriceTable:
     """The cells of `keys`, each key once."""
     rows = [(PriceKey("", ""), UNPRICED), *((key, cell) for key in keys for cell in book.cells(key))]
-    tiers = [cell.tier for _, cell in rows]
+    matrix = np.array([cell.numbers for _, cell in rows], dtype=np.int64)
+    numbers = dict(zip(COLUMNS, np.ascontiguousarray(matrix.T), strict=True))
+    columns = {"cell": np.arange(len(rows)), **{name: numbers[name] for name in BOUNDS}}
+    names = zip(PriceKey._fields, zip(*(key for key, _ in rows), strict=True), strict=True)
     return PriceTable(
-        cells=_cell_columns(rows),
-        rates={bucket: RateColumn.of(getattr(tier.rates, bucket) for tier in tiers) for bucket in BUCKETS},
-        per_request=_integers(int(tier.rates.per_request.scaleb(12)) for tier in tiers),
-        fee_factor=_integers(MILLION + int(cell.fee_rate.scaleb(6)) for _, cell in rows),
-        price_ids=pa.array([tier.price_id for tier in tiers], pa.string()),
+        cells=pa.table(columns | {name: pa.array(texts, pa.string()) for name, texts in names}),
+        numbers=numbers,
+        price_ids=pa.array([cell.tier.price_id for _, cell in rows], pa.string()),
     )
-
-
-def _cell_columns(rows: list[tuple[PriceKey, Cell]]) -> pa.Table:
-    columns = {name: pa.array([key[i] for key, _ in rows], pa.string()) for i, name in enumerate(PriceKey._fields)}
-    columns["cell"] = pa.array(range(len(rows)), pa.int64())
-    for name in ("since_us", "until_us", "day_from_us", "day_until_us"):
-        columns[name] = pa.array([getattr(cell, name) for _, cell in rows], pa.int64())
-    for name in ("above", "up_to"):
-        columns[name] = pa.array([getattr(cell.tier, name) for _, cell in rows], pa.int64())
-    return pa.table(columns)

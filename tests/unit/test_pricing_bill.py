@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.pricing import PRICED_SCHEMA, PriceBook, PriceKey, price_events
-from ingest.pricing.book import Cell
+from ingest.pricing.cell import Cell
 from ingest.pricing.pricefile import parse
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -177,6 +177,14 @@ def test_the_last_cost_that_a_column_holds_is_kept_and_the_next_one_is_unpriced(
     held, too_much = price([event("m", input_tokens=10**9), event("n", output_tokens=10**9)], book)
     assert held["cost"] == Decimal("999999.999999999")
     assert (too_much["cost"], too_much["price_id"]) == (None, "")
+
+
+@pytest.mark.parametrize("fee", ["-0.5", "1"])
+def test_a_cost_that_fits_only_before_or_only_after_the_fee_is_unpriced(fee: str) -> None:
+    rate = {"-0.5": 1000, "1": 600}[fee]
+    book = operator(f"prices: [{{model: m, input: {rate}, output: 0}}]\nfees: [{{rate: {fee}}}]")
+    row = price([event("m", input_tokens=10**9)], book)[0]
+    assert all(row[name] is None for name in COSTS)
 
 
 @settings(max_examples=200, deadline=None)

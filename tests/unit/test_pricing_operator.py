@@ -66,16 +66,19 @@ def test_the_most_specific_entry_counts() -> None:
       - {provider: open*, model: gpt-4o, input: 2.25, output: 0}
       - {model: gpt-4o, input: 2, output: 0, since: 2026-01-01}
       - {model: gpt-*, input: 1, output: 0}
+      - {provider: openai, model: gpt-4*, input: 1.5, output: 0}
+      - {model: gpt-4, input: 5, output: 0}
     """
     events = [
         million(),
         million("gpt-4o-mini"),
+        million("gpt-4"),
         million(user_id="u1"),
         million(user_id="u1", api_key_id="k1"),
         million(user_id="u2", api_key_id="k1"),
         million(user_id="u2", api_key_id="k2"),
     ]
-    assert costs(events, text) == [Decimal("2.5"), 1, 3, 4, 4, Decimal("2.5")]
+    assert costs(events, text) == [Decimal("2.5"), Decimal("1.5"), 5, 3, 4, 4, Decimal("2.5")]
 
 
 def test_of_equally_specific_entries_the_last_to_start_counts_then_the_last_in_the_file() -> None:
