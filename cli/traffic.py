@@ -89,7 +89,8 @@ KEYS_PER_USER = 3
 
 @cache
 def user_id(user: int) -> str:
-    row, column = divmod(user, len(FIRST_NAMES))
+    # 97 has no factor in common with their number: every user keeps a name of their own, in no visible order.
+    row, column = divmod(97 * user % USERS, len(FIRST_NAMES))
     return f"{FIRST_NAMES[column]}.{LAST_NAMES[(row + column) % len(LAST_NAMES)]}"
 
 

@@ -1,0 +1,58 @@
+"""The answers of the read API that the demo asks for."""
+
+from decimal import Decimal
+from types import TracebackType
+
+import httpx2
+from pydantic import BaseModel
+
+
+class Group(BaseModel):
+    """One group of `GET /v1/request-logs/stats`; `cost` is dollars, of the requests whose price is known."""
+
+    group: str
+    count: int
+    error_count: int
+    unpriced_count: int
+    input_tokens: int
+    output_tokens: int
+    cached_input_tokens: int
+    cost: Decimal
+    p50_duration_ms: float | None
+    p95_duration_ms: float | None
+    p99_duration_ms: float | None
+
+
+class Stats(BaseModel):
+    """An answer of `GET /v1/request-logs/stats`."""
+
+    stats: list[Group]
+    total_count: int
+    total_input_tokens: int
+    total_output_tokens: int
+    total_cost: Decimal
+    error_count: int
+    unpriced_count: int
+
+
+class ApiClient:
+    """Asks the API at `url` with a bearer key; raises httpx2.HTTPError when it refuses or does not answer."""
+
+    def __init__(self, url: str, api_key: str) -> None:
+        # The address is this machine's: a proxy from the environment has no business with it.
+        self._http = httpx2.Client(
+            # An empty bearer is no valid header; the health checks need none.
+            base_url=url, headers={"authorization": f"Bearer {api_key}"} if api_key else {}, timeout=30, trust_env=False
+        )
+
+    def __enter__(self) -> "ApiClient":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def stats(self, group_by: str, metric: str = "count") -> Stats:
+        answer = self._http.get("/v1/request-logs/stats", params={"group_by": group_by, "metric": metric})
+        return Stats.model_validate_json(answer.raise_for_status().content)

@@ -1,0 +1,74 @@
+"""The directory of the embedded stack: one user at a time, the warehouse, the key."""
+
+import fcntl
+import os
+import secrets
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+KEY_PREFIX = "ak-"
+
+
+class DataDirError(Exception):
+    """The data directory cannot be used; the message says why and what to do."""
+
+
+class DataDir:
+    """`path`, made if need be and held by this process inside a `with` block; a `kill -9` frees it too."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.resolve()
+        self._lock = -1
+
+    def __enter__(self) -> Self:
+        """Raises DataDirError when another process holds the directory or it cannot be written."""
+        if set("?#") & set(str(self.path)):
+            raise DataDirError(f"data directory {self.path}: the path must not hold ? or #")
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise DataDirError(f"data directory {self.path} cannot be used: {error.strerror}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.read(self._lock, 20).decode(errors="replace").strip() or "unknown"
+            os.close(self._lock)
+            raise DataDirError(
+                f"data directory {self.path} is in use by another insights up (process {holder}):"
+                " stop that one or choose another directory with --data-dir"
+            ) from None
+        os.truncate(self._lock, 0)
+        os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._lock)
+
+    @property
+    def clickhouse_url(self) -> str:
+        return f"chdb://{self.path / 'clickhouse'}"
+
+    @property
+    def key_file(self) -> Path:
+        return self.path / "api-key"
+
+    def api_key(self) -> str:
+        """The key that is kept here, made at random the first time; only the owner can read the file.
+
+        Raises DataDirError when the file is there but holds no key.
+        """
+        try:
+            handle = os.open(self.key_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            key = self.key_file.read_text().strip()
+            if not key:
+                raise DataDirError(f"{self.key_file} is empty: delete it to get a new key") from None
+            return key
+        key = KEY_PREFIX + secrets.token_urlsafe(24)
+        with os.fdopen(handle, "w") as file:
+            file.write(f"{key}\n")
+        return key

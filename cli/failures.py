@@ -1,0 +1,54 @@
+"""What went wrong, in a sentence: only a fault of this program deserves a traceback."""
+
+from aiokafka.errors import KafkaError
+from clickhouse_connect.driver.exceptions import ClickHouseError
+from pydantic import ValidationError
+from pydantic_settings import SettingsError
+
+from aggregator.migrations import MigrationError
+from aggregator.warehouse import WarehouseUnavailableError
+from cli.broker import BrokerError
+from cli.child import ChildError
+from cli.datadir import DataDirError
+from cli.demo import DemoError
+from cli.service import ServiceError
+from cli.trace import TraceError
+from ingest.topics import KafkaUnavailableError, TopicError
+
+# Their messages are sentences already.
+TOLD = (
+    BrokerError,
+    ChildError,
+    DataDirError,
+    DemoError,
+    KafkaUnavailableError,
+    MigrationError,
+    ServiceError,
+    SettingsError,
+    TopicError,
+    TraceError,
+    WarehouseUnavailableError,
+)
+
+
+def sentence_for(error: Exception) -> str | None:
+    """None for an error that nobody foresaw."""
+    if isinstance(error, TOLD):
+        return str(error)
+    if isinstance(error, ValidationError):
+        return _about_settings(error)
+    if isinstance(error, ClickHouseError) and "chdb engine" in str(error):
+        return f"{str(error).split(':')[0]}: another process, perhaps an insights up, has it open; stop that one first"
+    if isinstance(error, ClickHouseError):
+        return f"ClickHouse refused: {str(error).splitlines()[0]}"
+    if isinstance(error, KafkaError):
+        return f"Kafka refused: {str(error) or type(error).__name__}"
+    return None
+
+
+def _about_settings(error: ValidationError) -> str | None:
+    """Names the variable; its value may be a secret."""
+    if not error.title.endswith("Settings"):
+        return None
+    problems = error.errors(include_url=False, include_input=False, include_context=False)
+    return "; ".join(f"INSIGHTS_{'.'.join(map(str, item['loc'])).upper()}: {item['msg']}" for item in problems)

@@ -1,0 +1,187 @@
+"""The `insights` command. Each command imports what it needs when it runs, so that `--help` is instant."""
+
+import asyncio
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from aggregator.planner import Span
+    from aggregator.warehouse import Warehouse
+
+app = typer.Typer(
+    help="Who spent what, on which model, when: exact analytics for LLM gateways.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+rollups = typer.Typer(help="Compare the rollups with the raw rows, or compute them anew.", no_args_is_help=True)
+app.add_typer(rollups, name="rollups")
+
+
+def _moment(text: str) -> datetime:
+    """RFC 3339 with a zone, or a date, whose midnight in UTC is meant."""
+    from pydantic_core import PydanticCustomError
+
+    from ingest.events import parse_timestamp
+
+    try:
+        return parse_timestamp(f"{text}T00:00:00Z" if len(text) == len("2026-01-31") else text)
+    except PydanticCustomError as error:
+        raise typer.BadParameter(f"{text!r} {error.message()}; a date alone is its midnight in UTC") from error
+
+
+def _speed(text: str) -> float:
+    """`max` (infinite), or how many times faster than it happened."""
+    try:
+        speed = float("inf") if text == "max" else float(text)
+    except ValueError:
+        speed = 0.0
+    if not speed > 0:
+        raise typer.BadParameter(f"--speed {text!r} must be max or a number above 0, like 10 for ten times as fast")
+    return speed
+
+
+From = typer.Option("--from", parser=_moment, metavar="TIME", help="Inclusive: RFC 3339, or a date (UTC).")
+To = typer.Option("--to", parser=_moment, metavar="TIME", help="Exclusive: RFC 3339, or a date (UTC).")
+
+
+def _span(start: datetime | None, end: datetime | None) -> "Span":
+    from aggregator.planner import Span
+
+    if start is not None and end is not None and start >= end:
+        raise typer.BadParameter(f"--from {start.isoformat()} must be before --to {end.isoformat()}")
+    return Span(start, end)
+
+
+def _admin_warehouse() -> "Warehouse":
+    from cli.service import open_warehouse
+    from cli.settings import AdminSettings
+
+    return open_warehouse(AdminSettings().clickhouse_url.get_secret_value())
+
+
+@app.command()
+def up(
+    data_dir: Annotated[Path, typer.Option(envvar="INSIGHTS_DATA_DIR", help="Where rows and the key are kept.")] = Path(
+        "data"
+    ),
+    host: Annotated[str, typer.Option(envvar="INSIGHTS_HOST", help="Address the API listens on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(envvar="INSIGHTS_PORT", min=1, max=65535, help="Port the API listens on.")
+    ] = 8080,
+    broker_port: Annotated[int, typer.Option(min=1, max=65535, help="Port the embedded broker listens on.")] = 9092,
+) -> None:
+    """Run the whole stack on this machine: broker, ClickHouse engine, ingest worker and API."""
+    from cli.logs import configure_logs
+    from cli.up import run_up
+
+    configure_logs()
+    run_up(data_dir, host, port, broker_port)
+
+
+@app.command()
+def demo(
+    requests: Annotated[int, typer.Option(min=1, max=5_000_000, help="Valid requests to emit.")] = 50_000,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the stack running to look further.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same requests.")] = 1,
+) -> None:
+    """Emit realistic requests through the whole stack, check every sum, and show the report."""
+    from cli.demo import run_demo
+
+    raise typer.Exit(0 if run_demo(requests, seed, keep) else 1)
+
+
+@app.command()
+def replay(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", exists=True, dir_okay=False, readable=True)],
+    form: Annotated[
+        Literal["azure-llm", "events"], typer.Option("--format", help="azure-llm: CSV; events: one JSON object a line.")
+    ],
+    speed: Annotated[
+        str, typer.Option(metavar="max|X", help="As fast as Kafka takes them, or X times as fast as they happened.")
+    ] = "max",
+    bootstrap_servers: Annotated[
+        str, typer.Option(envvar="INSIGHTS_KAFKA_BOOTSTRAP_SERVERS", help="Kafka, host:port, comma-separated.")
+    ] = "localhost:9092",
+) -> None:
+    """Send the requests of files (.gz too) to Kafka. Exit 1 when a line was not a request."""
+    from cli.replay import run_replay
+    from cli.trace import TraceFormat
+
+    raise typer.Exit(0 if run_replay(files, TraceFormat(form), _speed(speed), bootstrap_servers) else 1)
+
+
+@app.command()
+def migrate(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only name what would be applied.")] = False,
+) -> None:
+    """Bring the database at INSIGHTS_CLICKHOUSE_URL up to date."""
+    from aggregator.migrations import migrate
+
+    applied = migrate(_admin_warehouse(), dry_run)
+    for migration in applied:
+        print(f"{'would apply' if dry_run else 'applied'} {migration.name}")
+    if not applied:
+        print("the database is up to date")
+
+
+@app.command()
+def ingest() -> None:
+    """Run an ingest worker: Kafka records to priced rows."""
+    from cli.logs import configure_logs
+    from cli.service import run_ingest
+    from ingest.settings import IngestSettings
+
+    configure_logs()
+    asyncio.run(run_ingest(IngestSettings()))
+
+
+@app.command()
+def api() -> None:
+    """Run the read API."""
+    from api.settings import ApiSettings
+    from cli.logs import configure_logs
+    from cli.service import run_api
+
+    configure_logs()
+    asyncio.run(run_api(ApiSettings()))
+
+
+@rollups.command()
+def verify(
+    start: Annotated[datetime | None, From] = None,
+    end: Annotated[datetime | None, To] = None,
+) -> None:
+    """Compare every rollup with the raw rows. Exit 1 when they differ."""
+    from cli.rollups import run_verify
+
+    raise typer.Exit(0 if run_verify(_admin_warehouse(), _span(start, end)) else 1)
+
+
+@rollups.command()
+def rebuild(start: Annotated[datetime, From], end: Annotated[datetime, To]) -> None:
+    """Compute the rollups of a time range anew while ingestion goes on, then verify them."""
+    from cli.rollups import run_rebuild
+
+    raise typer.Exit(0 if run_rebuild(_admin_warehouse(), _span(start, end)) else 1)
+
+
+def main() -> None:
+    try:
+        app()
+    except Exception as error:
+        from cli.failures import sentence_for
+
+        sentence = sentence_for(error)
+        if sentence is None:
+            raise
+        print(f"insights: {sentence}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""`insights up`: broker, worker, warehouse and API on one machine; one process, and the broker as its child."""
+
+import asyncio
+import os
+import time
+from pathlib import Path
+from socket import socket
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+
+from aggregator.migrations import migrate
+from aggregator.warehouse import Warehouse
+from api.app import create_app
+from api.settings import ApiSettings
+from cli.broker import BrokerError, EmbeddedBroker
+from cli.child import READY
+from cli.datadir import DataDir
+from cli.gate import KafkaGate
+from cli.service import Server, base_url, listen, make_server, serve_metrics, stop_on_signals
+from ingest import metrics
+from ingest.emitter import EventEmitter
+from ingest.settings import IngestSettings
+from ingest.topics import create_topics
+from ingest.worker import Worker
+
+PARTITIONS = 6
+SESSION_TIMEOUT_MS = 1_500
+POLL_SECONDS = 0.05
+# The embedded broker forgets everything when it stops, so what it has taken is written first.
+DRAIN_SECONDS = 5.0
+WORKER_STOP_SECONDS = 15.0
+
+
+def api_settings(data: DataDir, host: str, port: int) -> ApiSettings:
+    """Keys from INSIGHTS_API_KEYS where there are any, else the one that the data directory keeps."""
+    given: dict[str, Any] = {"clickhouse_url": data.clickhouse_url, "host": host, "port": port}
+    if not os.environ.get("INSIGHTS_API_KEYS", "").strip(" ,"):
+        given["api_keys"] = data.api_key()
+    return ApiSettings(**given)
+
+
+def ingest_settings(data: DataDir, broker: EmbeddedBroker) -> IngestSettings:
+    """What differs from a worker of its own, unless the environment says otherwise."""
+    found = IngestSettings(kafka_bootstrap_servers=broker.address, clickhouse_url=data.clickhouse_url)
+    own: dict[str, Any] = {
+        # The embedded broker keeps the only member of the group waiting for most of its session timeout.
+        "kafka_session_timeout_ms": SESSION_TIMEOUT_MS,
+        # Two stacks on one machine are nothing unusual.
+        "metrics_port": 0,
+    }
+    return found.model_copy(update={name: value for name, value in own.items() if name not in found.model_fields_set})
+
+
+def welcome(api: ApiSettings, ingest: IngestSettings, data: DataDir) -> str:
+    """What a person needs to know once everything runs."""
+    url = base_url(api.host, api.port)
+    key = f"{api.keys[0]}   (kept in {data.key_file})" if data.key_file.exists() else "from INSIGHTS_API_KEYS"
+    return f"""\
+{READY}: {url}
+  docs     {url}/docs
+  broker   {ingest.kafka_bootstrap_servers}, topic {ingest.kafka_topic} with {PARTITIONS} partitions
+  key      {key}
+  data     {data.path}
+Ctrl-C stops it."""
+
+
+async def _watch(broker: EmbeddedBroker) -> None:
+    while broker.is_running:  # noqa: ASYNC110 - a process, nothing sets an event for it
+        await asyncio.sleep(POLL_SECONDS)
+    raise BrokerError("the embedded broker has ended unexpectedly")
+
+
+async def _announce(server: Server, settings: IngestSettings, text: str) -> None:
+    """Print `text` once the API listens and the worker has its partitions."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)
+    await admin.start()
+    try:
+        while not (server.started and await _has_member(admin, settings.kafka_group)):  # noqa: ASYNC110 - as above
+            await asyncio.sleep(POLL_SECONDS)
+    finally:
+        await admin.close()
+    print(text, flush=True)
+
+
+async def _has_member(admin: AIOKafkaAdminClient, group: str) -> bool:
+    [response] = await admin.describe_consumer_groups([group])
+    _, _, state, _, _, members = response.groups[0][:6]
+    return state == "Stable" and len(members) > 0
+
+
+def _stored() -> float:
+    """Records that the worker has stored since this process started."""
+    samples = (sample for metric in metrics.RECORDS.collect() for sample in metric.samples)
+    return sum(sample.value for sample in samples if sample.name.endswith("_total"))
+
+
+async def _drain(settings: IngestSettings) -> None:
+    """Wait until the worker has stored all that the broker has taken; its offsets began at 0 with this process."""
+    partitions = [TopicPartition(settings.kafka_topic, number) for number in range(PARTITIONS)]
+    async with AIOKafkaConsumer(bootstrap_servers=settings.kafka_bootstrap_servers) as consumer:
+        taken = sum((await consumer.end_offsets(partitions)).values())
+    deadline = time.monotonic() + DRAIN_SECONDS
+    while _stored() < taken and time.monotonic() < deadline:  # noqa: ASYNC110 - a metric
+        await asyncio.sleep(POLL_SECONDS)
+
+
+class Stack:
+    """The parts that run in this process, each a task, from `start` to `stop`."""
+
+    def __init__(self, api: ApiSettings, ingest: IngestSettings, broker: EmbeddedBroker) -> None:
+        self._ingest = ingest
+        self._broker = broker
+        self._warehouse = Warehouse(ingest.clickhouse_url)
+        # The embedded broker knows no idempotent producers.
+        self._gate = KafkaGate(EventEmitter(broker.address, topic=ingest.kafka_topic, enable_idempotence=False))
+        self._server = make_server(create_app(api, self._warehouse, self._gate))
+        self._stop_worker = asyncio.Event()
+
+    async def run(self, sock: socket, stop: asyncio.Event, text: str) -> None:
+        """Run until `stop` is set or a part fails, and print `text` when all is ready.
+
+        Raises what the worker failed with, and BrokerError when the broker has gone.
+        """
+        migrate(self._warehouse)
+        await create_topics(self._broker.address, {self._ingest.kafka_topic: PARTITIONS})
+        serve_metrics(self._ingest.metrics_port)
+        serving = asyncio.create_task(self._server.serve([sock]))
+        worker = asyncio.create_task(Worker(self._ingest, self._warehouse).run(self._stop_worker))
+        watching = asyncio.create_task(_watch(self._broker))
+        stopped = asyncio.create_task(stop.wait())
+        announcing = asyncio.create_task(_announce(self._server, self._ingest, text))
+        await asyncio.wait([serving, worker, watching, stopped], return_when=asyncio.FIRST_COMPLETED)
+        await self._stop(serving, worker)
+        for task in (worker, watching, announcing, stopped):
+            if task.done():
+                task.result()
+            task.cancel()
+
+    async def _stop(self, serving: asyncio.Task[None], worker: asyncio.Task[None]) -> None:
+        """End the parts in order, so that nothing that was accepted is left behind: API, then worker."""
+        self._server.should_exit = True
+        await serving
+        await self._gate.close()
+        if self._broker.is_running and not worker.done():
+            await _drain(self._ingest)
+        self._stop_worker.set()
+        await asyncio.wait([worker], timeout=WORKER_STOP_SECONDS)
+        self._warehouse.close()
+
+
+async def _run(api: ApiSettings, ingest: IngestSettings, broker: EmbeddedBroker, sock: socket, text: str) -> None:
+    await Stack(api, ingest, broker).run(sock, stop_on_signals(), text)
+
+
+def run_up(data_dir: Path, host: str, port: int, broker_port: int) -> None:
+    """Run the whole stack until SIGINT or SIGTERM.
+
+    Raises DataDirError, ServiceError, BrokerError for what a person can mend.
+    """
+    with DataDir(data_dir) as data, listen(host, port) as sock, EmbeddedBroker(broker_port) as broker:
+        api, ingest = api_settings(data, host, port), ingest_settings(data, broker)
+        asyncio.run(_run(api, ingest, broker, sock, welcome(api, ingest, data)))
