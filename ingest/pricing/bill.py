@@ -31,7 +31,7 @@ PRICED_SCHEMA = pa.schema(
     ]
 )
 
-KEY = "provider, model_name, {user_id} AS user_id, {api_key_id} AS api_key_id"
+KEY = "coalesce(provider, '') AS provider, model_name, {user_id} AS user_id, {api_key_id} AS api_key_id"
 
 # Ranges of cells that overlap would double a row; `_one_per_row` mends it.
 MATCH = """
@@ -67,7 +67,7 @@ def price_events(connection: duckdb.DuckDBPyConnection, events: str, book: Price
     """What each row of the relation `events` costs: `PRICED_SCHEMA`, one row per `row_index`, ascending.
 
     `events` is read twice, so it should be a table, not a view that decodes. It has the columns row_index
-    (UBIGINT, unique), provider ('' if not given), model_name, timestamp (TIMESTAMP in UTC, or TIMESTAMPTZ),
+    (UBIGINT, unique), provider ('' or NULL if not given), model_name, timestamp (TIMESTAMP in UTC, or TIMESTAMPTZ),
     user_id, api_key_id, input_tokens, output_tokens, cached_input_tokens and cache_creation_input_tokens.
     `input_tokens` includes the two cached kinds; counts are at most 10^9.
 

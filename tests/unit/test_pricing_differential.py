@@ -40,7 +40,9 @@ def price_sets(model: ModelInfo) -> list[ModelPrice]:
 
 
 def constraints(model: ModelInfo) -> list[StartDateConstraint | TimeOfDateConstraint | None]:
-    return [] if isinstance(model.prices, ModelPrice) else [each.constraint for each in model.prices]
+    found = [] if isinstance(model.prices, ModelPrice) else [each.constraint for each in model.prices]
+    assert all(isinstance(each, StartDateConstraint | TimeOfDateConstraint | None) for each in found)
+    return found
 
 
 def words(clause: Any) -> Iterator[str]:

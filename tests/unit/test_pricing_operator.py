@@ -153,6 +153,12 @@ def test_fees_are_dated_and_scoped_and_leave_the_price_before_fee_alone() -> Non
     assert [row["fee_rate"] for row in rows] == [Decimal("0.05"), Decimal("0.1"), 0, Decimal("-0.5"), 0]
 
 
+def test_the_example_in_the_documentation_is_valid() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "pricing.md").read_text()
+    example = text.split("```yaml\n")[1].split("```")[0]
+    assert costs([million("llama-70b", provider="my-vllm", user_id="internal")], example) == [0]
+
+
 BROKEN = [
     pytest.param("prices:\n  - model: x\n    input: cheap\n    output: 1", "line 3: prices.0.input: ", id="no number"),
     pytest.param("prices:\n  - model: x\n    input: -1\n    output: 1", "line 3: prices.0.input: ", id="negative"),
