@@ -1,0 +1,40 @@
+"""What the documents say about fields and settings is what the code has."""
+
+import re
+from pathlib import Path
+
+import pytest
+from pydantic_settings import BaseSettings
+
+from api.settings import ApiSettings
+from cli.settings import AdminSettings
+from ingest.events import RequestEvent
+from ingest.settings import IngestSettings
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def first_cells(document: str) -> list[str]:
+    """The code in the first column of the document's tables."""
+    return re.findall(r"^\| `([^`]+)` \|", (DOCS / document).read_text(), re.MULTILINE)
+
+
+def test_every_field_of_an_event_is_documented_in_order() -> None:
+    assert first_cells("events.md") == list(RequestEvent.model_fields)
+
+
+@pytest.mark.parametrize("settings", [IngestSettings, ApiSettings, AdminSettings])
+def test_every_setting_is_described_and_documented(settings: type[BaseSettings]) -> None:
+    documented = first_cells("settings.md")
+    for name, field in settings.model_fields.items():
+        assert field.description
+        assert f"INSIGHTS_{name.upper()}" in documented
+
+
+def test_no_setting_is_documented_that_does_not_exist() -> None:
+    known = {
+        f"INSIGHTS_{name.upper()}"
+        for settings in (IngestSettings, ApiSettings, AdminSettings)
+        for name in settings.model_fields
+    }
+    assert set(first_cells("settings.md")) == known | {"INSIGHTS_DATA_DIR"}
