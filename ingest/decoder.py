@@ -14,6 +14,7 @@ from typing import Any
 
 import duckdb
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import ValidationError
@@ -300,6 +301,21 @@ def open_duckdb() -> duckdb.DuckDBPyConnection:
     return connection
 
 
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _text_array(texts: Sequence[bytes]) -> pa.Array:
+    """UTF-8 texts as an Arrow array, in one copy: growing a buffer to 32 MB costs more than parsing it."""
+    offsets = np.zeros(len(texts) + 1, np.int64)
+    np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)), out=offsets[1:])
+    return pa.LargeStringArray.from_buffers(len(texts), pa.py_buffer(offsets), pa.py_buffer(b"".join(texts)))
+
+
 class Decoder:
     """Decodes batches on a DuckDB connection that no other thread uses."""
 
@@ -324,23 +340,22 @@ class Decoder:
 
     def _screen(self, values: Sequence[bytes | None]) -> tuple[pa.Table, list[int]]:
         """What is strict JSON in UTF-8 (DuckDB is more lenient than the standard), and the indexes of the rest."""
-        accepted, indexes, doubtful = [], [], []
+        indexes, doubtful = [], []
         for row_index, value in enumerate(values):
-            if value is None or len(value) > MAX_EVENT_BYTES or not self._is_strict_json(value):
-                doubtful.append(row_index)
-            else:
-                accepted.append(value)
+            if value is not None and len(value) <= MAX_EVENT_BYTES and self._is_strict_json(value):
                 indexes.append(row_index)
-        text = pa.array(accepted, pa.large_binary()).cast(pa.large_string(), safe=False)
-        return pa.table({"row_index": pa.array(indexes, pa.uint64()), "v": text}), doubtful
+            else:
+                doubtful.append(row_index)
+        texts = _text_array([values[row_index] or b"" for row_index in indexes])
+        return pa.table({"row_index": pa.array(indexes, pa.uint64()), "v": texts}), doubtful
 
     def _is_strict_json(self, value: bytes) -> bool:
         try:
             self._strict.decode(value)
-            value.decode()
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return False
-        return True
+        # msgspec looks at the text of strings only when it builds them.
+        return value.isascii() or _is_utf8(value)
 
     def _parse(self, raw: pa.Table) -> tuple[pa.Table, list[int], Counter[str]]:
         """The rows that are proven to be valid, the indexes of the others, and the unknown fields of the former."""
