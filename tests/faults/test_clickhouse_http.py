@@ -1,0 +1,79 @@
+"""The HTTP front is worth its faults only if the real client meets the real engine behind it."""
+
+from collections.abc import Iterator
+
+import pytest
+from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
+
+from aggregator import rollups
+from aggregator.migrations import migrate
+from aggregator.warehouse import Warehouse, is_transient
+from tests.support.clickhouse_http import ClickHouseServer, Fault
+from tests.support.rows import Row, insert_rows, payload_of, random_rows
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseServer]:
+    with ClickHouseServer(tmp_path_factory.mktemp("clickhouse") / "data") as server:
+        yield server
+
+
+@pytest.fixture
+def warehouse(server: ClickHouseServer, request: pytest.FixtureRequest) -> Iterator[Warehouse]:
+    warehouse = Warehouse(server.address, database=f"test_{abs(hash(request.node.name))}")
+    migrate(warehouse)
+    yield warehouse
+    server.forget_faults()
+    warehouse.close()
+
+
+def rows() -> list[Row]:
+    return random_rows(1, 200)
+
+
+def count(warehouse: Warehouse) -> int:
+    return int(warehouse.query("SELECT count() AS n FROM request_logs")[0]["n"])
+
+
+def test_values_are_bound_and_rows_come_back_whole(warehouse: Warehouse) -> None:
+    insert_rows(warehouse, rows(), [payload_of(row) for row in rows()])
+    assert count(warehouse) == 200
+    assert warehouse.query("SELECT {text:String} AS text", {"text": "o'x\\ é\n"}) == [{"text": "o'x\\ é\n"}]
+    assert all(drift.is_zero for drift in rollups.verify(warehouse))
+
+
+def test_an_error_carries_its_code(warehouse: Warehouse) -> None:
+    with pytest.raises(DatabaseError, match="UNKNOWN_TABLE") as caught:
+        warehouse.query("SELECT * FROM nowhere")
+    assert caught.value.code == 60
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "stored"),
+    [
+        pytest.param(Fault(action="fail", code=242), DatabaseError, 0, id="read-only"),
+        pytest.param(Fault(action="drop_before"), OperationalError, 0, id="dropped before"),
+        pytest.param(Fault(action="drop_after"), OperationalError, 200, id="answer lost"),
+    ],
+)
+def test_a_fault_strikes_once_and_the_same_insert_again_counts_once(
+    server: ClickHouseServer, warehouse: Warehouse, fault: Fault, error: type[Exception], stored: int
+) -> None:
+    server.inject(fault)
+    with pytest.raises(error) as caught:
+        insert_rows(warehouse, rows())
+    assert is_transient(caught.value)
+    assert count(warehouse) == stored
+    insert_rows(warehouse, rows())
+    assert count(warehouse) == 200
+    assert server.faults_left() == []
+    assert all(drift.is_zero for drift in rollups.verify(warehouse))
+
+
+def test_deduplication_outlives_a_kill(server: ClickHouseServer, warehouse: Warehouse) -> None:
+    insert_rows(warehouse, rows())
+    server.kill9()
+    server.start()
+    insert_rows(warehouse, rows())
+    assert count(warehouse) == 200
+    assert all(drift.is_zero for drift in rollups.verify(warehouse))
