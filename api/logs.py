@@ -4,7 +4,7 @@ Which rows a page holds is worked out on the few columns of the key; everything 
 rows only. Sorting whole rows would read all of them, and from every part of the table.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
@@ -13,11 +13,14 @@ from aggregator.catalogue import REQUESTS, Dimension
 from aggregator.planner import EPOCH, Question, compile_answer
 from api.models import LogPage, RequestLog
 from api.pages import Cursor, Total, decode, encode
-from api.parameters import LogParameters, OrderBy, OrderDirection
+from api.parameters import LAST_MOMENT, LogParameters, OrderBy, OrderDirection
 from api.reader import Reader
 
 # Counting further costs more than the number is worth.
 COUNT_LIMIT = 1_000_000
+# A page by time is looked for in the hour next to its start, then in ever wider windows. Reading in order stops
+# early only without a filter, and a cursor is one: without a window ClickHouse reads far past the page.
+WINDOWS = (timedelta(hours=1), timedelta(days=1), timedelta(days=30))
 
 PAYLOAD_COLUMNS = (
     "request_headers",
@@ -72,6 +75,7 @@ ORDER BY timestamp DESC, created_at DESC, source_partition DESC, source_offset D
 """
 # Reading in the order of the table would win over the projection by_request_id and scan every partition.
 LOOKUP_SETTINGS = {"optimize_read_in_order": 0}
+OLDEST_AND_NEWEST = "SELECT min(timestamp) AS oldest, max(timestamp) AS newest FROM request_logs"
 
 Row = dict[str, Any]
 
@@ -124,6 +128,35 @@ def page_query(parameters: LogParameters, cursor: Cursor | None) -> tuple[str, R
         f"WHERE {where}\nORDER BY {_order(parameters)}\nLIMIT {parameters.page_size + 1}"
     )
     return sql, filters
+
+
+def _windows(reader: Reader, parameters: LogParameters, cursor: Cursor | None) -> Iterator[LogParameters]:
+    """The same query for ever wider windows of time next to where the page starts, at last for all of its range."""
+    edges = reader.query(OLDEST_AND_NEWEST, {})[0]
+    oldest = max(edges["oldest"].replace(tzinfo=UTC), parameters.start_time or EPOCH)
+    newest = min(edges["newest"].replace(tzinfo=UTC), parameters.end_time or LAST_MOMENT)
+    is_backwards = parameters.order_direction is OrderDirection.DESC
+    start = newest if is_backwards else oldest
+    if cursor is not None:
+        start = EPOCH + timedelta(microseconds=cursor.timestamp_us)
+    for width in WINDOWS:
+        if is_backwards and start - width > oldest:
+            yield parameters.model_copy(update={"start_time": start - width})
+        elif not is_backwards and start + width < newest:
+            yield parameters.model_copy(update={"end_time": start + width})
+    yield parameters
+
+
+def _page_keys(reader: Reader, parameters: LogParameters, cursor: Cursor | None) -> list[Row]:
+    """The keys of a page, and one more if there are more."""
+    if parameters.order_by is not OrderBy.TIMESTAMP:
+        return reader.query(*page_query(parameters, cursor))
+    keys: list[Row] = []
+    for window in _windows(reader, parameters, cursor):
+        keys = reader.query(*page_query(window, cursor))
+        if len(keys) > parameters.page_size:
+            break
+    return keys
 
 
 def _count(reader: Reader, parameters: LogParameters) -> Total:
@@ -193,7 +226,7 @@ def list_logs(reader: Reader, parameters: LogParameters) -> LogPage:
     cursor, total = None, None
     if parameters.page_token:
         cursor, total = decode(query, parameters.page_token)
-    keys = reader.query(*page_query(parameters, cursor))
+    keys = _page_keys(reader, parameters, cursor)
     page, has_more = keys[: parameters.page_size], len(keys) > parameters.page_size
     total = total or _count(reader, parameters)
     return LogPage(

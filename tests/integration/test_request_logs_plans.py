@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from aggregator.migrations import migrate
+from aggregator.planner import EPOCH
 from aggregator.warehouse import Warehouse
-from api.logs import LOOKUP_SETTINGS, NEWEST_OF_ID, PAYLOADS, ROWS, page_query
+from api.logs import LOOKUP_SETTINGS, NEWEST_OF_ID, PAYLOADS, ROWS, WINDOWS, page_query
 from api.pages import Cursor
 from api.parameters import LogParameters, OrderDirection
 
@@ -66,6 +68,13 @@ def test_a_later_page_skips_what_lies_before_its_cursor(warehouse: Warehouse, di
     read, total = granules(plan)
     assert total >= 20
     assert read <= total * 0.6
+
+
+def test_a_page_is_first_looked_for_in_a_window_of_few_granules(warehouse: Warehouse) -> None:
+    start = EPOCH + timedelta(microseconds=MIDDLE.timestamp_us)
+    for bound in ({"start_time": start - WINDOWS[0]}, {"start_time": start - WINDOWS[1]}):
+        read, total = granules(explain(warehouse, *page_query(LogParameters().model_copy(update=bound), MIDDLE)))
+        assert read <= 2 < 20 <= total
 
 
 def test_the_rows_and_payloads_of_a_page_are_found_by_the_primary_key(warehouse: Warehouse) -> None:
