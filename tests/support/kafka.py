@@ -9,6 +9,7 @@
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -35,7 +36,7 @@ PARTITIONS = 3
 KAFKA_VERSION = "4.3.1"
 LOG4J_VERSION = "2.25.4"
 START_TIMEOUT_SECONDS = 60.0
-POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
+POM = f"""<project>
   <modelVersion>4.0.0</modelVersion>
   <groupId>test</groupId><artifactId>kafka</artifactId><version>1</version>
   <dependencies>
@@ -75,10 +76,15 @@ class KafkaMissingError(Exception):
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    """A port of 127.0.0.1 that nothing uses.
+
+    Below those that systems give to outgoing connections: one of these could take it before the server does.
+    """
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((HOST, port))
+            return port
 
 
 def kafka_jars() -> Path:
@@ -266,12 +272,12 @@ async def topic(broker: str, request: pytest.FixtureRequest) -> AsyncIterator[st
 
 def main() -> None:
     port = int(sys.argv[1]) if len(sys.argv) > 1 else 9092
-    with tempfile.TemporaryDirectory(prefix="router-insights-kafka-") as folder:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with tempfile.TemporaryDirectory(prefix="router-insights-kafka-") as folder, contextlib.suppress(KeyboardInterrupt):
         try:
             with KafkaServer(Path(folder), port) as server:
-                print(f"Apache Kafka {KAFKA_VERSION} on {server.address}, until Ctrl-C")
-                with contextlib.suppress(KeyboardInterrupt):
-                    signal.pause()
+                print(f"Apache Kafka {KAFKA_VERSION} on {server.address}, until Ctrl-C", flush=True)
+                signal.pause()
         except (KafkaMissingError, RuntimeError) as error:
             sys.exit(str(error))
 
