@@ -14,7 +14,7 @@ from cli.guard import start_guarded, stop_guarded
 HOST = "127.0.0.1"
 DEFAULT_PORT = 9092
 # The command line option that sets the port; error messages name it.
-PORT_OPTION = "--kafka-port"
+PORT_OPTION = "--broker-port"
 START_TIMEOUT_SECONDS = 10.0
 POLL_SECONDS = 0.01
 TAIL_BYTES = 2000

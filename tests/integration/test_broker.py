@@ -104,7 +104,7 @@ def test_a_taken_port_is_named_with_the_option_that_changes_it() -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        with pytest.raises(Exception, match=f"port {port} .* is taken .* choose another port with --kafka-port"):
+        with pytest.raises(Exception, match=f"port {port} .* is taken .* choose another port with --broker-port"):
             EmbeddedBroker(port).start()
 
 
