@@ -11,12 +11,12 @@ from starlette.testclient import TestClient
 from aggregator.warehouse import Warehouse
 from api.models import LogPage, RequestLog, StatsAnswer
 from api.settings import ApiSettings
-from tests.support.api import client_of, get
+from tests.support.api import client_of, client_without_data, get
 
 
 @pytest.fixture(scope="module")
 def client(engine_url: str) -> Iterator[TestClient]:
-    with client_of(Warehouse(engine_url, database="not_created")) as client:
+    with client_without_data(engine_url) as client:
         yield client
 
 

@@ -7,7 +7,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from aggregator.warehouse import Warehouse
-from tests.support.api import KEY, client_of, filled_warehouse, get
+from tests.support.api import KEY, client_of, client_without_data, filled_warehouse, get
 from tests.support.rows import insert_rows, random_rows
 
 LOGS, STATS = "/v1/request-logs", "/v1/request-logs/stats"
@@ -101,8 +101,8 @@ def test_a_database_without_tables_is_503_and_says_what_to_run(empty_warehouse: 
             assert "insights migrate" in response.json()["message"]
 
 
-def test_a_database_that_does_not_exist_is_503(empty_warehouse: Warehouse) -> None:
-    with client_of(empty_warehouse) as client:
+def test_a_database_that_does_not_exist_is_503(engine_url: str) -> None:
+    with client_without_data(engine_url) as client:
         for path in (*CLICKHOUSE_PATHS, "/readyz"):
             assert error_of(client.get(path)) == (503, "unavailable")
 
@@ -124,6 +124,7 @@ def test_a_query_over_its_memory_is_503(warehouse: Warehouse) -> None:
 
 
 def test_a_fault_of_ours_is_500_without_anything_from_the_inside(warehouse: Warehouse) -> None:
+    insert_rows(warehouse, random_rows(seed=1, count=1))
     warehouse.command("ALTER TABLE request_logs DROP COLUMN trace_id")
     with client_of(warehouse) as client:
         response = client.get(LOGS)

@@ -6,11 +6,10 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from aggregator.warehouse import Warehouse
 from api.errors import ErrorDetail
 from api.gate import EventsUnavailableError, InvalidEventsError
 from api.routes.events import MAX_BODY_BYTES
-from tests.support.api import client_of, get
+from tests.support.api import client_without_data, get
 
 PATH = "/v1/events"
 SCHEMA = {"title": "RequestEvent", "type": "object"}
@@ -40,8 +39,8 @@ def gate() -> Gate:
 
 
 @pytest.fixture
-def client(empty_warehouse: Warehouse, gate: Gate) -> Iterator[TestClient]:
-    with client_of(empty_warehouse, gate) as client:
+def client(engine_url: str, gate: Gate) -> Iterator[TestClient]:
+    with client_without_data(engine_url, gate) as client:
         yield client
 
 
@@ -123,7 +122,7 @@ def test_the_schema_is_that_of_the_gate(client: TestClient) -> None:
     assert get(client, f"{PATH}/schema") == SCHEMA
 
 
-def test_without_a_gate_events_are_503(empty_warehouse: Warehouse) -> None:
-    with client_of(empty_warehouse) as client:
+def test_without_a_gate_events_are_503(engine_url: str) -> None:
+    with client_without_data(engine_url) as client:
         assert post(client, b"{}")[0] == 503
         assert client.get(f"{PATH}/schema").status_code == 503

@@ -35,6 +35,7 @@ def warehouse(engine_url: str) -> Iterator[Warehouse]:
     warehouse.command(FILL)
     warehouse.command(FILL_PAYLOADS)
     yield warehouse
+    warehouse.command(f"DROP DATABASE {warehouse.database}")
     warehouse.close()
 
 

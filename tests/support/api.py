@@ -41,6 +41,16 @@ def filled_warehouse(engine_url: str, rows: Sequence[Row]) -> Iterator[Warehouse
     migrate(warehouse)
     insert_rows(warehouse, rows, [payload_of(row) for row in rows])
     yield warehouse
+    warehouse.command(f"DROP DATABASE {warehouse.database}")
+    warehouse.close()
+
+
+@contextmanager
+def client_without_data(engine_url: str, event_gate: EventGate | None = None) -> Iterator[TestClient]:
+    """For what needs no database: it names one that does not exist."""
+    warehouse = Warehouse(engine_url, database="not_created")
+    with client_of(warehouse, event_gate) as client:
+        yield client
     warehouse.close()
 
 
