@@ -143,12 +143,12 @@ def ingest() -> None:
 @app.command()
 def api() -> None:
     """Run the read API."""
-    from api.settings import ApiSettings
     from cli.logs import configure_logs
     from cli.service import run_api
+    from cli.settings import ApiCommandSettings
 
     configure_logs()
-    asyncio.run(run_api(ApiSettings()))
+    asyncio.run(run_api(ApiCommandSettings()))
 
 
 @rollups.command()

@@ -49,7 +49,7 @@ class Check:
 def _dollars(cost: Decimal | None) -> Text:
     if cost is None:
         return Text("unknown", style="dim italic")
-    return Text(f"${cost:,.2f}" if cost >= 1 or not cost else f"${cost:,.4f}")
+    return Text("<$0.01" if 0 < cost < Decimal("0.01") else f"${cost:,.2f}")
 
 
 def _short(number: int) -> str:
@@ -61,7 +61,7 @@ def _short(number: int) -> str:
 
 
 def _milliseconds(value: float) -> str:
-    return f"{value:,.0f} ms" if value < 10_000 else f"{value / 1000:,.1f} s"
+    return f"{value:,.0f} ms" if value < 1_000 else f"{value / 1000:,.1f} s"
 
 
 def _percent(part: int, whole: int) -> str:

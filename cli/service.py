@@ -15,7 +15,9 @@ from prometheus_client import start_http_server
 from aggregator.migrations import pending, read_migrations
 from aggregator.warehouse import Warehouse
 from api.app import create_app
-from api.settings import ApiSettings
+from cli.gate import KafkaGate
+from cli.settings import ApiCommandSettings
+from ingest.emitter import EventEmitter
 from ingest.settings import IngestSettings
 from ingest.worker import Worker
 
@@ -89,17 +91,21 @@ def open_warehouse(url: str) -> Warehouse:
         raise ServiceError(f"INSIGHTS_CLICKHOUSE_URL: {error}") from error
 
 
-async def run_api(settings: ApiSettings) -> None:
-    """Serve the read API until SIGINT or SIGTERM."""
+async def run_api(settings: ApiCommandSettings) -> None:
+    """Serve the API until SIGINT or SIGTERM; events too, where Kafka's address is given."""
     stop = stop_on_signals()
     warehouse = open_warehouse(settings.clickhouse_url.get_secret_value())
-    server = make_server(create_app(settings, warehouse))
+    servers = settings.kafka_bootstrap_servers
+    gate = KafkaGate(EventEmitter(servers, topic=settings.kafka_topic)) if servers else None
+    server = make_server(create_app(settings, warehouse, gate))
     serving = asyncio.create_task(server.serve([listen(settings.host, settings.port)]))
     stopped = asyncio.create_task(stop.wait())
     await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)
     server.should_exit = True
     await serving
     stopped.cancel()
+    if gate is not None:
+        await gate.close()
     warehouse.close()
 
 

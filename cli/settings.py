@@ -1,7 +1,9 @@
-"""Settings of the commands that only look after the database, from `INSIGHTS_*` environment variables."""
+"""Settings of the commands that have none of their own elsewhere, from `INSIGHTS_*` environment variables."""
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from api.settings import ApiSettings
 
 
 class AdminSettings(BaseSettings):
@@ -11,3 +13,12 @@ class AdminSettings(BaseSettings):
         SecretStr("http://localhost:8123/insights"),
         description="http(s)://user:password@host:port/database, or chdb:///directory for the engine in this process",
     )
+
+
+class ApiCommandSettings(ApiSettings):
+    """`insights api`: the read API, and Kafka for those who send events to it."""
+
+    kafka_bootstrap_servers: str = Field(
+        "", description="Kafka brokers that POST /v1/events writes to, host:port; events are refused without"
+    )
+    kafka_topic: str = Field("request-events", description="topic that POST /v1/events writes to")

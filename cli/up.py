@@ -142,7 +142,8 @@ class Stack:
         """End the parts in order, so that nothing that was accepted is left behind: API, then worker."""
         self._server.should_exit = True
         await serving
-        await self._gate.close()
+        if self._broker.is_running:
+            await self._gate.close()
         if self._broker.is_running and not worker.done():
             await _drain(self._ingest)
         self._stop_worker.set()
