@@ -193,17 +193,16 @@ def latency_by_model(models: Stats) -> Table:
 
 
 def hourly_chart(hours: Stats) -> RenderableType:
-    """Requests per hour, UTC, with the cost of the dearest hour."""
+    """Requests per hour, UTC, and what the busiest one cost."""
     groups = sorted(hours.stats, key=lambda group: group.group)
+    title = Text("Requests per hour, UTC", style="bold")
+    if groups:
+        busiest = max(groups, key=lambda group: group.count)
+        hour, cost = f"{datetime.fromisoformat(busiest.group):%H}:00", _dollars(busiest.cost).plain
+        title.append(f"   busiest {hour} with {busiest.count:,} for {cost}", style="not bold dim")
     chart = Text("\n".join(columns_chart([group.count for group in groups], CHART_ROWS)), style="cyan")
     labels = Text(" ".join(f"{datetime.fromisoformat(group.group):%H}" for group in groups), style="dim")
-    busiest = max(groups, key=lambda group: group.count)
-    note = Text.assemble(
-        ("Requests per hour, UTC", "bold"),
-        (f"   busiest {datetime.fromisoformat(busiest.group):%H}:00 with {busiest.count:,}, ", "dim"),
-        (_dollars(busiest.cost).plain, "dim"),
-    )
-    return Stack(note, Text(), Align.center(chart), Align.center(labels))
+    return Stack(title, Text(), Align.center(chart), Align.center(labels))
 
 
 def verdict(checks: Sequence[Check], speed: Speed) -> Panel:
