@@ -40,12 +40,15 @@ class Span:
         return self.start is not None and self.end is not None and self.start >= self.end
 
 
+EVERYTHING = Span()
+
+
 @dataclass(frozen=True)
 class Question:
     """Measures over the requests of a span, filtered by equality, grouped by a dimension or by time."""
 
     measures: tuple[Measure, ...]
-    span: Span = Span()
+    span: Span = EVERYTHING
     equals: Mapping[Dimension, str] = field(default_factory=dict)
     group_by: Dimension | Bucket | None = None
     timezone: str = "UTC"

@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Any
 
 from aggregator.catalogue import DURATION_SKETCH, MEASURES, RAW_TABLE, ROLLUPS, Measure, Rollup
-from aggregator.planner import EPOCH, Span
+from aggregator.planner import EPOCH, EVERYTHING, Span
 from aggregator.warehouse import Warehouse
 
 # Workers look at the generation before every batch and keep it for less than this.
@@ -97,7 +97,6 @@ def _grouped(rollup: Rollup, table: str, side: int, span: Span, newest: int) -> 
     )
 
 
-EVERYTHING = Span()
 NEWEST_GENERATION = 2**32 - 1
 
 

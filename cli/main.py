@@ -20,6 +20,10 @@ app = typer.Typer(
 )
 rollups = typer.Typer(help="Compare the rollups with the raw rows, or compute them anew.", no_args_is_help=True)
 app.add_typer(rollups, name="rollups")
+dead_letters = typer.Typer(
+    help="Records that are no valid events: look at them, send them again, let them go.", no_args_is_help=True
+)
+app.add_typer(dead_letters, name="dead-letters")
 
 
 def _moment(text: str) -> datetime:
@@ -168,6 +172,70 @@ def rebuild(start: Annotated[datetime, From], end: Annotated[datetime, To]) -> N
     from cli.rollups import run_rebuild
 
     raise typer.Exit(0 if run_rebuild(_admin_warehouse(), _span(start, end)) else 1)
+
+
+Reason = Annotated[str | None, typer.Option(help="Only of this reason, such as json_invalid.")]
+Since = Annotated[datetime | None, From]
+Until = Annotated[datetime | None, To]
+Limit = Annotated[int, typer.Option(min=1, max=100_000, help="At most this many, the newest.")]
+Place = Annotated[str, typer.Argument(metavar="TOPIC/PARTITION/OFFSET", help="As `list` names it.")]
+
+
+@dead_letters.command("list")
+def list_dead_letters(reason: Reason = None, start: Since = None, end: Until = None, limit: Limit = 20) -> None:
+    """Count them by reason and show the newest."""
+    from aggregator.dead_letters import Selection
+    from cli.dead_letters import run_list
+
+    run_list(_admin_warehouse(), Selection(reason, _span(start, end)), limit)
+
+
+@dead_letters.command("show")
+def show_dead_letter(place: Place) -> None:
+    """Show one whole: where it came from, why it is here, and its bytes."""
+    from aggregator.dead_letters import Selection
+    from cli.dead_letters import run_show
+
+    topic, _, rest = place.rpartition("/")[0].rpartition("/")
+    offset = place.rpartition("/")[2]
+    if not (topic and rest.isdecimal() and offset.isdecimal()):
+        raise typer.BadParameter(f"{place!r} must be TOPIC/PARTITION/OFFSET, as `insights dead-letters list` names it")
+    selection = Selection(topic=topic, partition=int(rest), offset=int(offset))
+    raise typer.Exit(0 if run_show(_admin_warehouse(), selection) else 1)
+
+
+@dead_letters.command("replay")
+def replay_dead_letters(
+    reason: Reason = None,
+    start: Since = None,
+    end: Until = None,
+    limit: Limit = 100_000,
+    bootstrap_servers: Annotated[
+        str, typer.Option(envvar="INSIGHTS_KAFKA_BOOTSTRAP_SERVERS", help="Kafka, host:port, comma-separated.")
+    ] = "localhost:9092",
+) -> None:
+    """Send them back to the topic they came from, and drop those that Kafka has. Exit 1 when some had to stay."""
+    from aggregator.dead_letters import Selection
+    from cli.dead_letters import run_replay
+
+    selection = Selection(reason, _span(start, end))
+    raise typer.Exit(0 if run_replay(_admin_warehouse(), selection, limit, bootstrap_servers) else 1)
+
+
+@dead_letters.command("drop")
+def drop_dead_letters(
+    reason: Reason = None,
+    start: Since = None,
+    end: Until = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete them."""
+    from aggregator.dead_letters import Selection
+    from cli.dead_letters import run_drop
+
+    if not yes:
+        typer.confirm("Delete these dead letters for good?", abort=True)
+    run_drop(_admin_warehouse(), Selection(reason, _span(start, end)))
 
 
 def main() -> None:

@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from aiokafka.errors import UnknownError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from cli.connection import connect
 from cli.trace import Malformed, Request, TraceFormat, read_requests
 from ingest.emitter import EventEmitter
-from ingest.topics import KafkaUnavailableError
 
 # Of malformed lines; the rest are counted.
 NAMED_LINES = 20
@@ -75,19 +74,6 @@ class Replay:
         return read_requests(file, path, self._form, complain)
 
 
-async def _connected(bootstrap_servers: str) -> EventEmitter:
-    """Raises KafkaUnavailableError. The embedded broker is the one that knows no idempotent producers."""
-    emitter = EventEmitter(bootstrap_servers)
-    try:
-        await emitter.start()
-    except KafkaUnavailableError as error:
-        if not isinstance(error.__cause__, UnknownError):
-            raise
-        emitter = EventEmitter(bootstrap_servers, enable_idempotence=False)
-        await emitter.start()
-    return emitter
-
-
 async def _replay(files: list[Path], form: TraceFormat, speed: float, bootstrap_servers: str) -> Replay:
     columns = (
         TextColumn("{task.description}"),
@@ -96,7 +82,7 @@ async def _replay(files: list[Path], form: TraceFormat, speed: float, bootstrap_
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    async with await _connected(bootstrap_servers) as emitter:
+    async with await connect(bootstrap_servers) as emitter:
         with Progress(*columns, console=Console(stderr=True)) as progress:
             replay = Replay(emitter, form, speed, progress)
             for path in files:

@@ -6,7 +6,7 @@ import pytest
 
 from aggregator import rollups
 from aggregator.catalogue import MEASURES, ROLLUPS, Rollup
-from aggregator.planner import Span
+from aggregator.planner import EVERYTHING, Span
 from aggregator.warehouse import Warehouse
 from tests.support.rows import START, insert_rows, random_rows
 
@@ -22,7 +22,7 @@ def quick_settling(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rollups, "SETTLE_SECONDS", 0.05)
 
 
-def drifted(warehouse: Warehouse, span: Span = rollups.EVERYTHING) -> dict[str, int]:
+def drifted(warehouse: Warehouse, span: Span = EVERYTHING) -> dict[str, int]:
     return {drift.rollup: drift.drifted_groups for drift in rollups.verify(warehouse, span) if not drift.is_zero}
 
 
@@ -41,14 +41,14 @@ def test_a_damaged_rollup_drifts_and_a_rebuild_mends_it(
     assert drift.rollup == rollup.table
     assert drift.differences["requests"] > 100
     assert drift.differences["duration_ms_sketch"] > 0
-    assert all(drift.is_zero for drift in rollups.rebuild(filled, rollups.EVERYTHING))
+    assert all(drift.is_zero for drift in rollups.rebuild(filled, EVERYTHING))
     assert drifted(filled) == {}
 
 
 def test_rows_counted_twice_are_a_drift_that_a_rebuild_mends(filled: Warehouse, quick_settling: None) -> None:
     filled.command("INSERT INTO rollup_model SELECT * FROM rollup_model SETTINGS insert_deduplicate = 0")
     assert set(drifted(filled)) == {"rollup_model"}
-    rollups.rebuild(filled, rollups.EVERYTHING)
+    rollups.rebuild(filled, EVERYTHING)
     assert drifted(filled) == {}
 
 
@@ -69,7 +69,7 @@ def test_a_rebuild_of_nothing_changes_nothing(filled: Warehouse, quick_settling:
 
 def test_progress_counts_up_to_the_number_of_partitions(filled: Warehouse, quick_settling: None) -> None:
     seen: list[tuple[int, int]] = []
-    rollups.rebuild(filled, rollups.EVERYTHING, progress=lambda done, total: seen.append((done, total)))
+    rollups.rebuild(filled, EVERYTHING, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(n, len(seen)) for n in range(1, len(seen) + 1)]
     assert len(seen) == len(ROLLUPS) * 2  # January and February
 
@@ -98,7 +98,7 @@ def ingestion(filled: Warehouse) -> Iterator[threading.Event]:
 
 def test_a_rebuild_while_rows_arrive_loses_and_doubles_nothing(filled: Warehouse, ingestion: threading.Event) -> None:
     for _ in range(2):
-        rollups.rebuild(filled, rollups.EVERYTHING)
+        rollups.rebuild(filled, EVERYTHING)
     ingestion.set()
     rollups.rebuild(filled, Span(START, START + timedelta(hours=1)))
     assert drifted(filled) == {}
@@ -107,7 +107,7 @@ def test_a_rebuild_while_rows_arrive_loses_and_doubles_nothing(filled: Warehouse
 
 
 def test_no_staging_table_stays_behind(filled: Warehouse, quick_settling: None) -> None:
-    rollups.rebuild(filled, rollups.EVERYTHING)
+    rollups.rebuild(filled, EVERYTHING)
     left = filled.query("SELECT name FROM system.tables WHERE database = currentDatabase() AND name LIKE '%rebuild%'")
     assert left == []
 

@@ -1,0 +1,22 @@
+"""Connecting to a Kafka that may be the embedded broker."""
+
+from aiokafka.errors import UnknownError
+
+from ingest.emitter import EventEmitter
+from ingest.topics import REQUEST_EVENTS_TOPIC, KafkaUnavailableError
+
+
+async def connect(bootstrap_servers: str, topic: str = REQUEST_EVENTS_TOPIC) -> EventEmitter:
+    """A started emitter, idempotent unless the broker knows no idempotent producers (the embedded one).
+
+    Raises KafkaUnavailableError.
+    """
+    emitter = EventEmitter(bootstrap_servers, topic=topic)
+    try:
+        await emitter.start()
+    except KafkaUnavailableError as error:
+        if not isinstance(error.__cause__, UnknownError):
+            raise
+        emitter = EventEmitter(bootstrap_servers, topic=topic, enable_idempotence=False)
+        await emitter.start()
+    return emitter
