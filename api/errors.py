@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from aggregator.warehouse import DatabaseError, WarehouseUnavailableError
 
@@ -167,6 +168,11 @@ def _on_warehouse(request: Request, error: Exception) -> JSONResponse:
     return _on_fault(request, error)
 
 
+def _on_disconnect(_: Request, __: ClientDisconnect) -> JSONResponse:
+    """No fault of ours, and nobody is left to read the answer."""
+    return _respond(ApiError(400, "The connection closed before the body was complete."))
+
+
 def _on_fault(request: Request, error: Exception) -> JSONResponse:
     log.error("request failed", method=request.method, path=request.url.path, exc_info=error)
     return _respond(ApiError(500, "The request could not be answered; the fault is in the log of the service."))
@@ -179,4 +185,5 @@ def install(app: FastAPI) -> None:
     app.exception_handler(HTTPException)(_on_http)
     app.exception_handler(WarehouseUnavailableError)(_on_warehouse)
     app.exception_handler(DatabaseError)(_on_warehouse)
+    app.exception_handler(ClientDisconnect)(_on_disconnect)
     app.exception_handler(Exception)(_on_fault)
