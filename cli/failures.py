@@ -13,6 +13,7 @@ from cli.datadir import DataDirError
 from cli.demo import DemoError
 from cli.service import ServiceError
 from cli.trace import TraceError
+from ingest.pricing import PriceFileError
 from ingest.topics import KafkaUnavailableError, TopicError
 
 # Their messages are sentences already.
@@ -23,6 +24,7 @@ TOLD = (
     DemoError,
     KafkaUnavailableError,
     MigrationError,
+    PriceFileError,
     ServiceError,
     SettingsError,
     TopicError,

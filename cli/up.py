@@ -116,6 +116,7 @@ class Stack:
         # The embedded broker knows no idempotent producers.
         self._gate = KafkaGate(EventEmitter(broker.address, topic=ingest.kafka_topic, enable_idempotence=False))
         self._server = make_server(create_app(api, self._warehouse, self._gate))
+        self._worker = Worker(ingest, self._warehouse)
         self._stop_worker = asyncio.Event()
 
     async def run(self, sock: socket, stop: asyncio.Event, text: str) -> None:
@@ -127,7 +128,7 @@ class Stack:
         await create_topics(self._broker.address, {self._ingest.kafka_topic: PARTITIONS})
         serve_metrics(self._ingest.metrics_port)
         serving = asyncio.create_task(self._server.serve([sock]))
-        worker = asyncio.create_task(Worker(self._ingest, self._warehouse).run(self._stop_worker))
+        worker = asyncio.create_task(self._worker.run(self._stop_worker))
         watching = asyncio.create_task(_watch(self._broker))
         stopped = asyncio.create_task(stop.wait())
         announcing = asyncio.create_task(_announce(self._server, self._ingest, text))

@@ -1,5 +1,7 @@
 """Settings of the ingest worker, from `INSIGHTS_*` environment variables."""
 
+from pathlib import Path
+
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -16,6 +18,9 @@ class IngestSettings(BaseSettings):
     clickhouse_url: str = Field(
         "http://localhost:8123/insights",
         description="http(s)://user:password@host:port/database, or chdb:///directory for the engine in this process",
+    )
+    prices_file: Path | None = Field(
+        None, description="YAML with prices and fees of your own (pricing.md); read again when it changes"
     )
     flush_rows: int = Field(50_000, ge=1, le=500_000, description="a batch has at most this many records")
     flush_bytes: int = Field(32 * 1024 * 1024, ge=1, description="a batch ends with the record that passes this size")

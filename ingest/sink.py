@@ -16,7 +16,7 @@ from aggregator.warehouse import Warehouse
 from ingest import metrics
 from ingest.batch import Batch, Record
 from ingest.decoder import Decoded, Decoder, Rejection, open_duckdb
-from ingest.pricing import PriceBook, price_events
+from ingest.pricing import PriceBook, PriceWatch, price_events
 from ingest.secrets import MARK, is_secret, redact_bytes
 
 MAX_DEAD_LETTER_BYTES = 1_000_000
@@ -152,9 +152,12 @@ class Workbench:
 class Sink:
     """Writes batches to the warehouse; every method may be called from several threads at once."""
 
-    def __init__(self, warehouse: Warehouse, prices: PriceBook) -> None:
+    def __init__(self, warehouse: Warehouse, prices: PriceBook | PriceWatch) -> None:
         self._warehouse = warehouse
         self._prices = prices
+        # By token, until the batch is written: with other prices a second try would complete the rollups with
+        # costs that differ from those of the rows that the first try has left.
+        self._chosen: dict[str, PriceBook] = {}
         self._local = threading.local()
         self._generation = 0
         self._generation_read_at = -GENERATION_SECONDS
@@ -181,12 +184,17 @@ class Sink:
         """
         with metrics.DECODE_SECONDS.time():
             decoded = self._workbench.decoder.decode([record.value for record in batch.records])
-            costs = self._workbench.price(decoded.events, self._prices)
+            costs = self._workbench.price(decoded.events, self._prices_for(batch))
         with metrics.INSERT_SECONDS.time():
             self._insert("dead_letters", dead_letters(batch, decoded.rejections), batch)
             self._insert("request_payloads", request_payloads(batch, decoded.events), batch)
             self._insert("request_logs", request_logs(batch, decoded.events, costs), batch)
+        self._chosen.pop(batch.token, None)
         self._count(batch, decoded, costs)
+
+    def _prices_for(self, batch: Batch) -> PriceBook:
+        book = self._prices.current() if isinstance(self._prices, PriceWatch) else self._prices
+        return self._chosen.setdefault(batch.token, book)
 
     def _insert(self, table: str, rows: pa.Table, batch: Batch) -> None:
         if len(rows):

@@ -41,7 +41,7 @@ from aggregator.warehouse import Warehouse, is_transient
 from ingest import metrics
 from ingest.batch import Batch, Plan
 from ingest.lane import Lane
-from ingest.pricing import PriceBook
+from ingest.pricing import PriceBook, PriceWatch
 from ingest.settings import IngestSettings
 from ingest.sink import Sink
 
@@ -73,7 +73,8 @@ class Worker:
 
     def __init__(self, settings: IngestSettings, warehouse: Warehouse) -> None:
         self._settings = settings
-        self._sink = Sink(warehouse, PriceBook())
+        prices = PriceWatch(settings.prices_file) if settings.prices_file else PriceBook()
+        self._sink = Sink(warehouse, prices)
         self._lanes: dict[TopicPartition, Lane] = {}
         self._threads = ThreadPoolExecutor(settings.insert_threads, thread_name_prefix="insert")
         self._stopping = asyncio.Event()

@@ -4,6 +4,7 @@ from ingest.pricing.bill import PRICED_SCHEMA, price_events
 from ingest.pricing.book import PriceBook, PriceKey
 from ingest.pricing.explanation import Charge, Explanation, explain
 from ingest.pricing.pricefile import PriceFileError, load
+from ingest.pricing.watch import PriceWatch
 
 __all__ = [
     "PRICED_SCHEMA",
@@ -12,6 +13,7 @@ __all__ = [
     "PriceBook",
     "PriceFileError",
     "PriceKey",
+    "PriceWatch",
     "explain",
     "load",
     "price_events",
