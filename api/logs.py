@@ -60,8 +60,8 @@ CONDITIONS = {
 # Filters that a rollup can count under; the others are not kept there.
 COUNTABLE = {Dimension.USER, Dimension.API_KEY, Dimension.MODEL, Dimension.STATUS, "start_time", "end_time"}
 
-# The timestamps find the granules by the primary key, the hashes the rows; short whatever the ids look like,
-# since parameters travel in the URL. Equal hashes of different rows are told apart by the whole key.
+# The timestamps find the granules by the primary key, the hashes the rows, and both are short whatever the ids
+# look like. Equal hashes of different rows are told apart by the whole key.
 OF_KEYS = f"""
 WHERE timestamp IN (SELECT fromUnixTimestamp64Micro(arrayJoin({{timestamps_us:Array(Int64)}}), 'UTC'))
 AND cityHash64{KEY} IN {{hashes:Array(UInt64)}}

@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from aggregator.warehouse import Warehouse
+from api.app import create_app
 from api.errors import ErrorDetail
 from api.gate import EventsUnavailableError, InvalidEventsError
 from api.routes.events import MAX_BODY_BYTES
-from tests.support.api import client_without_data, get
+from tests.support.api import KEY, client_without_data, get, settings
 
 PATH = "/v1/events"
 SCHEMA = {"title": "RequestEvent", "type": "object"}
@@ -116,6 +118,24 @@ def test_a_body_that_only_claims_to_be_large_is_413(client: TestClient, length: 
 def test_a_declared_length_that_is_no_number_is_not_believed(client: TestClient, length: str) -> None:
     headers = [(b"Content-Type", b"application/json"), (b"Content-Length", length.encode("latin-1"))]
     assert client.post(PATH, content=iter([b"{}"]), headers=headers).status_code == 202
+
+
+async def test_a_client_that_goes_away_in_mid_body_is_no_fault_of_the_service(engine_url: str, gate: Gate) -> None:
+    app = create_app(settings(), Warehouse(engine_url, database="not_created"), gate)
+    incoming = [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return incoming.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"content-type", b"application/json"), (b"authorization", f"Bearer {KEY}".encode())]
+    scope = {"type": "http", "method": "POST", "path": PATH, "query_string": b"", "headers": headers}
+    await app(scope, receive, send)
+    assert sent[0]["status"] == 400
+    assert gate.accepted == []
 
 
 def test_the_schema_is_that_of_the_gate(client: TestClient) -> None:
