@@ -17,6 +17,7 @@ from api.settings import ApiSettings
 from tests.support.rows import KEY_NAMES, Row, insert_rows, payload_of
 
 KEY = "ak-test-1"
+MAX_PAGES = 1_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -69,13 +70,14 @@ def list_logs(client: TestClient, **parameters: Any) -> Any:
 def walk(client: TestClient, **parameters: Any) -> list[Any]:
     """The logs of all pages, each page full but the last."""
     logs, token = [], ""
-    while True:
+    for _ in range(MAX_PAGES):
         page = list_logs(client, page_token=token, **parameters)
         logs += page["logs"]
         token = page["next_page_token"]
         if not token:
             return logs
         assert len(page["logs"]) == parameters.get("page_size", 50)
+    raise AssertionError(f"the pages do not end: {MAX_PAGES} so far")
 
 
 def id_of(row: Row) -> str:
