@@ -18,6 +18,7 @@ from api.errors import invalid_argument
 LAST_MOMENT = datetime(2100, 1, 1, tzinfo=UTC)
 RFC3339 = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2})", re.ASCII)
 MAX_UINT32 = 2**32 - 1
+TIMEZONES = frozenset(available_timezones())
 
 
 def _check_rfc3339(value: Any) -> Any:
@@ -43,7 +44,7 @@ Instant = Annotated[
 
 
 def _check_timezone(value: str) -> str:
-    if value not in available_timezones():
+    if value not in TIMEZONES:
         raise PydanticCustomError("timezone", "must be the name of an IANA time zone, like Europe/Berlin")
     return value
 

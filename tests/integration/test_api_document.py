@@ -1,7 +1,9 @@
 """Health, version, and the OpenAPI document: every operation explained, with examples and every status it has."""
 
+import re
 from collections.abc import Iterator
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +11,9 @@ from pydantic import ValidationError
 from starlette.testclient import TestClient
 
 from aggregator.warehouse import Warehouse
-from api.models import LogPage, RequestLog, StatsAnswer
+from api.errors import CODES
+from api.models import LogPage, RequestLog, Stat, StatsAnswer
+from api.parameters import LogParameters, StatsParameters
 from api.settings import ApiSettings
 from tests.support.api import client_of, client_without_data, get
 
@@ -94,6 +98,16 @@ def test_only_health_and_version_need_no_key(document: Any) -> None:
         if not operation.get("security")
     }
     assert open_paths == {"/healthz", "/readyz", "/version"}
+
+
+def test_the_reference_names_every_path_parameter_field_and_error(document: Any) -> None:
+    text = (Path(__file__).parents[2] / "docs/api.md").read_text()
+    parameters = {name for model in (LogParameters, StatsParameters) for name in model.model_fields}
+    fields = {name for model in (RequestLog, LogPage, Stat, StatsAnswer) for name in model.model_fields}
+    # Costs before the fee are described once for all.
+    fields = {name.removesuffix("_before_fee") for name in fields}
+    for name in {*document["paths"], *parameters, *fields, *CODES.values(), *map(str, CODES)}:
+        assert re.search(rf"(?<![\w]){re.escape(name)}(?!\w)", text), name
 
 
 def test_a_migrated_warehouse_is_ready(warehouse: Warehouse) -> None:
