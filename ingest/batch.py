@@ -22,7 +22,7 @@ class Record(Protocol):
 
 
 class Plan(BaseModel):
-    """What a worker is about to write, kept in the metadata of the commit of the batch's first offset.
+    """What a worker is about to write: the batch that begins at the committed offset.
 
     A worker that finds a plan writes exactly that batch again, down to `created_at` and `generation`, so
     that ClickHouse sees the same insert twice and counts it once.
@@ -35,16 +35,28 @@ class Plan(BaseModel):
     generation: int
     digest: str
 
+
+class Mark(BaseModel):
+    """The metadata of a commit: whose offset it is, and the plan if it is not just a confirmation.
+
+    An offset means nothing in another topic of the same name, so the commit says which one it counts in.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    topic_id: str
+    plan: Plan | None = None
+
     def to_metadata(self) -> str:
         return self.model_dump_json()
 
     @classmethod
-    def from_metadata(cls, metadata: str | None) -> "Plan | None":
-        """None for a commit without a plan: a confirmed offset, or one that another tool has set."""
+    def from_metadata(cls, metadata: str | None) -> "Mark":
+        """Without id and plan for an offset that another tool has set."""
         try:
-            return cls.model_validate_json(metadata) if metadata else None
+            return cls.model_validate_json(metadata or "")
         except ValidationError:
-            return None
+            return cls(topic_id="")
 
 
 @dataclass(frozen=True)

@@ -8,19 +8,34 @@ from collections.abc import Sequence
 from aiokafka import ConsumerRecord, TopicPartition
 
 from ingest.batch import Plan
+from ingest.group import Member
 from ingest.settings import IngestSettings
 
 
 class Lane:
     """Buffers records of a partition and says when a batch is due. Times are `time.monotonic()` seconds."""
 
-    def __init__(self, partition: TopicPartition, position: int, replay: Plan | None, settings: IngestSettings) -> None:
+    def __init__(
+        self,
+        partition: TopicPartition,
+        position: int,
+        replay: Plan | None,
+        settings: IngestSettings,
+        member: Member,
+        topic_id: str,
+    ) -> None:
         self.partition = partition
         self.position = position
         self.replay = replay
+        # Who holds the partition, and in which of the topics that have had this name.
+        self.member = member
+        self.topic_id = topic_id
         self.batch_in_hand: asyncio.Task[None] | None = None
         self.is_lost = False
+        # While nothing is being written yet; `planned_at` is in seconds of the wall clock, which a suspended
+        # machine does not stop.
         self.is_planning = False
+        self.planned_at = 0.0
         # The next offset to plan, once a batch is written that no later plan has confirmed.
         self.unconfirmed: int | None = None
         self._settings = settings

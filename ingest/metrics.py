@@ -4,7 +4,10 @@ from prometheus_client import Counter, Gauge, Histogram
 
 RECORDS = Counter("insights_records_total", "Kafka records stored, as rows or as dead letters", ["partition"])
 ROWS = Counter("insights_rows_total", "Rows written to request_logs")
-UNPRICED = Counter("insights_unpriced_rows_total", "Rows without a cost: no price known or no usage reported")
+UNPRICED = Counter("insights_unpriced_rows_total", "Rows without a cost: no_price known or no_usage told", ["reason"])
+USAGE_NOT_EXTRACTED = Counter(
+    "insights_usage_not_extracted_total", "Responses of events without counts that do not tell them either", ["reason"]
+)
 PRICE_FILE_LOADS = Counter("insights_price_file_loads_total", "Times that a changed price file was taken over")
 PRICE_FILE_ERRORS = Counter(
     "insights_price_file_errors_total", "Changed price files that cannot be used; the prices before stay in force"
@@ -21,6 +24,9 @@ REPLAYS = Counter("insights_replayed_batches_total", "Planned batches found on a
 LOST_PARTITIONS = Counter("insights_lost_partitions_total", "Batches dropped because the partition went elsewhere")
 SKIPPED_RECORDS = Counter(
     "insights_truncated_records_total", "Records that Kafka deleted before they could be read", ["partition"]
+)
+RECREATED_TOPICS = Counter(
+    "insights_recreated_topics_total", "Partitions read from offset 0 because their topic was made anew", ["partition"]
 )
 COMMITTED_OFFSET = Gauge("insights_committed_offset", "Next offset to plan, by partition", ["partition"])
 LAG = Gauge("insights_lag_records", "Records in Kafka that are not stored yet, by partition", ["partition"])

@@ -1,8 +1,9 @@
 """The ingest loop: Kafka records in, each written exactly once, offsets out.
 
-The protocol (docs/architecture.md), with one batch in hand per partition:
+The protocol (docs/delivery.md), with one batch in hand per partition:
 1. The offset of the batch's first record is committed, with the plan of the batch as metadata. Kafka fences
-   the commit by group generation, so a worker that has lost the partition cannot plan.
+   the commit by the member and generation that the partition was assigned to, so a worker that has lost it
+   cannot plan.
 2. The batch is inserted under a token made of its offsets and bytes.
 3. The next plan's commit confirms it; so does a bare commit when the partition falls idle or is given up.
 4. A plan found on assignment is written again, as exactly that batch, before anything new.
@@ -10,43 +11,30 @@ The protocol (docs/architecture.md), with one batch in hand per partition:
 
 import asyncio
 import time
-from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Sequence
 from contextlib import suppress
-from typing import TypeVar, TypeVarTuple
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import (
-    CommitFailedError,
     IllegalStateError,
     KafkaError,
     NoOffsetForPartitionError,
     OffsetOutOfRangeError,
+    UnknownTopicOrPartitionError,
 )
 from aiokafka.structs import OffsetAndMetadata
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    retry,
-    retry_if_exception,
-    retry_if_exception_type,
-    stop_after_attempt,
-    stop_after_delay,
-    wait_exponential_jitter,
-)
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
 from aggregator.warehouse import Warehouse, is_transient
 from ingest import metrics
-from ingest.batch import Batch, Plan
+from ingest.batch import Batch, Mark, Plan, Record
+from ingest.group import Group, PartitionLostError
 from ingest.lane import Lane
 from ingest.pricing import PriceBook, PriceWatch
 from ingest.settings import IngestSettings
 from ingest.sink import Sink
-
-Arguments = TypeVarTuple("Arguments")
-Result = TypeVar("Result")
+from ingest.threads import Threads
 
 log = structlog.get_logger(__name__)
 
@@ -57,11 +45,22 @@ MAX_POLL_RECORDS = 20_000
 # ClickHouse has to merge stays bounded: parts per second = partitions x tables / interval.
 PARTITIONS_PER_INTERVAL = 6
 IDLE_CONFIRM_SECONDS = 2.0
-CONFIRM_SECONDS = 3.0
+# Both are parts of `stop_seconds`: a confirmation that does not get through leaves a plan, which is as good.
+CONFIRM_SECONDS = 1.0
+LEAVE_SECONDS = 1.0
+SKIP_SECONDS = 1.0
+TOPIC_POLL_SECONDS = 0.2
 
 
-class PartitionLostError(Exception):
-    """The partition belongs to another worker now; its batch is left to the plan that was committed."""
+class TopicChangedError(Exception):
+    """The topic was deleted and made anew; what it held is gone, and offsets count from 0 again.
+
+    `dropped` records were at hand and are not written: some of them may be of the new topic and are read again.
+    """
+
+    def __init__(self, dropped: int) -> None:
+        super().__init__(dropped)
+        self.dropped = dropped
 
 
 class Worker:
@@ -76,7 +75,7 @@ class Worker:
         prices = PriceWatch(settings.prices_file) if settings.prices_file else PriceBook()
         self._sink = Sink(warehouse, prices)
         self._lanes: dict[TopicPartition, Lane] = {}
-        self._threads = ThreadPoolExecutor(settings.insert_threads, thread_name_prefix="insert")
+        self._threads = Threads(settings.insert_threads)
         self._stopping = asyncio.Event()
         self._failure: Exception | None = None
 
@@ -94,20 +93,26 @@ class Worker:
             heartbeat_interval_ms=settings.kafka_session_timeout_ms // 3,
             max_partition_fetch_bytes=FETCH_BYTES_PER_PARTITION,
         )
-        self._admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)
-        await self._admin.start()
+        self._group = Group(self._consumer, settings.kafka_group)
         try:
             self._consumer.subscribe([settings.kafka_topic], listener=_Listener(self))
             await self._consumer.start()
             try:
                 await self._loop(stop)
             finally:
-                self._stopping.set()
-                await self._give_up(list(self._lanes))
-                await self._consumer.stop()
+                await self._leave()
         finally:
-            await self._admin.close()
-            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads.close()
+
+    async def _leave(self) -> None:
+        """Give up all partitions and leave the group, within `stop_seconds` even if nobody answers any more."""
+        self._stopping.set()
+        await self._give_up(list(self._lanes))
+        try:
+            async with asyncio.timeout(LEAVE_SECONDS):
+                await self._consumer.stop()
+        except (KafkaError, TimeoutError) as error:
+            log.warning("left_without_goodbye", reason=str(error) or type(error).__name__)
 
     async def _loop(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
@@ -119,15 +124,14 @@ class Worker:
                 self._raise_failure(lane)
                 if lane.is_due(flush_seconds):
                     lane.batch_in_hand = asyncio.create_task(self._write_next(lane))
-                elif lane.unconfirmed is not None and lane.is_idle_for(IDLE_CONFIRM_SECONDS):
-                    await self._confirm(lane)
                 self._throttle(lane)
+            await self._confirm([lane for lane in self._lanes.values() if lane.is_idle_for(IDLE_CONFIRM_SECONDS)])
 
     async def _fetch(self) -> None:
         try:
             fetched = await self._consumer.getmany(timeout_ms=POLL_MS, max_records=MAX_POLL_RECORDS)
         except OffsetOutOfRangeError as error:
-            await self._skip_truncated(error.args[0])
+            await self._skip_missing(error.args[0])
             return
         except NoOffsetForPartitionError:
             # aiokafka looked for a committed offset before `_take_over` had set the position.
@@ -168,30 +172,67 @@ class Worker:
                 await self._write(lane, batch)
                 lane.written(batch.next_offset)
             lane.replay = None
-        except (CommitFailedError, IllegalStateError, PartitionLostError) as error:
+        except (IllegalStateError, PartitionLostError) as error:
             metrics.LOST_PARTITIONS.inc()
             log.info("partition_lost", partition=lane.partition.partition, reason=str(error) or type(error).__name__)
             lane.is_lost = True
+        except TopicChangedError as error:
+            await self._start_over(lane, error.dropped)
 
     async def _next_batch(self, lane: Lane) -> Batch | None:
         plan, records = lane.replay, lane.take()
         topic, partition = lane.partition
-        if plan is None:
-            generation = await self._in_thread(self._sink.generation)
-            batch = Batch(topic, partition, records, time.time_ns() // 1_000_000, generation)
-            lane.is_planning = True
-            await self._commit(lane, batch.first, batch.plan.to_metadata())
-            lane.is_planning = False
-            return batch
+        if plan is not None:
+            return await self._planned_batch(lane, plan, records)
+        generation = await self._threads.run(self._sink.generation)
+        batch = Batch(topic, partition, records, time.time_ns() // 1_000_000, generation)
+        lane.is_planning = True
+        if await self._topic_id(lane.partition) != lane.topic_id:
+            raise TopicChangedError(len(records))
+        await self._plan(lane, batch)
+        lane.is_planning = False
+        return batch
+
+    async def _planned_batch(self, lane: Lane, plan: Plan, records: Sequence[Record]) -> Batch | None:
+        """The batch of a plan that was found, or what Kafka still has of it; None when that is nothing."""
         metrics.REPLAYS.inc()
         if not records:
-            log.error("planned_records_gone", partition=partition, last=plan.last)
+            log.error("planned_records_gone", partition=lane.partition.partition, last=plan.last)
             return None
+        topic, partition = lane.partition
         batch = Batch(topic, partition, records, plan.created_at_ms, plan.generation)
-        if batch.digest != plan.digest:
-            # Retention has deleted a part of the batch, or the topic is another one of the same name.
-            log.warning("planned_records_changed", partition=partition, first=batch.first, last=batch.last)
-        return batch
+        if batch.digest == plan.digest:
+            return batch
+        # Retention has deleted the beginning of the batch, so that its token can no longer be made.
+        log.error("planned_records_changed", partition=batch.partition, first=batch.first, last=batch.last)
+        stored = await self._threads.run(self._sink.stored_offsets, batch)
+        left = [record for record in records if record.offset not in stored]
+        return Batch(topic, partition, left, plan.created_at_ms, plan.generation) if left else None
+
+    async def _topic_id(self, partition: TopicPartition) -> str:
+        """Waits while there is no such topic."""
+        while True:
+            try:
+                return await self._group.topic_id(partition)
+            except KafkaError as error:
+                if not error.retriable:
+                    raise
+                await asyncio.sleep(TOPIC_POLL_SECONDS)
+
+    async def _start_over(self, lane: Lane, dropped: int) -> None:
+        """Read a topic that was made anew from its beginning."""
+        partition = lane.partition
+        topic_id = await self._topic_id(partition)
+        beginning = (await self._consumer.beginning_offsets([partition]))[partition]
+        if self._lanes.get(partition) is not lane:
+            return
+        metrics.RECREATED_TOPICS.labels(partition.partition).inc()
+        log.error(
+            "topic_recreated", partition=partition.partition, position=lane.position, beginning=beginning,
+            dropped=dropped + lane.buffered,
+        )  # fmt: skip
+        self._lanes[partition] = Lane(partition, beginning, None, self._settings, lane.member, topic_id)
+        self._consumer.seek(partition, beginning)
 
     async def _write(self, lane: Lane, batch: Batch) -> None:
         """Insert the batch, trying again for what may pass; the partition's fetching pauses meanwhile."""
@@ -219,60 +260,86 @@ class Worker:
             before_sleep=report,
             reraise=True,
         )
-        await retrying(self._in_thread, self._sink.write, batch)
+        await retrying(self._insert, lane, batch)
 
-    async def _in_thread(self, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+    async def _insert(self, lane: Lane, batch: Batch) -> None:
+        """One try. A worker that was stopped for long, or has been trying for long, asks Kafka first whether the
+        batch is still its own: ClickHouse forgets tokens after a while."""
+        if time.time() - lane.planned_at > self._settings.kafka_session_timeout_ms / 1000:
+            await self._plan(lane, batch)
+        await self._threads.run(self._sink.write, batch)
 
-    async def _commit(self, lane: Lane, offset: int, metadata: str) -> None:
-        if lane.is_lost:
-            raise PartitionLostError
-        await self._consumer.commit({lane.partition: OffsetAndMetadata(offset, metadata)})
-        lane.unconfirmed = None
-        metrics.COMMITTED_OFFSET.labels(lane.partition.partition).set(offset)
+    async def _plan(self, lane: Lane, batch: Batch) -> None:
+        """Raises PartitionLostError when the partition is no longer ours, TopicChangedError when it is gone."""
+        mark = Mark(topic_id=lane.topic_id, plan=batch.plan)
+        try:
+            await self._commit([lane], {lane.partition: OffsetAndMetadata(batch.first, mark.to_metadata())})
+        except UnknownTopicOrPartitionError as error:
+            raise TopicChangedError(len(batch.records)) from error
+        lane.planned_at = time.time()
 
-    async def _confirm(self, lane: Lane) -> None:
+    async def _confirm(self, lanes: Collection[Lane]) -> None:
         """Commit what is written without planning anything new."""
-        if lane.unconfirmed is None:
-            return
+        waiting = [lane for lane in lanes if lane.unconfirmed is not None]
+        offsets = {
+            lane.partition: OffsetAndMetadata(lane.unconfirmed, Mark(topic_id=lane.topic_id).to_metadata())
+            for lane in waiting
+        }
         try:
             async with asyncio.timeout(CONFIRM_SECONDS):
-                await self._commit(lane, lane.unconfirmed, "")
+                await self._commit(waiting, offsets)
         except (KafkaError, PartitionLostError, TimeoutError) as error:
-            log.info("confirm_failed", partition=lane.partition.partition, reason=str(error) or type(error).__name__)
+            log.info("confirm_failed", partitions=len(waiting), reason=str(error) or type(error).__name__)
 
-    async def _skip_truncated(self, positions: dict[TopicPartition, int]) -> None:
-        """The log no longer holds what comes next: go to where it begins, and say how much is missing."""
-        beginnings = await self._consumer.beginning_offsets(list(positions))
-        for partition, position in positions.items():
-            beginning = beginnings[partition]
-            missing = max(beginning - position, 0)
-            metrics.SKIPPED_RECORDS.labels(partition.partition).inc(missing)
-            log.error(
-                "log_truncated", partition=partition.partition, position=position, beginning=beginning, missing=missing
-            )
-            self._consumer.seek(partition, beginning)
-            if lane := self._lanes.get(partition):
-                lane.position = beginning
+    async def _commit(self, lanes: Collection[Lane], offsets: dict[TopicPartition, OffsetAndMetadata]) -> None:
+        """Commit for lanes of one assignment; nothing for none."""
+        if not lanes:
+            return
+        if any(lane.is_lost for lane in lanes):
+            raise PartitionLostError
+        await self._group.commit(next(iter(lanes)).member, offsets)
+        for lane in lanes:
+            lane.unconfirmed = None
+            metrics.COMMITTED_OFFSET.labels(lane.partition.partition).set(offsets[lane.partition].offset)
 
-    @retry(retry=retry_if_exception_type(KafkaError), stop=stop_after_attempt(5), wait=wait_exponential_jitter(multiplier=0.1, max=2))
-    async def _committed(self, partitions: list[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata]:
-        """Committed offsets with their metadata, which the consumer's own `committed` hides."""
-        if not partitions:
-            return {}
-        found = await self._admin.list_consumer_group_offsets(self._settings.kafka_group, partitions=partitions)
-        return dict(found)
+    async def _skip_missing(self, positions: dict[TopicPartition, int]) -> None:
+        """The log does not hold what comes next. What fails here is tried again after the next fetch."""
+        try:
+            async with asyncio.timeout(SKIP_SECONDS):
+                for partition, position in positions.items():
+                    lane = self._lanes.get(partition)
+                    if lane is not None and lane.batch_in_hand is None:
+                        await self._skip(lane, position)
+        except (IllegalStateError, KafkaError, TimeoutError) as error:
+            log.warning("skip_failed", reason=str(error) or type(error).__name__)
+        await asyncio.sleep(POLL_MS / 1000)
+
+    async def _skip(self, lane: Lane, position: int) -> None:
+        """Go to where the log goes on, and say how much is missing."""
+        partition = lane.partition
+        if await self._topic_id(partition) != lane.topic_id:
+            await self._start_over(lane, 0)
+            return
+        beginning = (await self._consumer.beginning_offsets([partition]))[partition]
+        # An end before the position: an unclean election of a leader has cut the log.
+        target = beginning if position < beginning else (await self._consumer.end_offsets([partition]))[partition]
+        self._consumer.seek(partition, target)
+        lane.position = target
+        missing = abs(target - position)
+        metrics.SKIPPED_RECORDS.labels(partition.partition).inc(missing)
+        log.error("log_truncated", partition=partition.partition, position=position, target=target, missing=missing)
 
     async def _take_over(self, assigned: Collection[TopicPartition]) -> None:
         """Open a lane for each partition at its committed offset, with the plan that is found there."""
-        committed = await self._committed(list(assigned))
-        beginnings = await self._consumer.beginning_offsets(list(assigned)) if assigned else {}
-        for partition in assigned:
-            found = committed.get(partition, OffsetAndMetadata(-1, ""))
-            position = found.offset if found.offset >= 0 else beginnings[partition]
-            plan = Plan.from_metadata(found.metadata)
-            self._consumer.seek(partition, position)
-            self._lanes[partition] = Lane(partition, position, plan, self._settings)
+        if assigned:
+            member = self._group.member
+            committed = await self._group.read(assigned)
+            beginnings = await self._consumer.beginning_offsets(list(assigned))
+            for partition in assigned:
+                topic_id = await self._topic_id(partition)
+                position, plan = _starting_point(committed[partition], topic_id, beginnings[partition])
+                self._consumer.seek(partition, position)
+                self._lanes[partition] = Lane(partition, position, plan, self._settings, member, topic_id)
         log.info("partitions_assigned", partitions=sorted(partition.partition for partition in assigned))
 
     async def _give_up(self, revoked: Collection[TopicPartition]) -> None:
@@ -284,13 +351,25 @@ class Worker:
                 lane.batch_in_hand.cancel()
         tasks = [lane.batch_in_hand for lane in lanes if lane.batch_in_hand is not None]
         if tasks:
-            done, _ = await asyncio.wait(tasks, timeout=self._settings.stop_seconds)
+            patience_seconds = max(0.0, self._settings.stop_seconds - CONFIRM_SECONDS - LEAVE_SECONDS)
+            done, _ = await asyncio.wait(tasks, timeout=patience_seconds)
             for task in done:
                 if not task.cancelled() and (error := task.exception()) is not None:
                     log.warning("batch_left_to_plan", error=str(error)[:500])
+        await self._confirm([lane for lane in lanes if not lane.is_lost])
         for lane in lanes:
-            await self._confirm(lane)
             lane.is_lost = True
+
+
+def _starting_point(found: OffsetAndMetadata, topic_id: str, beginning: int) -> tuple[int, Plan | None]:
+    """Where a partition is to be read from, and the plan to be written first."""
+    if found.offset < 0:
+        return beginning, None
+    mark = Mark.from_metadata(found.metadata)
+    if mark.topic_id and mark.topic_id != topic_id:
+        log.error("topic_recreated", committed=found.offset, beginning=beginning)
+        return beginning, None
+    return found.offset, mark.plan
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]

@@ -1,0 +1,49 @@
+"""Threads that do not outlive the worker's wish to stop."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import Any, TypeVar, TypeVarTuple
+
+CLOSE_SECONDS = 0.5
+Arguments = TypeVarTuple("Arguments")
+Result = TypeVar("Result")
+
+
+class Threads:
+    """Runs functions in `count` threads. Python waits at its end for the threads of a ThreadPoolExecutor, so one
+    that hangs in an insert would keep a worker from exiting for minutes; these are left behind instead."""
+
+    def __init__(self, count: int) -> None:
+        self._jobs: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"insert-{number}", daemon=True) for number in range(count)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            future, function = job
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(function())
+                except BaseException as error:
+                    future.set_exception(error)
+
+    async def run(self, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
+        future: Future[Result] = Future()
+        self._jobs.put((future, lambda: function(*arguments)))
+        return await asyncio.wrap_future(future)
+
+    def close(self) -> None:
+        """End the threads; one that does not end within CLOSE_SECONDS is left behind. An idle one must not be: the
+        engine that it holds would be torn down with the interpreter, which may abort the process."""
+        for _ in self._threads:
+            self._jobs.put(None)
+        deadline = time.monotonic() + CLOSE_SECONDS
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
