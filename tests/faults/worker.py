@@ -1,0 +1,101 @@
+"""The ingest worker as a process of the fault suite: the real one, but for a named point where it kills itself.
+
+The suite forks it from a server that has the imports and the prices ready, so that a worker starts in a tenth of
+a second and not in several. `insights ingest` itself is what scenarios 8 and 9 run.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import pyarrow as pa
+
+from aggregator.warehouse import Warehouse
+from cli.logs import configure_logs
+from cli.service import stop_on_signals
+from ingest.batch import Batch
+from ingest.lane import Lane
+from ingest.pricing import PriceBook
+from ingest.settings import IngestSettings
+from ingest.sink import Sink
+from ingest.worker import Worker
+
+Point = Literal[
+    "before_plan",
+    "after_plan",
+    "before_insert",
+    "between_tables",
+    "after_insert",
+    "before_confirm",
+    "after_confirm",
+]
+POINTS: tuple[Point, ...] = get_args(Point)
+
+PRICES = PriceBook()
+
+
+class Fuse:
+    """Kills this process, as `kill -9` does, when it passes `point` for the `countdown`th time."""
+
+    def __init__(self, point: Point | None, countdown: int) -> None:
+        self._point = point
+        self._countdown = countdown
+
+    def passes(self, point: Point) -> None:
+        if point == self._point:
+            self._countdown -= 1
+            if self._countdown <= 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+class FusedSink(Sink):
+    def __init__(self, warehouse: Warehouse, fuse: Fuse) -> None:
+        super().__init__(warehouse, PRICES)
+        self._fuse = fuse
+
+    def write(self, batch: Batch) -> None:
+        self._fuse.passes("before_insert")
+        super().write(batch)
+        self._fuse.passes("after_insert")
+
+    def _insert(self, table: str, rows: pa.Table, batch: Batch) -> None:
+        if table == "request_logs":
+            self._fuse.passes("between_tables")
+        super()._insert(table, rows, batch)
+
+
+class FusedWorker(Worker):
+    def __init__(self, settings: IngestSettings, warehouse: Warehouse, fuse: Fuse) -> None:
+        super().__init__(settings, warehouse)
+        self._sink = FusedSink(warehouse, fuse)
+        self._fuse = fuse
+
+    async def _plan(self, lane: Lane, batch: Batch) -> None:
+        self._fuse.passes("before_plan")
+        await super()._plan(lane, batch)
+        self._fuse.passes("after_plan")
+
+    async def _confirm(self, lanes: Collection[Lane]) -> None:
+        is_due = any(lane.unconfirmed is not None for lane in lanes)
+        if is_due:
+            self._fuse.passes("before_confirm")
+        await super()._confirm(lanes)
+        if is_due:
+            self._fuse.passes("after_confirm")
+
+
+async def _run(settings: IngestSettings, fuse: Fuse) -> None:
+    stop = stop_on_signals()
+    warehouse = Warehouse(settings.clickhouse_url)
+    await FusedWorker(settings, warehouse, fuse).run(stop)
+    warehouse.close()
+
+
+def work(settings: dict[str, Any], log: Path, point: Point | None, countdown: int) -> None:
+    """The whole life of a worker process; its log lines are appended to `log` as JSON."""
+    os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT), 2)
+    configure_logs()
+    asyncio.run(_run(IngestSettings(**settings), Fuse(point, countdown)))
