@@ -1,6 +1,7 @@
 """Fixtures every test may use. One chDB engine serves the whole run (chDB allows one directory per process);
 each test that asks for `warehouse` gets a migrated database of its own."""
 
+import signal
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -13,6 +14,10 @@ from aggregator.warehouse import Warehouse
 from tests.support.kafka import broker, own_broker, topic
 
 __all__ = ["broker", "own_broker", "topic"]
+
+
+# A job in the background is started with SIGINT ignored, and children inherit that; the tests of Ctrl-C need it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
