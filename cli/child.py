@@ -89,7 +89,9 @@ class UpChild:
         command = [sys.executable, "-m", "cli.main", "up", "--data-dir", str(self.data_dir)]
         command += ["--host", HOST, "--port", str(self.port), "--broker-port", str(self.broker_port)]
         with self._log.open("wb") as log:
-            self._process = start_guarded(command, grace_seconds=GRACE_SECONDS, output=log)
+            # ClickHouse's engine leaves its scratch files behind when it is killed: then beside the data.
+            scratch = {"TMPDIR": str(self.data_dir.parent)}
+            self._process = start_guarded(command, grace_seconds=GRACE_SECONDS, output=log, environment=scratch)
         try:
             self._wait_until_ready()
         except BaseException:

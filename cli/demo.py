@@ -77,9 +77,14 @@ class Run:
         """Raises DemoError or ChildError when it cannot be brought to its end."""
         started = time.monotonic()
         emitting = asyncio.create_task(self._emit())
-        answers = {kind: await self._wait_for(kind, emitting) for kind in GROUPINGS}
-        answered_at = time.monotonic()
-        return Speed(await emitting - started, answered_at - started), answers
+        try:
+            answers = {kind: await self._wait_for(kind, emitting) for kind in GROUPINGS}
+            answered_at = time.monotonic()
+            return Speed(await emitting - started, answered_at - started), answers
+        finally:
+            # After a failure or Ctrl-C nobody cares any more what becomes of the events.
+            emitting.cancel()
+            await asyncio.gather(emitting, return_exceptions=True)
 
     async def _emit(self) -> float:
         """Returns when the last event was acknowledged (`time.monotonic()`)."""

@@ -9,6 +9,7 @@ from aggregator.migrations import MigrationError
 from aggregator.warehouse import WarehouseUnavailableError
 from cli.broker import BrokerError
 from cli.child import ChildError
+from cli.database import DatabaseUrlError
 from cli.datadir import DataDirError
 from cli.demo import DemoError
 from cli.service import ServiceError
@@ -21,6 +22,7 @@ TOLD = (
     BrokerError,
     ChildError,
     DataDirError,
+    DatabaseUrlError,
     DemoError,
     KafkaUnavailableError,
     MigrationError,

@@ -62,7 +62,7 @@ def _span(start: datetime | None, end: datetime | None) -> "Span":
 
 
 def _admin_warehouse() -> "Warehouse":
-    from cli.service import open_warehouse
+    from cli.database import open_warehouse
     from cli.settings import AdminSettings
 
     return open_warehouse(AdminSettings().clickhouse_url.get_secret_value())

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from cli.connection import connect
 from cli.trace import Malformed, Request, TraceFormat, read_requests
 from ingest.emitter import EventEmitter
+from ingest.settings import IngestSettings
 
 # Of malformed lines; the rest are counted.
 NAMED_LINES = 20
@@ -82,7 +83,7 @@ async def _replay(files: list[Path], form: TraceFormat, speed: float, bootstrap_
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    async with await connect(bootstrap_servers) as emitter:
+    async with await connect(bootstrap_servers, IngestSettings().kafka_topic) as emitter:
         with Progress(*columns, console=Console(stderr=True)) as progress:
             replay = Replay(emitter, form, speed, progress)
             for path in files:

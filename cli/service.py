@@ -13,8 +13,8 @@ from fastapi import FastAPI
 from prometheus_client import start_http_server
 
 from aggregator.migrations import pending, read_migrations
-from aggregator.warehouse import Warehouse
 from api.app import create_app
+from cli.database import open_warehouse
 from cli.gate import KafkaGate
 from cli.settings import ApiCommandSettings
 from ingest.emitter import EventEmitter
@@ -81,14 +81,6 @@ def serve_metrics(port: int) -> None:
             raise ServiceError(
                 f"metrics cannot be served on port {port}: {error.strerror}; choose another with INSIGHTS_METRICS_PORT"
             ) from error
-
-
-def open_warehouse(url: str) -> Warehouse:
-    """Raises ServiceError for a URL of an unknown kind; whether it answers shows with the first query."""
-    try:
-        return Warehouse(url)
-    except ValueError as error:
-        raise ServiceError(f"INSIGHTS_CLICKHOUSE_URL: {error}") from error
 
 
 async def run_api(settings: ApiCommandSettings) -> None:

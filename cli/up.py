@@ -67,9 +67,9 @@ Ctrl-C stops it."""
 
 
 async def _watch(broker: EmbeddedBroker) -> None:
+    """Returns when the broker has ended."""
     while broker.is_running:  # noqa: ASYNC110 - a process, nothing sets an event for it
         await asyncio.sleep(POLL_SECONDS)
-    raise BrokerError("the embedded broker has ended unexpectedly")
 
 
 async def _announce(server: Server, settings: IngestSettings, text: str) -> None:
@@ -134,10 +134,13 @@ class Stack:
         announcing = asyncio.create_task(_announce(self._server, self._ingest, text))
         await asyncio.wait([serving, worker, watching, stopped], return_when=asyncio.FIRST_COMPLETED)
         await self._stop(serving, worker)
-        for task in (worker, watching, announcing, stopped):
-            if task.done():
-                task.result()
+        for task in (watching, announcing, stopped):
             task.cancel()
+        await asyncio.gather(watching, announcing, stopped, return_exceptions=True)
+        if not self._broker.is_running:
+            raise BrokerError("the embedded broker has ended unexpectedly")
+        if worker.done():
+            worker.result()
 
     async def _stop(self, serving: asyncio.Task[None], worker: asyncio.Task[None]) -> None:
         """End the parts in order, so that nothing that was accepted is left behind: API, then worker."""

@@ -63,10 +63,11 @@ def wait_until(condition: Callable[[], object], timeout_seconds: float = TIMEOUT
         time.sleep(POLL_SECONDS)
 
 
-def commands_naming(text: str) -> list[str]:
-    """The command lines of all running processes that hold `text`."""
-    lines = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout.splitlines()
-    return [line for line in lines if text in line]
+def processes_naming(text: str) -> dict[int, str]:
+    """Command lines of all running processes that hold `text`, by process id."""
+    lines = subprocess.run(["ps", "-ewwo", "pid,args"], capture_output=True, text=True, check=True).stdout.splitlines()
+    found = (line.split(maxsplit=1) for line in lines if text in line)
+    return {int(pid): command for pid, command in found}
 
 
 def query(data_dir: Path, sql: str) -> list[dict[str, Any]]:
