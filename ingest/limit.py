@@ -26,6 +26,9 @@ class DeadLetterLimit:
     window_records: int
 
 
+NO_LIMIT = DeadLetterLimit(in_a_row=2**63, share=1.0, window_records=1)
+
+
 class DeadLetterWatch:
     """Counts the dead letters of a worker against a limit; may be called from several threads."""
 

@@ -31,5 +31,12 @@ class IngestSettings(BaseSettings):
     insert_retry_seconds: float = Field(
         600.0, gt=0, description="the worker stops when ClickHouse has refused a batch for this long"
     )
+    dead_letters_in_a_row: int = Field(
+        50_000, ge=1, description="the worker stops when more records of a partition in a row are no valid events"
+    )
+    dead_letter_share: float = Field(
+        0.9, gt=0, le=1, description="the worker stops when a larger share of the last records are no valid events"
+    )
+    dead_letter_window_records: int = Field(50_000, ge=1, description="how many records that share is judged on")
     stop_seconds: float = Field(8.0, gt=0, description="how long a stop or a rebalance waits for batches in hand")
     metrics_port: int = Field(9464, ge=0, le=65535, description="port of the Prometheus metrics, 0 for none")

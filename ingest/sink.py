@@ -16,6 +16,7 @@ from aggregator.warehouse import Warehouse
 from ingest import metrics
 from ingest.batch import Batch, Record
 from ingest.decoder import Decoded, Decoder, Rejection, open_duckdb
+from ingest.limit import NO_LIMIT, DeadLetterLimit, DeadLetterWatch
 from ingest.pricing import PriceBook, PriceWatch, price_events
 from ingest.secrets import MARK, is_secret, redact_bytes
 
@@ -157,8 +158,11 @@ class Workbench:
 class Sink:
     """Writes batches to the warehouse; every method may be called from several threads at once."""
 
-    def __init__(self, warehouse: Warehouse, prices: PriceBook | PriceWatch) -> None:
+    def __init__(
+        self, warehouse: Warehouse, prices: PriceBook | PriceWatch, limit: DeadLetterLimit = NO_LIMIT
+    ) -> None:
         self._warehouse = warehouse
+        self._watch = DeadLetterWatch(limit)
         self._prices = prices
         # By token, until the batch is written: with other prices a second try would complete the rollups with
         # costs that differ from those of the rows that the first try has left.
@@ -185,10 +189,12 @@ class Sink:
     def write(self, batch: Batch) -> None:
         """Write a batch, once however often it is called with the same batch.
 
-        Rows go last: a request whose row is visible has its payload. Raises what the warehouse raises.
+        Rows go last: a request whose row is visible has its payload. Raises what the warehouse raises, and
+        DeadLetterLimitError, before anything is written, when too much of what arrives is broken.
         """
         with metrics.DECODE_SECONDS.time():
             decoded = self._workbench.decoder.decode([record.value for record in batch.records])
+            self._watch.observe(batch, decoded.rejections)
             costs = self._workbench.price(decoded.events, self._prices_for(batch))
         with metrics.INSERT_SECONDS.time():
             self._insert("dead_letters", dead_letters(batch, decoded.rejections), batch)

@@ -31,6 +31,7 @@ from ingest import metrics
 from ingest.batch import Batch, Mark, Plan, Record
 from ingest.group import Group, PartitionLostError
 from ingest.lane import Lane
+from ingest.limit import DeadLetterLimit
 from ingest.pricing import PriceBook, PriceWatch
 from ingest.settings import IngestSettings
 from ingest.sink import Sink
@@ -73,7 +74,10 @@ class Worker:
     def __init__(self, settings: IngestSettings, warehouse: Warehouse) -> None:
         self._settings = settings
         prices = PriceWatch(settings.prices_file) if settings.prices_file else PriceBook()
-        self._sink = Sink(warehouse, prices)
+        limit = DeadLetterLimit(
+            settings.dead_letters_in_a_row, settings.dead_letter_share, settings.dead_letter_window_records
+        )
+        self._sink = Sink(warehouse, prices, limit)
         self._lanes: dict[TopicPartition, Lane] = {}
         self._threads = Threads(settings.insert_threads)
         self._stopping = asyncio.Event()

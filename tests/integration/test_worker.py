@@ -15,6 +15,7 @@ from prometheus_client import REGISTRY
 from aggregator import rollups
 from aggregator.warehouse import Warehouse, WarehouseUnavailableError
 from ingest.batch import Batch
+from ingest.limit import DeadLetterLimitError
 from ingest.pricing import PriceBook
 from ingest.settings import IngestSettings
 from ingest.sink import Sink
@@ -211,6 +212,24 @@ async def test_records_that_kafka_deleted_are_counted_and_the_rest_is_read(
     assert_exactly_once(warehouse, topic, produced | rest)
     after = REGISTRY.get_sample_value("insights_truncated_records_total", {"partition": "0"}) or 0.0
     assert after - before == len(missing)
+
+
+async def test_a_broken_producer_stops_the_worker_before_its_records_are_drained(
+    broker: str, topic: str, warehouse: Warehouse
+) -> None:
+    good = await produce(broker, topic, events(50), partition=0)
+    settings = make_settings(broker, topic, dead_letters_in_a_row=500)
+    async with running(Worker(settings, warehouse)) as task:
+        await until_stored(warehouse, topic, good, task)
+    broken = await produce(broker, topic, [b"broken"] * 2000, partition=0)
+    with pytest.raises(DeadLetterLimitError, match=r"no valid events, more than INSIGHTS_DEAD_LETTERS_IN_A_ROW=500"):
+        async with asyncio.timeout(30):
+            await Worker(settings, warehouse).run(asyncio.Event())
+    assert len(stored(warehouse, topic)) <= len(good) + 500
+    lenient = make_settings(broker, topic, dead_letters_in_a_row=5000)
+    async with running(Worker(lenient, warehouse)) as task:
+        await until_stored(warehouse, topic, good | broken, task)
+    assert_exactly_once(warehouse, topic, good | broken)
 
 
 async def test_a_stop_under_load_finishes_the_batch_in_hand(broker: str, topic: str, warehouse: Warehouse) -> None:
