@@ -76,6 +76,9 @@ EXAMPLE_LOG: dict[str, Any] = {
     "cached_input_tokens": 1000,
     "cache_creation_input_tokens": None,
     "thinking_tokens": 64,
+    "usage": None,
+    "usage_source": "reported",
+    "service_tier": "",
     "duration_ms": 2310,
     "upstream_duration_ms": 2290,
     "time_to_first_token_ms": 410,
@@ -91,6 +94,8 @@ EXAMPLE_LOG: dict[str, Any] = {
     "output_tokens_cost_microdollar": 680,
     "output_tokens_cost": "0.000680000000",
     "output_tokens_cost_before_fee": "0.000680000000",
+    "other_cost": "0.000000000000",
+    "other_cost_before_fee": "0.000000000000",
     "fee_rate": "0.000000",
     "price_id": "openai/gpt-5-mini",
     "price_version": "2026-01-15",
@@ -148,6 +153,9 @@ class RequestLog(BaseModel):
     cached_input_tokens: int | None
     cache_creation_input_tokens: int | None
     thinking_tokens: int | None
+    usage: JsonObject = Field(description="Further quantities by unit: web searches, sound, one-hour cache writes.")
+    usage_source: str = Field(description="`reported` by the gateway, `extracted` from the response, or `missing`.")
+    service_tier: str
 
     duration_ms: int | None
     upstream_duration_ms: int | None
@@ -165,6 +173,8 @@ class RequestLog(BaseModel):
     output_tokens_cost_microdollar: int | None = Field(description="output_tokens_cost x 10^6, half away from zero.")
     output_tokens_cost: Dollars | None
     output_tokens_cost_before_fee: Dollars | None
+    other_cost: Dollars | None = Field(description="What is neither input nor output: searches, requests, seconds.")
+    other_cost_before_fee: Dollars | None
     fee_rate: Rate = Field(description="What was added to the provider's price: 0.05 is five percent.")
     price_id: str = Field(description='The price that was used; "" when none was known.')
     price_version: str

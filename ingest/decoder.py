@@ -148,6 +148,8 @@ def _doubts() -> str:
     doubts.append(
         "coalesce(e.cached_input_tokens, 0) + coalesce(e.cache_creation_input_tokens, 0) > coalesce(e.input_tokens, 0)"
     )
+    # Few events have it, and the model alone says which numbers it takes.
+    doubts.append(f"{_type_of('usage')} = 'OBJECT'")
     doubts += [f"NOT regexp_matches(e.{field}, {_quote(_LIST_OF_STRINGS)})" for field in LIST_FIELDS]
     for field in JSON_FIELDS:
         huge = f"regexp_matches(e.{field}, {_quote(_HUGE_NUMBER)})"
@@ -263,6 +265,8 @@ def _row(row_index: int, event: RequestEvent) -> dict[str, Any]:
     for field in (*TEXT_FIELDS, *JSON_FIELDS):
         if field != "timestamp" and not isinstance(row[field], str):
             row[field] = "" if row[field] is None else _compact(row[field])
+    if not event.usage:
+        row["usage"] = ""
     for field in HEADER_FIELDS:
         headers = getattr(event, field)
         row[field] = "" if headers is None else _compact(secrets.redact_headers(headers))

@@ -30,6 +30,16 @@ MAX_REQUEST_ID_CHARS = 128
 # A billion tokens at the dearest known price stays below the million dollars that Decimal(18, 12) holds.
 MAX_TOKENS = 1_000_000_000
 MAX_UINT32 = 2**32 - 1
+# Of units that are not tokens: pixels, characters, seconds.
+MAX_QUANTITY = 10**12
+# Units of the catalogue that the contract has fields for.
+TOKEN_UNITS = {
+    "input_tokens": "input_tokens",
+    "output_tokens": "output_tokens",
+    "cache_read_tokens": "cached_input_tokens",
+    "cache_write_tokens": "cache_creation_input_tokens",
+    "output_reasoning_tokens": "thinking_tokens",
+}
 # Objects and arrays inside one another. Far above any real body, below what parsers refuse.
 MAX_NESTING = 100
 
@@ -142,6 +152,14 @@ def _check_paths(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
     return value
 
 
+def _check_units(value: dict[str, int | float]) -> dict[str, int | float]:
+    for unit in value:
+        if unit in TOKEN_UNITS:
+            context = {"unit": unit, "field": TOKEN_UNITS[unit]}
+            raise PydanticCustomError("unit_is_field", "{unit} goes into the field {field}", context)
+    return value
+
+
 def _check_nul(value: str) -> str:
     if "\0" in value:
         raise _reject("nul_character", "holds a NUL character")
@@ -164,6 +182,8 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterVali
 Word = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(_check_nul)]
 Tokens = Annotated[int, Field(ge=0, le=MAX_TOKENS)]
 Count = Annotated[int, Field(ge=0, le=MAX_UINT32)]
+Quantity = Annotated[int | float, Field(ge=0, le=MAX_QUANTITY)]
+Units = Annotated[dict[Word, Quantity], Field(max_length=64), AfterValidator(_check_units)]
 FreeObject = Annotated[dict[str, JsonValue], AfterValidator(_check_free_json)]
 Body = Annotated[
     JsonValue,
@@ -213,6 +233,10 @@ class RequestEvent(BaseModel):
     cached_input_tokens: Tokens | None = None
     cache_creation_input_tokens: Tokens | None = None
     thinking_tokens: Tokens | None = None
+    usage: Units | None = Field(
+        None, description="further quantities by the catalogue's units, `web_searches` and the like"
+    )
+    service_tier: Text | None = Field(None, description="`batch`, `flex`, `priority`, ...: where prices depend on it")
 
     duration_ms: Count | None = None
     upstream_duration_ms: Count | None = None

@@ -4,7 +4,10 @@ from prometheus_client import Counter, Gauge, Histogram
 
 RECORDS = Counter("insights_records_total", "Kafka records stored, as rows or as dead letters", ["partition"])
 ROWS = Counter("insights_rows_total", "Rows written to request_logs")
-UNPRICED = Counter("insights_unpriced_rows_total", "Rows without a cost: no price known or no usage reported")
+UNPRICED = Counter("insights_unpriced_rows_total", "Rows without a cost: no_price known or no_usage told", ["reason"])
+USAGE_NOT_EXTRACTED = Counter(
+    "insights_usage_not_extracted_total", "Responses of events without counts that do not tell them either", ["reason"]
+)
 PRICE_FILE_LOADS = Counter("insights_price_file_loads_total", "Times that a changed price file was taken over")
 PRICE_FILE_ERRORS = Counter(
     "insights_price_file_errors_total", "Changed price files that cannot be used; the prices before stay in force"

@@ -19,6 +19,7 @@ from ingest.decoder import Decoded, Decoder, Rejection, open_duckdb
 from ingest.limit import NO_LIMIT, DeadLetterLimit, DeadLetterWatch
 from ingest.pricing import PriceBook, PriceWatch, price_events
 from ingest.secrets import MARK, is_secret, redact_bytes
+from ingest.usage import with_usage_source
 
 MAX_DEAD_LETTER_BYTES = 1_000_000
 TRUNCATION_MARK = b"... [truncated]"
@@ -139,6 +140,13 @@ DEAD_LETTER_SCHEMA = pa.schema(
 )
 
 
+def _count_unpriced(events: pa.Table, costs: pa.Table) -> None:
+    is_unpriced, is_missing = pc.is_null(costs["cost"]), pc.equal(events["usage_source"], "missing")
+    no_usage = pc.sum(pc.and_(is_unpriced, is_missing)).as_py() or 0
+    metrics.UNPRICED.labels("no_usage").inc(no_usage)
+    metrics.UNPRICED.labels("no_price").inc(costs["cost"].null_count - no_usage)
+
+
 @dataclass(frozen=True)
 class Workbench:
     """What a thread needs for itself to turn records into priced columns."""
@@ -194,14 +202,16 @@ class Sink:
         """
         with metrics.DECODE_SECONDS.time():
             decoded = self._workbench.decoder.decode([record.value for record in batch.records])
+            events = with_usage_source(decoded.events)
             self._watch.observe(batch, decoded.rejections)
-            costs = self._workbench.price(decoded.events, self._prices_for(batch))
+            costs = self._workbench.price(events, self._prices_for(batch))
         with metrics.INSERT_SECONDS.time():
             self._insert("dead_letters", dead_letters(batch, decoded.rejections), batch)
-            self._insert("request_payloads", request_payloads(batch, decoded.events), batch)
-            self._insert("request_logs", request_logs(batch, decoded.events, costs), batch)
+            self._insert("request_payloads", request_payloads(batch, events), batch)
+            self._insert("request_logs", request_logs(batch, events, costs), batch)
         self._chosen.pop(batch.token, None)
-        self._count(batch, decoded, costs)
+        self._count(batch, decoded)
+        _count_unpriced(events, costs)
 
     def stored_offsets(self, batch: Batch) -> set[int]:
         """Which records of the batch are rows or dead letters already. It looks through whole tables: for the rare
@@ -221,11 +231,10 @@ class Sink:
         if len(rows):
             self._warehouse.insert(table, rows, batch.token)
 
-    def _count(self, batch: Batch, decoded: Decoded, costs: pa.Table) -> None:
+    def _count(self, batch: Batch, decoded: Decoded) -> None:
         metrics.RECORDS.labels(batch.partition).inc(len(batch.records))
         metrics.BATCH_RECORDS.observe(len(batch.records))
         metrics.ROWS.inc(len(decoded.events))
-        metrics.UNPRICED.inc(costs["cost"].null_count)
         metrics.UNKNOWN_FIELDS.inc(decoded.unknown_fields.total())
         for rejection in decoded.rejections:
             metrics.DEAD_LETTERS.labels(rejection.reason).inc()

@@ -30,6 +30,11 @@ CREATE TABLE IF NOT EXISTS request_logs
     cached_input_tokens Nullable(UInt32) CODEC(T64, ZSTD),
     cache_creation_input_tokens Nullable(UInt32) CODEC(T64, ZSTD),
     thinking_tokens Nullable(UInt32) CODEC(T64, ZSTD),
+    -- Further quantities by the units of the price catalogue: JSON, '' if there are none.
+    usage String CODEC(ZSTD),
+    -- reported by the gateway, extracted from the response, or missing.
+    usage_source LowCardinality(String),
+    service_tier LowCardinality(String),
 
     duration_ms Nullable(UInt32) CODEC(T64, ZSTD),
     upstream_duration_ms Nullable(UInt32) CODEC(T64, ZSTD),
@@ -46,6 +51,8 @@ CREATE TABLE IF NOT EXISTS request_logs
     cache_creation_input_tokens_cost_before_fee Nullable(Decimal(18, 12)) CODEC(ZSTD),
     output_tokens_cost Nullable(Decimal(18, 12)) CODEC(ZSTD),
     output_tokens_cost_before_fee Nullable(Decimal(18, 12)) CODEC(ZSTD),
+    other_cost Nullable(Decimal(18, 12)) CODEC(ZSTD),
+    other_cost_before_fee Nullable(Decimal(18, 12)) CODEC(ZSTD),
     fee_rate Decimal(9, 6) CODEC(ZSTD),
     price_id LowCardinality(String),
     price_version LowCardinality(String),

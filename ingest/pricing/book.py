@@ -13,6 +13,7 @@ from ingest.pricing.catalogue import Listing
 from ingest.pricing.cell import Cell
 from ingest.pricing.entries import FeeEntry, PriceEntry, PriceFile
 from ingest.pricing.offer import Tier
+from ingest.pricing.units import UnitCost, Usage, unit_cost
 
 # The event contract takes no timestamps outside of these.
 FIRST_DATE = date(1970, 1, 1)
@@ -29,12 +30,13 @@ Scoped = dict[tuple[str | None, str | None], list[AnyEntry]]
 
 class PriceKey(NamedTuple):
     """What a price depends on besides time and size. `user_id` and `api_key_id` are "" unless the operator
-    has prices or fees for them."""
+    has prices or fees for them, `service_tier` unless some model of the catalogue has prices for it."""
 
     provider: str
     model_name: str
     user_id: str = ""
     api_key_id: str = ""
+    service_tier: str = ""
 
 
 class PriceBook:
@@ -69,8 +71,17 @@ class PriceBook:
             Cell(_date_us(since), _date_us(until), _time_us(begin), end_us, tier, _fee_rate(fees, since))
             for since, until in _periods(days)
             for begin, end_us in _spans(times)
-            for tier in _tiers_at(entries, listing, datetime.combine(since, begin, UTC))
+            for tier in _tiers_at(entries, listing, datetime.combine(since, begin, UTC), key.service_tier)
         )
+
+    def unit_cost(self, key: PriceKey, moment: datetime, usage: Usage) -> UnitCost | None:
+        """What the catalogue says about usage that tokens do not tell all about; None if nothing. Where the
+        operator has a price of his own, that is the price, and this is not asked."""
+        listing = catalogue.find(key.provider, key.model_name)
+        return unit_cost(listing, moment, key.service_tier, usage) if listing else None
+
+    def fee_rate(self, key: PriceKey, day: date) -> Decimal:
+        return _fee_rate(_in_scope(self._fees, key), day)
 
     def _entries_for(self, key: PriceKey, listing: Listing | None) -> list[PriceEntry]:
         """What the operator says about a key, the entry that counts last."""
@@ -95,11 +106,13 @@ def _in_scope(scoped: Scoped[AnyEntry], key: PriceKey) -> list[AnyEntry]:
     return sorted(entries, key=lambda entry: entry.rank)
 
 
-def _tiers_at(entries: list[PriceEntry], listing: Listing | None, moment: datetime) -> tuple[Tier, ...]:
+def _tiers_at(
+    entries: list[PriceEntry], listing: Listing | None, moment: datetime, service_tier: str
+) -> tuple[Tier, ...]:
     entry = next((entry for entry in reversed(entries) if entry.holds_on(moment.date())), None)
     if entry:
         return entry.offered
-    return catalogue.price_at(listing, moment) if listing else ()
+    return catalogue.price_at(listing, moment, service_tier) if listing else ()
 
 
 def _fee_rate(fees: list[FeeEntry], day: date) -> Decimal:

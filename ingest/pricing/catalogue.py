@@ -18,6 +18,8 @@ from genai_prices.types import (
     ConditionalPrice,
     ModelInfo,
     ModelPrice,
+    PriceVariant,
+    Provider,
     StartDateConstraint,
     TieredPrices,
     TimeOfDateConstraint,
@@ -42,8 +44,35 @@ GOOGLE_RESOURCE = re.compile(r"(?:projects/[^/]+/locations/[^/]+/)?(?:publishers
 class Listing:
     """A model that the catalogue sells, by the provider it was asked of."""
 
-    provider: str
+    seller: Provider
     model: ModelInfo
+
+    @property
+    def provider(self) -> str:
+        return self.seller.id
+
+    def context(self, service_tier: str) -> dict[str, str]:
+        """What the catalogue calls `service_tier`, `processing`, `speed`, ... is one word here. Variants count only
+        where the model is the provider's own, not one that it sells at another's prices."""
+        if not service_tier or not any(self.model is model for model in self.seller.models):
+            return {}
+        return {key: service_tier for variant in _variants(self.model) for key in variant.when}
+
+
+def _variants(model: ModelInfo) -> list[PriceVariant]:
+    return model.price_variants or []
+
+
+# The words for which some model has prices of their own: `batch`, `flex`, `priority`, ...
+SERVICE_TIERS = sorted(
+    {
+        word
+        for provider in providers
+        for model in provider.models
+        for variant in _variants(model)
+        for word in variant.when.values()
+    }
+)
 
 
 def _same_provider(one: str, other: str) -> bool:
@@ -78,7 +107,7 @@ def find(provider: str, model_name: str) -> Listing | None:
             found, model = snapshot.find_provider_model(some_model, None, some_provider or None, None)
         except LookupError:
             continue
-        return Listing(found.id, model)
+        return Listing(found, model)
     return None
 
 
@@ -86,9 +115,15 @@ def _conditions(model: ModelInfo) -> list[ConditionalPrice]:
     return [ConditionalPrice(prices=model.prices)] if isinstance(model.prices, ModelPrice) else model.prices
 
 
+def _constraints(model: ModelInfo) -> list[StartDateConstraint | TimeOfDateConstraint | None]:
+    return [condition.constraint for condition in _conditions(model)] + [
+        variant.constraint for variant in _variants(model)
+    ]
+
+
 def change_dates(model: ModelInfo) -> set[date]:
     """The days (UTC) from which another price may hold."""
-    constraints = (condition.constraint for condition in _conditions(model))
+    constraints = _constraints(model)
     return {constraint.start_date for constraint in constraints if isinstance(constraint, StartDateConstraint)}
 
 
@@ -99,8 +134,7 @@ def _utc(moment: time) -> time:
 
 def change_times(model: ModelInfo) -> set[time]:
     """The times of day (UTC) at which another price may hold."""
-    constraints = [condition.constraint for condition in _conditions(model)]
-    windows = [constraint for constraint in constraints if isinstance(constraint, TimeOfDateConstraint)]
+    windows = [each for each in _constraints(model) if isinstance(each, TimeOfDateConstraint)]
     return {_utc(edge) for window in windows for edge in (window.start_time, window.end_time)}
 
 
@@ -120,30 +154,46 @@ def _rates(prices: ModelPrice, above: int) -> Rates:
     )
 
 
-def _label(listing: Listing, chosen: ModelPrice) -> str:
-    name = word(f"{listing.provider}/{listing.model.id}")
-    constraint = next(each.constraint for each in _conditions(listing.model) if each.prices is chosen)
+def prices_at(listing: Listing, moment: datetime, service_tier: str) -> ModelPrice:
+    return listing.model.get_prices(moment, listing.context(service_tier))
+
+
+def label(listing: Listing, moment: datetime, service_tier: str) -> str:
+    """Whose price it is and why it holds: the beginning of a price id."""
+    standard = listing.model.get_prices(moment)
+    words = [word(f"{listing.provider}/{listing.model.id}")]
+    constraint = next(each.constraint for each in _conditions(listing.model) if each.prices is standard)
     if isinstance(constraint, StartDateConstraint):
-        return f"{name} since={constraint.start_date}"
+        words.append(f"since={constraint.start_date}")
     if isinstance(constraint, TimeOfDateConstraint):
-        return f"{name} utc={_utc(constraint.start_time):%H:%M}-{_utc(constraint.end_time):%H:%M}"
-    return name
+        words.append(f"utc={_utc(constraint.start_time):%H:%M}-{_utc(constraint.end_time):%H:%M}")
+    if prices_at(listing, moment, service_tier) != standard:
+        words.append(f"service_tier={word(service_tier)}")
+    return " ".join(words)
 
 
-def price_at(listing: Listing, moment: datetime) -> tuple[Tier, ...]:
+def is_sold_by_tokens(prices: ModelPrice) -> bool:
+    """A model without any price is free: this is how the catalogue writes it."""
+    named = [price for price in vars(prices).values() if price is not None]
+    token_prices = (prices.input_mtok, prices.output_mtok, prices.cache_read_mtok, prices.cache_write_mtok)
+    return not named or any(price is not None for price in token_prices)
+
+
+def thresholds(prices: ModelPrice) -> set[int]:
+    """Counts of input tokens above which other prices hold."""
+    return {tier.start for price in vars(prices).values() if isinstance(price, TieredPrices) for tier in price.tiers}
+
+
+def price_at(listing: Listing, moment: datetime, service_tier: str = "") -> tuple[Tier, ...]:
     """What the model costs at `moment` (aware), tier by tier; nothing if the catalogue sells it only by
     units that tokens say nothing about (hours of audio, pages), because those tokens are not free.
 
-    A model listed without any price is free: this is how the catalogue writes it. A rate above MAX_RATE is
-    not taken for a price: the arithmetic could not hold it.
+    A rate above MAX_RATE is not taken for a price: the arithmetic could not hold it.
     """
-    prices = listing.model.get_prices(moment)
-    token_prices = [prices.input_mtok, prices.output_mtok, prices.cache_read_mtok, prices.cache_write_mtok]
-    named = [price for price in vars(prices).values() if price is not None]
-    if named and all(price is None for price in token_prices):
+    prices = prices_at(listing, moment, service_tier)
+    if not is_sold_by_tokens(prices):
         return ()
-    thresholds = {tier.start for price in named if isinstance(price, TieredPrices) for tier in price.tiers}
-    rates_above = {above: _rates(prices, above) for above in thresholds | {BASE}}
+    rates_above = {above: _rates(prices, above) for above in thresholds(prices) | {BASE}}
     if any(rate > MAX_RATE for rates in rates_above.values() for rate in vars(rates).values()):
         return ()
-    return tiers(_label(listing, prices), rates_above)
+    return tiers(label(listing, moment, service_tier), rates_above, prices.output_reasoning_mtok is not None)

@@ -5,8 +5,6 @@ from decimal import Decimal
 from itertools import pairwise
 from urllib.parse import quote
 
-# What a request's tokens fall into, each token into one; fields of Rates and beginnings of column names.
-BUCKETS = ("input", "cached_input", "cache_creation_input", "output")
 # Dollars per million tokens, and per request. What 10^9 tokens cost at this rate and fee fits 64 bits of
 # picodollars; the dearest model of the catalogue costs 600.
 MAX_RATE = Decimal(1000)
@@ -31,12 +29,14 @@ class Rates:
 @dataclass(frozen=True)
 class Tier:
     """The rates that hold when a request has more than `above` and at most `up_to` input tokens, cache
-    reads and writes included. `price_id` says where they come from and what they are."""
+    reads and writes included. `price_id` says where they come from and what they are. `charges_reasoning`: thinking
+    tokens have a price of their own, which is not among the rates (units.py)."""
 
     above: int
     up_to: int
     rates: Rates
     price_id: str
+    charges_reasoning: bool = False
 
 
 def word(text: str) -> str:
@@ -62,7 +62,7 @@ def _price_id(label: str, above: int, rates: Rates) -> str:
     return " ".join(parts)
 
 
-def tiers(label: str, rates_above: dict[int, Rates]) -> tuple[Tier, ...]:
+def tiers(label: str, rates_above: dict[int, Rates], charges_reasoning: bool = False) -> tuple[Tier, ...]:
     """The whole range of input tokens, cut at the thresholds that `rates_above` names (`BASE` among them).
 
     The id of a tier holds its label and its rates, so that a row can be explained long after the price is
@@ -70,6 +70,6 @@ def tiers(label: str, rates_above: dict[int, Rates]) -> tuple[Tier, ...]:
     """
     borders = [*sorted(rates_above), NO_LIMIT]
     return tuple(
-        Tier(above, up_to, rates_above[above], _price_id(label, above, rates_above[above]))
+        Tier(above, up_to, rates_above[above], _price_id(label, above, rates_above[above]), charges_reasoning)
         for above, up_to in pairwise(borders)
     )

@@ -28,7 +28,7 @@ cache_creation_input_tokens_cost cache_creation_input_tokens_cost_before_fee
 SAME_AS_STORED = """
 user_id api_key_id api_key_prefix api_key_hash api_key_address api_key_name provider model_name status status_code
 is_error error_type error_message input_tokens output_tokens cached_input_tokens cache_creation_input_tokens
-thinking_tokens duration_ms upstream_duration_ms time_to_first_token_ms price_id price_version tags metadata
+thinking_tokens usage_source service_tier duration_ms upstream_duration_ms time_to_first_token_ms price_id price_version tags metadata
 prompt_id prompt_version_number prompt_name tool_names turn_count tool_call_count session_id trace_id
 storage_location storage_row_index storage_batch_id use_object_storage request_id
 """.split()  # noqa: SIM905
@@ -58,6 +58,7 @@ def expected_log(row: Row) -> dict[str, Any]:
         **{name: payload[name] for name in ("request_body", "response_body", "response_body_raw")},
         "request_headers": json.loads(payload["request_headers"]),
         "response_headers": None,
+        "usage": None,
         "llm_parameters": {"temperature": 0.2},
         "input_variables": None,
         "fee_rate": "0.050000",

@@ -28,7 +28,14 @@ _INSTANT_US, _INSTANT_MS = pa.timestamp("us", "UTC"), pa.timestamp("ms", "UTC")
 _COUNT, _DOLLARS = pa.uint32(), pa.decimal128(18, 12)
 _COST_FIELDS = tuple(
     f"{part}cost{suffix}"
-    for part in ("", "input_tokens_", "cached_input_tokens_", "cache_creation_input_tokens_", "output_tokens_")
+    for part in (
+        "",
+        "input_tokens_",
+        "cached_input_tokens_",
+        "cache_creation_input_tokens_",
+        "output_tokens_",
+        "other_",
+    )
     for suffix in ("", "_before_fee")
 )
 LOG_SCHEMA = pa.schema(
@@ -58,6 +65,9 @@ LOG_SCHEMA = pa.schema(
         "cached_input_tokens": _COUNT,
         "cache_creation_input_tokens": _COUNT,
         "thinking_tokens": _COUNT,
+        "usage": _TEXT,
+        "usage_source": _TEXT,
+        "service_tier": _TEXT,
         "duration_ms": _COUNT,
         "upstream_duration_ms": _COUNT,
         "time_to_first_token_ms": _COUNT,
@@ -158,8 +168,11 @@ def _rest(rng: random.Random) -> Row:
     return {
         "source_topic": "request-events",
         "generation": 0,
+        "usage": "",
+        "usage_source": "reported",
+        "service_tier": "",
         "fee_rate": Decimal("0.050000"),
-        "price_id": "openai/gpt-5",
+        "price_id": "openai/gpt-5 input=1.25 cached_input=0.125 cache_creation_input=1.25 output=10",
         "price_version": "2026-01-15",
         "tags": rng.choice(([], ["a"], ["a", "b'c"])),
         "metadata": rng.choice(({}, {"team": "search"}, {"n": 3, "deep": {"x": [1, 2]}, "day": "2026-01-01"})),

@@ -34,6 +34,9 @@ EVENT_SCHEMA = pa.schema(
         ("output_tokens", pa.uint32()),
         ("cached_input_tokens", pa.uint32()),
         ("cache_creation_input_tokens", pa.uint32()),
+        ("thinking_tokens", pa.uint32()),
+        ("usage", pa.string()),
+        ("service_tier", pa.string()),
     ]
 )
 
@@ -240,7 +243,8 @@ def test_times_of_day_are_utc_whatever_the_session_s_zone(make: str) -> None:
                 range::UBIGINT AS row_index, 'deepseek' AS provider, 'deepseek-chat' AS model_name,
                 {make}({edge_us} - range) AS timestamp, '' AS user_id, '' AS api_key_id,
                 1000000::UINTEGER AS input_tokens, 0::UINTEGER AS output_tokens,
-                NULL::UINTEGER AS cached_input_tokens, NULL::UINTEGER AS cache_creation_input_tokens
+                NULL::UINTEGER AS cached_input_tokens, NULL::UINTEGER AS cache_creation_input_tokens,
+                NULL::UINTEGER AS thinking_tokens, '' AS usage, '' AS service_tier
             FROM range(2)
             """
         )

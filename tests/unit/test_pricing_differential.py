@@ -28,7 +28,8 @@ from genai_prices.types import (
     calc_unit_price,
 )
 
-from tests.unit.test_pricing_bill import BUCKETS, PICODOLLAR, event, price, usage_of
+from aggregator.explanation import BUCKETS, cost_column
+from tests.unit.test_pricing_bill import PICODOLLAR, event, price, usage_of
 
 RANDOM_CASES = int(os.environ.get("PRICING_RANDOM_CASES", "4"))
 TICK = timedelta(microseconds=1)
@@ -111,7 +112,7 @@ def buckets_of(given: dict[str, Any], calculated: PriceCalculation) -> dict[str,
         "output": (prices.output_mtok, given["output_tokens"]),
     }
     amounts = {bucket: calc_unit_price(rate, count, total, 10**6) for bucket, (rate, count) in parts.items()}
-    amounts["input"] += calc_unit_price(prices.requests_kcount, 1, total, 1000)
+    amounts["other"] = calc_unit_price(prices.requests_kcount, 1, total, 1000)
     assert sum(amounts.values()) == calculated.total_price
     return amounts
 
@@ -136,7 +137,7 @@ def check(given: dict[str, Any], row: dict[str, Any]) -> bool:
         return False
     amounts = buckets_of(given, calculated)
     rounded = {bucket: amount.quantize(PICODOLLAR, ROUND_HALF_UP) for bucket, amount in amounts.items()}
-    assert {bucket: row[f"{bucket}_tokens_cost"] for bucket in BUCKETS} == rounded, (given, row["price_id"])
+    assert {bucket: row[cost_column(bucket)] for bucket in BUCKETS} == rounded, (given, row["price_id"])
     assert row["cost"] == row["cost_before_fee"] == sum(rounded.values())
     if amounts == rounded:
         assert row["cost"] == calculated.total_price

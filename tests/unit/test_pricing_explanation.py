@@ -6,15 +6,16 @@ from typing import Any
 
 import pytest
 
-from ingest.pricing import Explanation, PriceBook, explain
+from aggregator.explanation import TOKEN_COLUMNS, Charge, Explanation, explain
+from ingest.pricing import PriceBook
 from ingest.pricing.pricefile import parse
 from tests.unit.test_pricing_bill import PICODOLLAR, event, price
 
 
 def explained(given: dict[str, Any], text: str = "prices: []") -> Explanation | None:
-    tokens = {f"{kind}_tokens": None for kind in ("input", "output", "cached_input", "cache_creation_input")}
+    absent = dict.fromkeys((*TOKEN_COLUMNS.values(), "thinking_tokens")) | {"usage": ""}
     row = price([given], PriceBook(parse(text, "prices.yaml")))[0]
-    return explain(tokens | given | row)
+    return explain(absent | given | row)
 
 
 CASES = [
@@ -37,6 +38,24 @@ CASES = [
         id="a price per request",
     ),
     pytest.param(
+        event("gpt-5", provider="openai", input_tokens=100, output_tokens=9, service_tier="batch"),
+        "prices: []",
+        ("openai/gpt-5", {"service_tier": "batch"}),
+        id="a service tier",
+    ),
+    pytest.param(
+        event(
+            "claude-sonnet-4-5",
+            input_tokens=300_000,
+            cache_creation_input_tokens=200_000,
+            output_tokens=9,
+            usage='{"cache_write_1h_tokens": 150000, "web_searches": 2}',
+        ),
+        "fees: [{rate: 0.055}]",
+        ("anthropic/claude-sonnet-4-5", {"above": "200000"}),
+        id="searches and one-hour cache writes",
+    ),
+    pytest.param(
         event("my model", provider="x", user_id="a b=c", input_tokens=50, cache_creation_input_tokens=9),
         "prices: [{model: my *, provider: x, user_id: a b=c, since: 2026-01-01, input: 1.5, output: 1,"
         " cache_creation_input: 0.000000000001}]",
@@ -53,20 +72,20 @@ def test_the_terms_of_an_explanation_give_the_cost_of_its_row(
     found = explained(given, text)
     assert found is not None
     assert (found.price, found.conditions) == expected
-    assert found.cost == sum(charge.cost for charge in found.charges)
-    assert found.cost_before_fee == sum(charge.cost_before_fee for charge in found.charges)
-    for charge in found.charges:
-        flat = found.usd_per_request if charge.bucket == "input" else 0
-        before_fee = charge.tokens * charge.usd_per_million_tokens / 10**6 + flat
-        assert charge.cost_before_fee == before_fee.quantize(PICODOLLAR, ROUND_HALF_UP)
-        after_fee = charge.cost_before_fee * (1 + found.fee_rate)
-        assert charge.cost == after_fee.quantize(PICODOLLAR, ROUND_HALF_UP)
+    assert found.cost == sum(bucket.cost for bucket in found.buckets)
+    assert found.cost_before_fee == sum(bucket.cost_before_fee for bucket in found.buckets)
+    for bucket in found.buckets:
+        exact = sum(charge.amount_usd for charge in found.charges if charge.bucket == bucket.bucket)
+        assert bucket.cost_before_fee == Decimal(exact).quantize(PICODOLLAR, ROUND_HALF_UP)
+        assert bucket.cost == (bucket.cost_before_fee * (1 + found.fee_rate)).quantize(PICODOLLAR, ROUND_HALF_UP)
+    assert found.rounding_usd == found.cost_before_fee - sum(charge.amount_usd for charge in found.charges)
 
 
 def test_a_price_per_request_is_named_beside_the_tokens() -> None:
     found = explained(event("sonar", provider="perplexity", input_tokens=0))
     assert found is not None
-    assert found.cost == found.usd_per_request > Decimal(0)
+    assert found.charges[-1] == Charge("other", "requests", Decimal(1), found.cost, 1)
+    assert found.cost > 0
 
 
 def test_an_unpriced_row_has_no_explanation() -> None:

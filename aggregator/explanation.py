@@ -1,0 +1,177 @@
+"""Why a row costs what it costs, from the row alone: its price id holds the rates that were used."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Literal
+from urllib.parse import unquote
+
+from genai_prices import Usage
+from genai_prices.data_units import unit_data
+from genai_prices.decompose import compute_leaf_values
+from genai_prices.units import UnitDef, UnitRegistry
+
+# What a request's tokens fall into, each token into one.
+TOKEN_BUCKETS = ("input", "cached_input", "cache_creation_input", "output")
+# Whatever is charged that is neither input nor output: searches, requests, seconds of sound.
+OTHER = "other"
+BUCKETS = (*TOKEN_BUCKETS, OTHER)
+
+UNITS = UnitRegistry(unit_data)
+# Units of the catalogue that are columns of their own.
+TOKEN_COLUMNS = {
+    "input_tokens": "input_tokens",
+    "output_tokens": "output_tokens",
+    "cache_read_tokens": "cached_input_tokens",
+    "cache_write_tokens": "cache_creation_input_tokens",
+}
+REASONING = "output_reasoning_tokens"
+REQUESTS = "requests"
+MILLION = 10**6
+
+Reason = Literal["no_usage", "no_price"]
+
+
+@dataclass(frozen=True)
+class Charge:
+    """quantity x usd / per = amount_usd, exactly; `bucket` is where it is counted.
+
+    The quantity is what is charged at this price and no other: `input_tokens` are those that were neither read
+    from nor written to a cache.
+    """
+
+    bucket: str
+    unit: str
+    quantity: Decimal
+    usd: Decimal
+    per: int
+
+    @property
+    def amount_usd(self) -> Decimal:
+        return self.quantity * self.usd / self.per
+
+
+@dataclass(frozen=True)
+class BucketCost:
+    """Dollars of a bucket: its charges rounded half up to 12 decimals, and that x (1 + fee rate), rounded again."""
+
+    bucket: str
+    cost_before_fee: Decimal
+    cost: Decimal
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """How a cost came about.
+
+    `price` is the catalogue's `provider/model`, or `operator:` and the entry's patterns. `conditions` is why
+    this price of it: `since`, `until`, `utc` (time of day), `above` (input tokens), `service_tier`, `user_id`,
+    `api_key_id`. `rounding_usd` is what rounding, or a minimum of the catalogue, has added to the charges.
+    """
+
+    price: str
+    price_version: str
+    conditions: dict[str, str]
+    charges: tuple[Charge, ...]
+    buckets: tuple[BucketCost, ...]
+    rounding_usd: Decimal
+    fee_rate: Decimal
+    cost_before_fee: Decimal
+    cost: Decimal
+
+
+def cost_column(bucket: str) -> str:
+    """The column of request_logs with a bucket's cost; with `_before_fee` behind it the one without fee."""
+    return "other_cost" if bucket == OTHER else f"{bucket}_tokens_cost"
+
+
+def bucket_of(unit: UnitDef) -> str:
+    """Cached kinds of input apart, all other input, all output, and the rest."""
+    direction, token_type = unit.dimensions.get("direction"), unit.dimensions.get("token_type")
+    if direction == "output":
+        return "output"
+    if direction != "input":
+        return OTHER
+    return {"cache_read": "cached_input", "cache_write": "cache_creation_input"}.get(token_type or "", "input")
+
+
+def usage_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What was used, by the catalogue's units: the row's token columns and its map `usage`."""
+    units = json.loads(row["usage"], parse_float=Decimal) if row["usage"] else {}
+    usage = {unit: units[unit] for unit in units if unit in UNITS.units and unit != REQUESTS}
+    return usage | {unit: row[column] for unit, column in TOKEN_COLUMNS.items() if row[column] is not None}
+
+
+def with_reasoning(usage: dict[str, Any], thinking_tokens: int | None) -> dict[str, Any]:
+    """For prices that charge reasoning apart from other output."""
+    return {REASONING: thinking_tokens, **usage} if thinking_tokens else usage
+
+
+def quantities(units: set[str], usage: Mapping[str, Any]) -> dict[str, Any]:
+    """How much of each of `units` is charged as that unit: what is no part of a more specific one.
+
+    Raises ValueError for parts that exceed their whole, and for parts whose whole is not known.
+    """
+    found = compute_leaf_values(units - {REQUESTS}, Usage(**usage), UNITS.units)
+    return found | {REQUESTS: 1} if REQUESTS in units else found
+
+
+def unpriced_reason(row: Mapping[str, Any]) -> Reason | None:
+    """Why a row has no cost; None for one that has. `no_price`: none is known for this model, time and usage."""
+    if row["cost"] is not None:
+        return None
+    has_usage = row["usage"] or row["input_tokens"] is not None or row["output_tokens"] is not None
+    return "no_price" if has_usage else "no_usage"
+
+
+def explain(row: Mapping[str, Any]) -> Explanation | None:
+    """The explanation of one priced row (the columns of request_logs), None for a row without a cost.
+
+    Raises ValueError for a price id that is not one of ours.
+    """
+    if row["cost"] is None:
+        return None
+    price, *words = row["price_id"].split(" ")
+    terms = dict(word.split("=", 1) for word in words)
+    is_of_units = any("/" in term and name in UNITS.units for name, term in terms.items())
+    charges = tuple(_unit_charges(row, terms) if is_of_units else _token_charges(row, terms))
+    rates = {*TOKEN_BUCKETS, "per_request", *UNITS.units}
+    return Explanation(
+        price=unquote(price),
+        price_version=row["price_version"],
+        conditions={name: unquote(term) for name, term in terms.items() if name not in rates},
+        charges=charges,
+        buckets=tuple(_bucket_cost(row, bucket) for bucket in BUCKETS),
+        rounding_usd=row["cost_before_fee"] - sum(charge.amount_usd for charge in charges),
+        fee_rate=row["fee_rate"],
+        cost_before_fee=row["cost_before_fee"],
+        cost=row["cost"],
+    )
+
+
+def _bucket_cost(row: Mapping[str, Any], bucket: str) -> BucketCost:
+    column = cost_column(bucket)
+    return BucketCost(bucket, row[f"{column}_before_fee"], row[column])
+
+
+def _token_charges(row: Mapping[str, Any], terms: Mapping[str, str]) -> Iterator[Charge]:
+    missing = [bucket for bucket in TOKEN_BUCKETS if bucket not in terms]
+    if missing:
+        raise ValueError(f"price_id {row['price_id']!r} names no rate for {', '.join(missing)}")
+    cached, written = (row[name] or 0 for name in ("cached_input_tokens", "cache_creation_input_tokens"))
+    tokens = ((row["input_tokens"] or 0) - cached - written, cached, written, row["output_tokens"] or 0)
+    for bucket, count in zip(TOKEN_BUCKETS, tokens, strict=True):
+        yield Charge(bucket, f"{bucket}_tokens", Decimal(count), Decimal(terms[bucket]), MILLION)
+    if "per_request" in terms:
+        yield Charge(OTHER, REQUESTS, Decimal(1), Decimal(terms["per_request"]), 1)
+
+
+def _unit_charges(row: Mapping[str, Any], terms: Mapping[str, str]) -> Iterator[Charge]:
+    rates = {name: term.split("/") for name, term in terms.items() if name in UNITS.units}
+    usage = usage_of(row)
+    if REASONING in rates:
+        usage = with_reasoning(usage, row["thinking_tokens"])
+    for unit, quantity in quantities(set(rates), usage).items():
+        usd, per = rates[unit]
+        yield Charge(bucket_of(UNITS.units[unit]), unit, Decimal(quantity), Decimal(usd), int(per))
