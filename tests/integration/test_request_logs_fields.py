@@ -123,6 +123,14 @@ def test_stored_text_that_is_no_object_is_shown_and_breaks_nothing(warehouse: Wa
     assert [log["request_headers"] for log in logs] == [{"unreadable": text} for text in texts]
 
 
+def test_a_time_on_the_whole_second_has_its_microseconds_too(warehouse: Warehouse) -> None:
+    moment = START.replace(microsecond=0)
+    insert_rows(warehouse, [random_rows(seed=1, count=1)[0] | {"timestamp": moment, "created_at": moment}])
+    with client_of(warehouse) as client:
+        log = list_logs(client)["logs"][0]
+    assert log["timestamp"] == log["created_at"] == "2026-01-30T21:07:03.000000Z"
+
+
 def test_metadata_keeps_numbers_texts_that_look_like_dates_and_nesting(warehouse: Warehouse) -> None:
     metadata = {"big": 9007199254740993, "ratio": 0.1, "day": "2026-01-01", "deep": {"list": [1, "x"]}, "yes": True}
     insert_rows(warehouse, [random_rows(seed=1, count=1)[0] | {"metadata": metadata}])
