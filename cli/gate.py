@@ -5,28 +5,34 @@ from typing import Any
 
 from api.errors import ErrorDetail
 from api.gate import EventsUnavailableError, InvalidEventsError
+from cli.connection import connect
 from ingest import gate
 from ingest.emitter import EventEmitter
+from ingest.events import RequestEvent
 from ingest.topics import KafkaUnavailableError
 
 
 class KafkaGate:
-    """What the API asks of an event gate. Use it in one event loop.
+    """What the API asks of an event gate (`api.gate.EventGate`). Use it in one event loop.
 
     It connects with the first events, so that an API which mostly reads does not depend on Kafka.
     """
 
-    def __init__(self, emitter: EventEmitter) -> None:
-        self._emitter = emitter
-        self._events = gate.EventGate(emitter)
+    def __init__(self, bootstrap_servers: str, topic: str) -> None:
+        self._bootstrap_servers = bootstrap_servers
+        self._topic = topic
         self._connecting = asyncio.Lock()
+        self._emitter: EventEmitter | None = None
+
+    async def _connected(self) -> EventEmitter:
+        async with self._connecting:
+            if self._emitter is None:
+                self._emitter = await connect(self._bootstrap_servers, self._topic)
+            return self._emitter
 
     async def accept(self, body: bytes, is_ndjson: bool) -> int:
-        """See `api.gate.EventGate`."""
         try:
-            async with self._connecting:
-                await self._emitter.start()
-            return await self._events.accept(body, is_ndjson)
+            return await gate.EventGate(await self._connected()).accept(body, is_ndjson)
         except gate.InvalidEventsError as error:
             problems = (
                 ErrorDetail(field=problem.field, message=problem.message, line=problem.line if is_ndjson else None)
@@ -37,8 +43,9 @@ class KafkaGate:
             raise EventsUnavailableError(str(error)) from error
 
     def schema(self) -> dict[str, Any]:
-        return self._events.schema()
+        return RequestEvent.model_json_schema()
 
     async def close(self) -> None:
         """Raises KafkaUnavailableError for events that were taken and did not reach Kafka."""
-        await self._emitter.close()
+        if self._emitter is not None:
+            await self._emitter.close()

@@ -12,12 +12,10 @@ import uvicorn
 from fastapi import FastAPI
 from prometheus_client import start_http_server
 
-from aggregator.migrations import pending, read_migrations
 from api.app import create_app
-from cli.database import open_warehouse
+from cli.database import missing_migrations, open_warehouse
 from cli.gate import KafkaGate
 from cli.settings import ApiCommandSettings
-from ingest.emitter import EventEmitter
 from ingest.settings import IngestSettings
 from ingest.worker import Worker
 
@@ -88,7 +86,7 @@ async def run_api(settings: ApiCommandSettings) -> None:
     stop = stop_on_signals()
     warehouse = open_warehouse(settings.clickhouse_url.get_secret_value())
     servers = settings.kafka_bootstrap_servers
-    gate = KafkaGate(EventEmitter(servers, topic=settings.kafka_topic)) if servers else None
+    gate = KafkaGate(servers, settings.kafka_topic) if servers else None
     server = make_server(create_app(settings, warehouse, gate))
     serving = asyncio.create_task(server.serve([listen(settings.host, settings.port)]))
     stopped = asyncio.create_task(stop.wait())
@@ -105,7 +103,7 @@ async def run_ingest(settings: IngestSettings) -> None:
     """Ingest until SIGINT or SIGTERM. Raises ServiceError when the database has not been migrated."""
     stop = stop_on_signals()
     warehouse = open_warehouse(settings.clickhouse_url)
-    missing = pending(warehouse, read_migrations())
+    missing = missing_migrations(warehouse)
     if missing:
         names = ", ".join(migration.name for migration in missing)
         raise ServiceError(f"the database lacks the migrations {names}: run insights migrate first")

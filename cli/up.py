@@ -20,7 +20,6 @@ from cli.datadir import DataDir
 from cli.gate import KafkaGate
 from cli.service import Server, base_url, listen, make_server, serve_metrics, stop_on_signals
 from ingest import metrics
-from ingest.emitter import EventEmitter
 from ingest.settings import IngestSettings
 from ingest.topics import create_topics
 from ingest.worker import Worker
@@ -113,8 +112,7 @@ class Stack:
         self._ingest = ingest
         self._broker = broker
         self._warehouse = Warehouse(ingest.clickhouse_url)
-        # The embedded broker knows no idempotent producers.
-        self._gate = KafkaGate(EventEmitter(broker.address, topic=ingest.kafka_topic, enable_idempotence=False))
+        self._gate = KafkaGate(broker.address, ingest.kafka_topic)
         self._server = make_server(create_app(api, self._warehouse, self._gate))
         self._worker = Worker(ingest, self._warehouse)
         self._stop_worker = asyncio.Event()
