@@ -12,9 +12,11 @@ from cli.child import ChildError
 from cli.database import DatabaseUrlError
 from cli.datadir import DataDirError
 from cli.demo import DemoError
+from cli.prices import PriceQuestionError
 from cli.service import ServiceError
 from cli.trace import TraceError
 from ingest.pricing import PriceFileError
+from ingest.reprice import RepriceError
 from ingest.topics import KafkaUnavailableError, TopicError
 
 # Their messages are sentences already.
@@ -27,6 +29,8 @@ TOLD = (
     KafkaUnavailableError,
     MigrationError,
     PriceFileError,
+    PriceQuestionError,
+    RepriceError,
     ServiceError,
     SettingsError,
     TopicError,

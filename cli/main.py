@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -24,6 +24,8 @@ dead_letters = typer.Typer(
     help="Records that are no valid events: look at them, send them again, let them go.", no_args_is_help=True
 )
 app.add_typer(dead_letters, name="dead-letters")
+prices = typer.Typer(help="What costs what, and why a request cost what it did.", no_args_is_help=True)
+app.add_typer(prices, name="prices")
 
 
 def _moment(text: str) -> datetime:
@@ -125,8 +127,10 @@ def migrate(
 ) -> None:
     """Bring the database at INSIGHTS_CLICKHOUSE_URL up to date."""
     from aggregator.migrations import migrate
+    from cli.database import missing_migrations
 
-    applied = migrate(_admin_warehouse(), dry_run)
+    warehouse = _admin_warehouse()
+    applied = missing_migrations(warehouse) if dry_run else migrate(warehouse)
     for migration in applied:
         print(f"{'would apply' if dry_run else 'applied'} {migration.name}")
     if not applied:
@@ -179,6 +183,80 @@ Since = Annotated[datetime | None, From]
 Until = Annotated[datetime | None, To]
 Limit = Annotated[int, typer.Option(min=1, max=100_000, help="At most this many, the newest.")]
 Place = Annotated[str, typer.Argument(metavar="TOPIC/PARTITION/OFFSET", help="As `list` names it.")]
+
+
+@app.command()
+def reprice(
+    start: Annotated[datetime, From],
+    end: Annotated[datetime, To],
+    model: Annotated[str, typer.Option(help="Only rows of this model, as the gateway wrote it.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would change.")] = False,
+) -> None:
+    """Give stored rows the prices in force now, then rebuild their rollups, while ingestion goes on."""
+    from cli.reprice import run_reprice
+
+    raise typer.Exit(0 if run_reprice(_admin_warehouse(), _span(start, end), model, dry_run) else 1)
+
+
+@prices.command("list")
+def list_prices(text: Annotated[str, typer.Argument(help="A part of the name.")] = "") -> None:
+    """The models of the catalogue, dollars per million tokens now."""
+    from cli.prices import run_list
+
+    run_list(text)
+
+
+At = typer.Option("--at", parser=_moment, metavar="TIME", help="RFC 3339, or a date (UTC); now without.")
+
+
+@prices.command("show")
+def show_price(
+    model: Annotated[str, typer.Argument(metavar="PROVIDER/MODEL", help="Or a model as the gateway writes it.")],
+    at: Annotated[datetime | None, At] = None,
+) -> None:
+    """What a model costs, tier by tier."""
+    from cli.prices import run_show
+
+    run_show(model, at or datetime.now(UTC))
+
+
+@prices.command("explain")
+def explain_price(
+    model: Annotated[str, typer.Argument(metavar="[PROVIDER/MODEL]")] = "",
+    request_id: Annotated[str, typer.Option("--request", metavar="ID", help="A stored request, instead.")] = "",
+    input_tokens: Annotated[int, typer.Option("--input", min=0, max=10**9)] = 0,
+    output_tokens: Annotated[int, typer.Option("--output", min=0, max=10**9)] = 0,
+    cached_input_tokens: Annotated[int, typer.Option("--cached-input", min=0)] = 0,
+    cache_creation_input_tokens: Annotated[int, typer.Option("--cache-creation", min=0)] = 0,
+    thinking_tokens: Annotated[int, typer.Option("--thinking", min=0)] = 0,
+    usage: Annotated[str, typer.Option(help='Further units as JSON: {"web_searches": 2}')] = "",
+    service_tier: Annotated[str, typer.Option()] = "",
+    provider: Annotated[str, typer.Option()] = "",
+    user_id: Annotated[str, typer.Option("--user")] = "",
+    api_key_id: Annotated[str, typer.Option("--api-key")] = "",
+    at: Annotated[datetime | None, At] = None,
+) -> None:
+    """Quantity x price for everything that a request is charged."""
+    from cli.prices import run_explain, run_explain_request
+
+    if bool(model) == bool(request_id):
+        raise typer.BadParameter("give either a model or --request")
+    if request_id:
+        run_explain_request(_admin_warehouse(), request_id)
+        return
+    event = {"model_name": model, "provider": provider, "user_id": user_id, "api_key_id": api_key_id,
+             "service_tier": service_tier, "input_tokens": input_tokens, "output_tokens": output_tokens,
+             "cached_input_tokens": cached_input_tokens, "cache_creation_input_tokens": cache_creation_input_tokens,
+             "thinking_tokens": thinking_tokens, "usage": usage}  # fmt: skip
+    run_explain(event, at or datetime.now(UTC))
+
+
+@prices.command("check")
+def check_prices(file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True)]) -> None:
+    """Whether a file of the operator's prices is right; every mistake with its line."""
+    from cli.prices import run_check
+
+    run_check(file)
 
 
 @dead_letters.command("list")

@@ -1,0 +1,94 @@
+"""How long it takes to reprice a month of a million rows while ingestion goes on, and whether the rollups agree after.
+
+Run: python -m tests.benchmarks.bench_reprice [rows]
+"""
+
+import sys
+import tempfile
+import threading
+import time
+
+from aggregator import rollups
+from aggregator.migrations import migrate
+from aggregator.planner import Span
+from aggregator.warehouse import Warehouse
+from ingest.batch import Batch
+from ingest.events import parse_timestamp
+from ingest.pricing import PriceBook
+from ingest.pricing.pricefile import parse
+from ingest.reprice import reprice
+from ingest.sink import Sink
+from tests.integration.test_sink import StoredRecord, encode
+
+MONTH = Span(parse_timestamp("2026-10-01T00:00:00Z"), parse_timestamp("2026-11-01T00:00:00Z"))
+MODELS = ("gpt-4o", "gpt-4o-mini", "gpt-5", "gpt-5-mini", "claude-sonnet-4-5", "claude-opus-4-5", "gemini-2.5-pro",
+          "gemini-2.5-flash", "deepseek-chat", "my-own")  # fmt: skip
+FILL = """
+INSERT INTO request_logs (timestamp, request_id, created_at, source_topic, source_partition, source_offset, model_name,
+    user_id, api_key_id, status, usage_source, input_tokens, output_tokens, cached_input_tokens, duration_ms)
+SELECT toDateTime64('2026-10-01 00:00:00', 6, 'UTC') + toIntervalMicrosecond(cityHash64(number) % 2678400000000),
+    lower(hex(sipHash128(number))), now64(3), 'request-events', number % 6, number,
+    {models:Array(String)}[1 + number % 10], concat('user-', toString(cityHash64(number, 1) % 500)),
+    concat('key-', toString(cityHash64(number, 2) % 700)), 'success', 'reported',
+    1000 + cityHash64(number, 3) % 300000, cityHash64(number, 4) % 4000, cityHash64(number, 5) % 1000,
+    cityHash64(number, 6) % 60000
+FROM numbers({rows:UInt64})
+"""
+BATCH_ROWS = 1_000
+
+
+class Ingestion:
+    """Writes batches of the same month in a thread, one after the other, until it is stopped."""
+
+    def __init__(self, warehouse: Warehouse, prices: PriceBook) -> None:
+        self._sink, self._stop, self.rows, self.first = Sink(warehouse, prices), threading.Event(), 0, 10**9
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> "Ingestion":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.25):
+            fields = {"timestamp": "2026-10-15T12:00:00Z", "input_tokens": 1000, "output_tokens": 10}
+            places = range(self.first, self.first + BATCH_ROWS)
+            records = [StoredRecord(place, encode(request_id=f"new-{place}", **fields)) for place in places]
+            self._sink.write(Batch("request-events", 9, records, time.time_ns() // 10**6, self._sink.generation()))
+            self.first += BATCH_ROWS
+            self.rows += BATCH_ROWS
+
+
+def measure(warehouse: Warehouse, name: str, book: PriceBook) -> None:
+    marks: dict[str, float] = {}
+    started = time.perf_counter()
+    with Ingestion(warehouse, book) as ingestion:
+        repriced = reprice(
+            warehouse, MONTH, book, progress=lambda step, *_: marks.update({step: time.perf_counter() - started})
+        )
+        seconds = time.perf_counter() - started
+    steps = ", ".join(f"{step} until {at:.1f} s" for step, at in marks.items())
+    rows = sum(each.rows for each in repriced.totals)
+    print(f"{name}: {rows:,} rows, {repriced.changed_rows:,} changed, {seconds:.1f} s")
+    print(f"    {steps}; {ingestion.rows:,} rows arrived meanwhile")
+    drifted = [drift for drift in rollups.verify(warehouse) if not drift.is_zero]
+    print(f"    drift afterwards: {drifted or 0}")
+
+
+def main(rows: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        warehouse = Warehouse(f"chdb://{folder}")
+        migrate(warehouse)
+        warehouse.client.command(FILL, {"models": list(MODELS), "rows": rows})
+        corrected = PriceBook(parse("prices: [{model: my-own, input: 1, output: 2}]", "bench"), "corrected")
+        measure(warehouse, "every row", PriceBook())
+        measure(warehouse, "one model of ten", corrected)
+        measure(warehouse, "nothing to change", corrected)
+        warehouse.close()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000)
