@@ -38,6 +38,8 @@ class Lane:
         self.planned_at = 0.0
         # The next offset to plan, once a batch is written that no later plan has confirmed.
         self.unconfirmed: int | None = None
+        # Of a batch; the worker lowers it when many partitions share its memory.
+        self.batch_bytes = settings.flush_bytes
         self._settings = settings
         self._buffer: deque[ConsumerRecord] = deque()
         self._buffered_bytes = 0
@@ -59,7 +61,7 @@ class Lane:
         """Whether fetching has to pause: a whole batch waits."""
         if self.replay is not None:
             return self.has_replay_at_hand
-        return len(self._buffer) >= self._settings.flush_rows or self._buffered_bytes >= self._settings.flush_bytes
+        return len(self._buffer) >= self._settings.flush_rows or self._buffered_bytes >= self.batch_bytes
 
     @property
     def buffered(self) -> int:
@@ -103,7 +105,7 @@ class Lane:
     def _fits(self, record: ConsumerRecord, taken: int, taken_bytes: int) -> bool:
         if self.replay is not None:
             return bool(record.offset <= self.replay.last)
-        return taken < self._settings.flush_rows and taken_bytes < self._settings.flush_bytes
+        return taken < self._settings.flush_rows and taken_bytes < self.batch_bytes
 
 
 def _size(record: ConsumerRecord) -> int:

@@ -24,6 +24,11 @@ class IngestSettings(BaseSettings):
     )
     flush_rows: int = Field(50_000, ge=1, le=500_000, description="a batch has at most this many records")
     flush_bytes: int = Field(32 * 1024 * 1024, ge=1, description="a batch ends with the record that passes this size")
+    buffer_bytes: int = Field(
+        256 * 1024 * 1024,
+        ge=1024 * 1024,
+        description="records that a worker holds, waiting or being written; its partitions share it",
+    )
     flush_seconds: float = Field(
         1.0, gt=0, description="a smaller batch is written when its first record has waited this long"
     )

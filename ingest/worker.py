@@ -123,6 +123,7 @@ class Worker:
             await self._fetch()
             if self._failure is not None:
                 raise self._failure
+            self._share_memory()
             flush_seconds = self._settings.flush_seconds * max(1.0, len(self._lanes) / PARTITIONS_PER_INTERVAL)
             for lane in list(self._lanes.values()):
                 self._raise_failure(lane)
@@ -130,6 +131,12 @@ class Worker:
                     lane.batch_in_hand = asyncio.create_task(self._write_next(lane))
                 self._throttle(lane)
             await self._confirm([lane for lane in self._lanes.values() if lane.is_idle_for(IDLE_CONFIRM_SECONDS)])
+
+    def _share_memory(self) -> None:
+        """Each partition may hold one batch in hand and one that waits."""
+        share = self._settings.buffer_bytes // max(1, 2 * len(self._lanes))
+        for lane in self._lanes.values():
+            lane.batch_bytes = min(self._settings.flush_bytes, share)
 
     async def _fetch(self) -> None:
         try:
