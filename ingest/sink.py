@@ -166,9 +166,7 @@ class Workbench:
 class Sink:
     """Writes batches to the warehouse; every method may be called from several threads at once."""
 
-    def __init__(
-        self, warehouse: Warehouse, prices: PriceBook | PriceWatch, limit: DeadLetterLimit = NO_LIMIT
-    ) -> None:
+    def __init__(self, warehouse: Warehouse, prices: PriceBook | PriceWatch, limit: DeadLetterLimit = NO_LIMIT) -> None:
         self._warehouse = warehouse
         self._watch = DeadLetterWatch(limit)
         self._prices = prices
