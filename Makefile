@@ -1,7 +1,6 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := ingest aggregator api cli tests
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lock clean
@@ -16,8 +15,8 @@ test: $(VENV)/installed ## Run the whole test suite
 	$(BIN)/pytest $(ARGS)
 
 check: $(VENV)/installed ## Lint, formatting, strict types, import directions
-	$(BIN)/ruff check $(SOURCES)
-	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

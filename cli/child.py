@@ -102,10 +102,13 @@ class UpChild:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._process is not None and kind is None:
-            stop_guarded(self._process)
-        elif self._process is not None:
-            # Nobody will read its data any more.
+        if self._process is None:
+            return
+        try:
+            if kind is None:
+                stop_guarded(self._process)
+        finally:
+            # Nobody will read its data after an error, or a second Ctrl-C.
             self._kill(self._process)
 
     @staticmethod

@@ -35,6 +35,7 @@ STALL_SECONDS = 60.0
 DELIVERY_TIMEOUT_SECONDS = 10.0
 PROGRESS_EVERY = 500
 PLAIN_COLUMNS = 100
+FOLDER_PREFIX = "router-insights-demo-"
 GROUPINGS = ("model", "user", "api_key", "status", "hour")
 
 STORED = """
@@ -242,7 +243,7 @@ def run_demo(count: int, seed: int, keep: bool) -> bool:
     status, page = Console(stderr=True), Console()
     if not page.is_terminal:
         page.width = PLAIN_COLUMNS
-    with _unwinding(), tempfile.TemporaryDirectory(prefix="router-insights-demo-") as folder:
+    with _unwinding(), tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX, ignore_cleanup_errors=True) as folder:
         data_dir = Path(folder).resolve() / "data"
         now = datetime.now(UTC)
         traffic = draw(seed, count, now - WINDOW, now)
