@@ -10,8 +10,9 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from aggregator.catalogue import REQUESTS, Dimension
+from aggregator.explanation import explain, unpriced_reason
 from aggregator.planner import EPOCH, Question, compile_answer
-from api.models import LogPage, RequestLog
+from api.models import CostExplanation, ExplainedLog, LogPage, RequestLog
 from api.pages import Cursor, Total, decode, encode
 from api.parameters import LAST_MOMENT, LogParameters, OrderBy, OrderDirection
 from api.reader import Reader
@@ -184,28 +185,37 @@ def _by_key(reader: Reader, sql: str, keys: list[Row]) -> dict[tuple[Any, ...], 
     return {_key_of(row): row for row in reader.query(sql, bound)}
 
 
-def _read_logs(reader: Reader, keys: list[Row]) -> list[RequestLog]:
-    """The logs in the order of `keys`; a payload that is not there is empty."""
+def _read_rows(reader: Reader, keys: list[Row]) -> list[Row]:
+    """The rows with their payloads in the order of `keys`; a payload that is not there is empty."""
     if not keys:
         return []
     rows, payloads = _by_key(reader, ROWS, keys), _by_key(reader, PAYLOADS, keys)
     missing = dict.fromkeys(PAYLOAD_COLUMNS, "")
     wanted = [_key_of(key) for key in keys]
     # A row may have reached the end of its time to live since its key was read.
-    return [_log_of({**missing, **payloads.get(key, {}), **rows[key]}) for key in wanted if key in rows]
+    return [{**missing, **payloads.get(key, {}), **rows[key]} for key in wanted if key in rows]
 
 
 def _microdollars(cost: Decimal | None) -> int | None:
     return None if cost is None else int((cost * 1_000_000).quantize(Decimal(1), ROUND_HALF_UP))
 
 
-def _log_of(row: Row) -> RequestLog:
+def _fields_of(row: Row) -> Row:
     created_at_ms = _epoch_us(row["created_at"]) // 1000
-    return RequestLog(
-        id=f"{created_at_ms:x}-{row['source_partition']:x}-{row['source_offset']:x}",
-        input_tokens_cost_microdollar=_microdollars(row["input_tokens_cost"]),
-        output_tokens_cost_microdollar=_microdollars(row["output_tokens_cost"]),
+    return {
         **row,
+        "id": f"{created_at_ms:x}-{row['source_partition']:x}-{row['source_offset']:x}",
+        "input_tokens_cost_microdollar": _microdollars(row["input_tokens_cost"]),
+        "output_tokens_cost_microdollar": _microdollars(row["output_tokens_cost"]),
+    }
+
+
+def _explained(row: Row) -> ExplainedLog:
+    found = explain(row)
+    return ExplainedLog(
+        **_fields_of(row),
+        cost_explanation=found and CostExplanation.model_validate(found),
+        unpriced_reason=unpriced_reason(row),
     )
 
 
@@ -230,14 +240,14 @@ def list_logs(reader: Reader, parameters: LogParameters) -> LogPage:
     page, has_more = keys[: parameters.page_size], len(keys) > parameters.page_size
     total = total or _count(reader, parameters)
     return LogPage(
-        logs=_read_logs(reader, page),
+        logs=[RequestLog(**_fields_of(row)) for row in _read_rows(reader, page)],
         next_page_token=encode(query, _cursor_of(page[-1], parameters.order_by), total) if has_more else "",
         total_count=total.logs,
         total_count_is_approximate=total.is_approximate,
     )
 
 
-def find_log(reader: Reader, request_id: str) -> RequestLog | None:
+def find_log(reader: Reader, request_id: str) -> ExplainedLog | None:
     """The newest log with that id."""
     keys = reader.query(NEWEST_OF_ID, {"request_id": request_id}, LOOKUP_SETTINGS)
-    return next(iter(_read_logs(reader, keys)), None)
+    return next(map(_explained, _read_rows(reader, keys)), None)

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, PlainSerializer, WithJsonSchema
 from pydantic_core import from_json
@@ -51,6 +51,11 @@ Rate = Annotated[
     PlainSerializer(lambda rate: f"{rate:.6f}", return_type=str),
     WithJsonSchema({"type": "string", "pattern": r"^-?\d+\.\d{6}$"}),
 ]
+PlainNumber = Annotated[
+    Decimal,
+    PlainSerializer(lambda number: f"{number.normalize():f}", return_type=str),
+    WithJsonSchema({"type": "string", "pattern": r"^-?\d+(\.\d+)?$"}),
+]
 JsonObject = Annotated[dict[str, JsonValue] | None, BeforeValidator(_parse_object)]
 
 EXAMPLE_LOG: dict[str, Any] = {
@@ -97,8 +102,8 @@ EXAMPLE_LOG: dict[str, Any] = {
     "other_cost": "0.000000000000",
     "other_cost_before_fee": "0.000000000000",
     "fee_rate": "0.000000",
-    "price_id": "openai/gpt-5-mini",
-    "price_version": "2026-01-15",
+    "price_id": "openai/gpt-5-mini input=0.25 cached_input=0.025 cache_creation_input=0.25 output=2",
+    "price_version": "genai-prices 0.2.3",
     "request_headers": {"content-type": "application/json", "authorization": "[masked]"},
     "request_body": '{"messages":[{"role":"user","content":"Hello"}]}',
     "response_headers": None,
@@ -202,6 +207,87 @@ class RequestLog(BaseModel):
     storage_row_index: int | None
     storage_batch_id: str
     use_object_storage: bool
+
+
+class CostCharge(BaseModel):
+    """quantity x usd / per = amount_usd, exactly."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    bucket: Literal["input", "cached_input", "cache_creation_input", "output", "other"]
+    unit: str = Field(description="`input_tokens` are those that were neither read from nor written to a cache.")
+    quantity: PlainNumber
+    usd: PlainNumber
+    per: int
+    amount_usd: PlainNumber
+
+
+class CostOfBucket(BaseModel):
+    """The bucket's charges, rounded half up to twelve decimals, before and after the fee."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    bucket: Literal["input", "cached_input", "cache_creation_input", "output", "other"]
+    cost_before_fee: Dollars
+    cost: Dollars
+
+
+class CostExplanation(BaseModel):
+    """How a cost came about."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    price: str = Field(description="The catalogue's provider/model, or `operator:` and the entry of his file.")
+    price_version: str
+    conditions: dict[str, str] = Field(
+        description="Why this price of it: `since`, `until`, `utc`, `above` (input tokens), `service_tier`, `user_id`,"
+        " `api_key_id`."
+    )
+    charges: list[CostCharge]
+    buckets: list[CostOfBucket]
+    rounding_usd: PlainNumber = Field(description="What rounding, or a minimum of the catalogue, adds to the charges.")
+    fee_rate: Rate
+    cost_before_fee: Dollars
+    cost: Dollars
+
+
+EXAMPLE_EXPLANATION: dict[str, Any] = {
+    "price": "openai/gpt-5-mini",
+    "price_version": "genai-prices 0.2.3",
+    "conditions": {},
+    "charges": [
+        {"bucket": "input", "unit": "input_tokens", "quantity": "200", "usd": "0.25", "per": 1000000,
+         "amount_usd": "0.00005"},
+        {"bucket": "cached_input", "unit": "cached_input_tokens", "quantity": "1000", "usd": "0.025", "per": 1000000,
+         "amount_usd": "0.000025"},
+        {"bucket": "output", "unit": "output_tokens", "quantity": "340", "usd": "2", "per": 1000000,
+         "amount_usd": "0.00068"},
+    ],
+    "buckets": [
+        {"bucket": "input", "cost_before_fee": "0.000050000000", "cost": "0.000050000000"},
+        {"bucket": "cached_input", "cost_before_fee": "0.000025000000", "cost": "0.000025000000"},
+        {"bucket": "output", "cost_before_fee": "0.000680000000", "cost": "0.000680000000"},
+    ],
+    "rounding_usd": "0",
+    "fee_rate": "0.000000",
+    "cost_before_fee": "0.000755000000",
+    "cost": "0.000755000000",
+}  # fmt: skip
+
+
+class ExplainedLog(RequestLog):
+    """One request, and why it costs what it costs."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [EXAMPLE_LOG | {"cost_explanation": EXAMPLE_EXPLANATION, "unpriced_reason": None}]
+        }
+    )
+
+    cost_explanation: CostExplanation | None = Field(description="null when there is no cost.")
+    unpriced_reason: Literal["no_usage", "no_price"] | None = Field(
+        description="Why there is no cost: no usage was reported, or no price is known for this model, time and usage."
+    )
 
 
 class LogPage(BaseModel):

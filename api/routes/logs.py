@@ -4,7 +4,7 @@ from fastapi import APIRouter, Path, Query
 
 from api.errors import ApiError, documented
 from api.logs import find_log, list_logs
-from api.models import LogPage, RequestLog
+from api.models import ExplainedLog, LogPage
 from api.parameters import LogParameters, NoParameters
 from api.reader import AppReader
 
@@ -26,8 +26,8 @@ def get_request_log(
     request_id: Annotated[str, Path(examples=["req-7f3a"])],
     _: Annotated[NoParameters, Query()],
     reader: AppReader,
-) -> RequestLog:
-    """The newest log of a request id, with headers and bodies."""
+) -> ExplainedLog:
+    """The newest log of a request id, with headers and bodies, and why it costs what it costs."""
     found = find_log(reader, request_id)
     if found is None:
         raise ApiError(404, "There is no request log with this id.")

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from aggregator.warehouse import Warehouse
 from api.errors import CODES
-from api.models import LogPage, RequestLog, Stat, StatsAnswer
+from api.models import ExplainedLog, LogPage, RequestLog, Stat, StatsAnswer
 from api.parameters import LogParameters, StatsParameters
 from api.settings import ApiSettings
 from tests.support.api import client_of, client_without_data, get
@@ -72,7 +72,7 @@ def test_every_answer_has_an_example_and_every_operation_a_description(document:
 
 
 def test_the_examples_are_valid_answers() -> None:
-    for model in (RequestLog, LogPage, StatsAnswer):
+    for model in (RequestLog, ExplainedLog, LogPage, StatsAnswer):
         config: Any = model.model_config["json_schema_extra"]
         for example in config["examples"]:
             assert model.model_validate(example).model_dump(mode="json") == example
@@ -103,7 +103,7 @@ def test_only_health_and_version_need_no_key(document: Any) -> None:
 def test_the_reference_names_every_path_parameter_field_and_error(document: Any) -> None:
     text = (Path(__file__).parents[2] / "docs/api.md").read_text()
     parameters = {name for model in (LogParameters, StatsParameters) for name in model.model_fields}
-    fields = {name for model in (RequestLog, LogPage, Stat, StatsAnswer) for name in model.model_fields}
+    fields = {name for model in (ExplainedLog, LogPage, Stat, StatsAnswer) for name in model.model_fields}
     # Costs before the fee are described once for all.
     fields = {name.removesuffix("_before_fee") for name in fields}
     for name in {*document["paths"], *parameters, *fields, *CODES.values(), *map(str, CODES)}:
