@@ -18,4 +18,5 @@ CREATE TABLE IF NOT EXISTS request_payloads
 ENGINE = MergeTree
 PARTITION BY toYYYYMM(timestamp)
 ORDER BY (timestamp, request_id)
-SETTINGS non_replicated_deduplication_window = 10000;
+-- Read by a page's keys, a few rows from many places: small granules, or a page of 1,000 reads millions of bodies.
+SETTINGS non_replicated_deduplication_window = 10000, index_granularity = 256;
