@@ -3,16 +3,28 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lock clean
+.PHONY: help demo test test-kafka faults backlog kafka check lock clean
 
 help: ## Show this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 demo: $(VENV)/installed ## Run 50,000 requests through the whole stack and show the report (ARGS=--keep leaves it running)
 	@$(BIN)/insights demo $(ARGS)
 
 test: $(VENV)/installed ## Run the whole test suite
 	$(BIN)/pytest $(ARGS)
+
+test-kafka: $(VENV)/installed ## Run the tests of delivery on Apache Kafka (needs Java 17, and Maven the first time)
+	INSIGHTS_TEST_STACK=kafka $(BIN)/pytest tests/integration/test_worker.py tests/integration/test_emitter.py tests/integration/test_gate.py $(ARGS)
+
+faults: $(VENV)/installed ## Kill, stop and cut off workers, Kafka and ClickHouse hundreds of times; nothing may be lost or doubled
+	$(BIN)/python -m tests.faults $(ARGS)
+
+backlog: $(VENV)/installed ## Work off a backlog of 2 GB and show the worker's peak memory
+	$(BIN)/python -m tests.faults.backlog $(ARGS)
+
+kafka: $(VENV)/installed ## Run an Apache Kafka on port 9092 until Ctrl-C
+	$(BIN)/python -m tests.support.kafka
 
 check: $(VENV)/installed ## Lint, formatting, strict types, import directions
 	$(BIN)/ruff check .
