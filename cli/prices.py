@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,10 @@ def prices_in_force() -> PriceBook:
 
 def _rates(rates: Rates) -> list[str]:
     return [plain(rate) for rate in (rates.input, rates.cached_input, rates.cache_creation_input, rates.output)]
+
+
+def _percent(rate: Decimal) -> str:
+    return f"{plain(rate * 100)}%"
 
 
 def _holds(cell: Cell, moment: datetime) -> bool:
@@ -83,7 +88,7 @@ def run_show(name: str, moment: datetime) -> None:
     for cell in cells:
         above, rates = cell.tier.above, cell.tier.rates
         size = "any" if above == BASE else f"{above:,}"
-        table.add_row(size, *_rates(rates), plain(rates.per_request), f"{cell.fee_rate:%}")
+        table.add_row(size, *_rates(rates), plain(rates.per_request), _percent(cell.fee_rate))
     console = Console()
     console.print(f"{cells[0].tier.price_id.split()[0]} at {moment.isoformat()}, dollars per million tokens")
     console.print(table)
@@ -152,7 +157,7 @@ def explanation_table(found: Explanation) -> Table:
     table.add_section()
     table.add_row("rounding", "", "", "", f"{found.rounding_usd:f}")
     table.add_row("before fee", "", "", "", f"{found.cost_before_fee:f}")
-    table.add_row(f"fee {found.fee_rate:%}", "", "", "", f"{found.cost - found.cost_before_fee:f}")
+    table.add_row(f"fee {_percent(found.fee_rate)}", "", "", "", f"{found.cost - found.cost_before_fee:f}")
     table.add_row("cost", "", "", "", f"{found.cost:f}")
     return table
 

@@ -129,13 +129,12 @@ def reprice(
 
 
 def _rebuild(warehouse: Warehouse, span: Span, changed_rows: int, progress: Progress) -> list[Drift]:
-    """A run that was interrupted has left changed rows behind, so that what is to be done shows only in the drift."""
-    drifts = rollups.verify(warehouse, span)
-    if changed_rows or not all(drift.is_zero for drift in drifts):
-        return rollups.rebuild(
-            warehouse, span, "reprice", lambda done, total: progress("rebuilding rollups", done, total)
-        )
-    return drifts
+    """Without changed rows too if there is drift: a run that was interrupted may have left them behind."""
+    if not changed_rows:
+        drifts = rollups.verify(warehouse, span)
+        if all(drift.is_zero for drift in drifts):
+            return drifts
+    return rollups.rebuild(warehouse, span, "reprice", lambda done, total: progress("rebuilding rollups", done, total))
 
 
 def _micros(moment: datetime) -> int:

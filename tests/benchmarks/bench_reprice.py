@@ -23,13 +23,15 @@ from tests.integration.test_sink import StoredRecord, encode
 MONTH = Span(parse_timestamp("2026-10-01T00:00:00Z"), parse_timestamp("2026-11-01T00:00:00Z"))
 MODELS = ("gpt-4o", "gpt-4o-mini", "gpt-5", "gpt-5-mini", "claude-sonnet-4-5", "claude-opus-4-5", "gemini-2.5-pro",
           "gemini-2.5-flash", "deepseek-chat", "my-own")  # fmt: skip
+# 300 users, some of whom send far more than others, each with two keys and three models.
 FILL = """
 INSERT INTO request_logs (timestamp, request_id, created_at, source_topic, source_partition, source_offset, model_name,
     user_id, api_key_id, status, usage_source, input_tokens, output_tokens, cached_input_tokens, duration_ms)
+WITH toUInt32(300 * pow(cityHash64(number, 1) % 1000000 / 1000000, 2)) AS user
 SELECT toDateTime64('2026-10-01 00:00:00', 6, 'UTC') + toIntervalMicrosecond(cityHash64(number) % 2678400000000),
     lower(hex(sipHash128(number))), now64(3), 'request-events', number % 6, number,
-    {models:Array(String)}[1 + number % 10], concat('user-', toString(cityHash64(number, 1) % 500)),
-    concat('key-', toString(cityHash64(number, 2) % 700)), 'success', 'reported',
+    {models:Array(String)}[1 + (user + cityHash64(number, 7) % 3) % 10], concat('user-', toString(user)),
+    concat('key-', toString(user * 2 + number % 2)), 'success', 'reported',
     1000 + cityHash64(number, 3) % 300000, cityHash64(number, 4) % 4000, cityHash64(number, 5) % 1000,
     cityHash64(number, 6) % 60000
 FROM numbers({rows:UInt64})
