@@ -16,8 +16,8 @@ from cli.guard import start_guarded, stop_guarded
 # How `insights up` begins what it prints when everything runs.
 READY = "router-insights is ready"
 HOST = "127.0.0.1"
-# Longer than the child takes to end in order.
-GRACE_SECONDS = 25
+# Longer than the child takes to end in order when all it was sent is stored, short enough for who kills the parent.
+GRACE_SECONDS = 10
 START_SECONDS = 60.0
 POLL_SECONDS = 0.05
 TAIL_LINES = 12

@@ -7,6 +7,7 @@ from pathlib import Path
 from socket import socket
 from typing import Any
 
+import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
@@ -24,11 +25,13 @@ from ingest.settings import IngestSettings
 from ingest.topics import create_topics
 from ingest.worker import Worker
 
+log = structlog.get_logger(__name__)
+
 PARTITIONS = 6
 SESSION_TIMEOUT_MS = 1_500
 POLL_SECONDS = 0.05
 # The embedded broker forgets everything when it stops, so what it has taken is written first.
-DRAIN_SECONDS = 5.0
+DRAIN_SECONDS = 15.0
 WORKER_STOP_SECONDS = 15.0
 
 
@@ -103,6 +106,8 @@ async def _drain(settings: IngestSettings) -> None:
     deadline = time.monotonic() + DRAIN_SECONDS
     while _stored() < taken and time.monotonic() < deadline:  # noqa: ASYNC110 - a metric
         await asyncio.sleep(POLL_SECONDS)
+    if _stored() < taken:
+        log.error("records_lost_with_the_embedded_broker", records=int(taken - _stored()))
 
 
 class Stack:
