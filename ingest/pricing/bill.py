@@ -41,7 +41,7 @@ PRICED_SCHEMA = pa.schema(
 
 KEY = """
     coalesce(provider, '') AS provider, model_name, {user_id} AS user_id, {api_key_id} AS api_key_id,
-    {service_tier} AS service_tier
+    CASE WHEN list_contains($service_tier, service_tier) THEN service_tier ELSE '' END AS service_tier
 """
 HAS_UNITS = "coalesce(usage, '') != ''"
 
@@ -107,13 +107,9 @@ def price_events(connection: duckdb.DuckDBPyConnection, events: str, book: Price
     All costs of a row are NULL, its price_id '' and its fee_rate 0 when no price is known, when neither input
     nor output tokens were reported, or when the cost does not fit Decimal(18, 12).
     """
-    known = {
-        "user_id": sorted(book.user_ids),
-        "api_key_id": sorted(book.api_key_ids),
-        "service_tier": SERVICE_TIERS,
-    }
-    parameters = {name: words for name, words in known.items() if words}
-    key = KEY.format(**{name: _known_or_empty(name) if name in parameters else "''" for name in known})
+    named_ids = {"user_id": sorted(book.user_ids), "api_key_id": sorted(book.api_key_ids)}
+    parameters = {name: ids for name, ids in named_ids.items() if ids} | {"service_tier": SERVICE_TIERS}
+    key = KEY.format(**{name: _named_or_empty(name) if name in parameters else "''" for name in named_ids})
     keys = connection.sql(f"SELECT DISTINCT {key} FROM {events}", params=parameters).fetchall()
     table = price_table(book, (PriceKey(*each) for each in keys))
     connection.register("price_cells", table.cells)
@@ -162,7 +158,7 @@ def _price_case(row: Mapping[str, Any], book: PriceBook) -> Case:
     return Case(cost, fee_factor(book.fee_rate(key, moment.date())))
 
 
-def _known_or_empty(column: str) -> str:
+def _named_or_empty(column: str) -> str:
     return f"CASE WHEN {column} IN (SELECT unnest(${column})) THEN {column} ELSE '' END"
 
 

@@ -43,7 +43,9 @@ class Ingestion:
     """Writes batches of the same month in a thread, one after the other, until it is stopped."""
 
     def __init__(self, warehouse: Warehouse, prices: PriceBook) -> None:
-        self._sink, self._stop, self.rows, self.first = Sink(warehouse, prices), threading.Event(), 0, 10**9
+        self._sink, self._stop, self.rows = Sink(warehouse, prices), threading.Event(), 0
+        # Offsets of its own: the same ones again would be taken for the same records.
+        self._first = time.time_ns()
         self._thread = threading.Thread(target=self._run)
 
     def __enter__(self) -> "Ingestion":
@@ -53,14 +55,15 @@ class Ingestion:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
+        assert self.rows, "nothing was ingested meanwhile"
 
     def _run(self) -> None:
         while not self._stop.wait(0.25):
             fields = {"timestamp": "2026-10-15T12:00:00Z", "input_tokens": 1000, "output_tokens": 10}
-            places = range(self.first, self.first + BATCH_ROWS)
+            places = range(self._first, self._first + BATCH_ROWS)
             records = [StoredRecord(place, encode(request_id=f"new-{place}", **fields)) for place in places]
             self._sink.write(Batch("request-events", 9, records, time.time_ns() // 10**6, self._sink.generation()))
-            self.first += BATCH_ROWS
+            self._first += BATCH_ROWS
             self.rows += BATCH_ROWS
 
 
