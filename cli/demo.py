@@ -30,7 +30,7 @@ from cli.report import Check, Speed, report
 from ingest.emitter import EventEmitter
 
 WINDOW = timedelta(hours=24)
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.2
 STALL_SECONDS = 60.0
 DELIVERY_TIMEOUT_SECONDS = 10.0
 PROGRESS_EVERY = 500

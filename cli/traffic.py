@@ -21,15 +21,15 @@ class Model(NamedTuple):
 
 MODELS = (
     Model("openai", "gpt-6-luna", 0.205, 1_150, 210, 310, 6.5, 0.009),
-    Model("anthropic", "claude-sonnet-5-5", 0.165, 4_200, 520, 780, 14, 0.014, thinks=True),
-    Model("openai", "gpt-6.1-sol", 0.125, 3_100, 640, 690, 12, 0.012, thinks=True),
+    Model("anthropic", "claude-sonnet-5-5", 0.165, 4_200, 520, 780, 8, 0.014, thinks=True),
+    Model("openai", "gpt-6.1-sol", 0.125, 3_100, 640, 690, 7, 0.012, thinks=True),
     Model("google", "gemini-3.8-flash", 0.115, 1_900, 260, 290, 5, 0.011),
     Model("anthropic", "claude-haiku-5-5", 0.095, 1_400, 190, 260, 6, 0.010),
     Model("openai", "gpt-5-mini", 0.075, 1_250, 330, 520, 9, 0.008, thinks=True),
     Model("google", "gemini-2.5-flash-lite", 0.055, 820, 120, 210, 4, 0.007),
     Model("openai", "gpt-4.1-mini", 0.045, 980, 240, 400, 8, 0.009),
-    Model("deepseek", "deepseek-v4-flash", 0.035, 1_700, 430, 540, 11, 0.031),
-    Model("anthropic", "claude-opus-5-5", 0.030, 6_800, 980, 1_350, 24, 0.019, thinks=True),
+    Model("deepseek", "deepseek-v4-flash", 0.035, 1_700, 430, 540, 9, 0.031),
+    Model("anthropic", "claude-opus-5-5", 0.030, 6_800, 980, 1_350, 12, 0.019, thinks=True),
     Model("mistral", "mistral-large-4", 0.025, 1_600, 300, 430, 10, 0.016),
     Model("groq", "llama-3.3-70b-versatile", 0.020, 900, 230, 120, 2.2, 0.042),
     # Nobody publishes a price for it: its cost must come out as unknown, not as zero.
