@@ -42,7 +42,10 @@ class ApiClient:
         # The address is this machine's: a proxy from the environment has no business with it.
         self._http = httpx2.Client(
             # An empty bearer is no valid header; the health checks need none.
-            base_url=url, headers={"authorization": f"Bearer {api_key}"} if api_key else {}, timeout=30, trust_env=False
+            base_url=url,
+            headers={"authorization": f"Bearer {api_key}"} if api_key else {},
+            timeout=30,
+            trust_env=False,
         )
 
     def __enter__(self) -> "ApiClient":
