@@ -1,8 +1,8 @@
 """What is written at once: a run of one partition's records, its plan, and the token that makes it count once."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Protocol
@@ -61,13 +61,19 @@ class Mark(BaseModel):
 
 @dataclass(frozen=True)
 class Batch:
-    """Records `[first, last]` of one partition, in order; offsets may have gaps (compaction, transactions)."""
+    """Records `[first, last]` of one partition, in order; offsets may have gaps (compaction, transactions).
+
+    `found_plan` is the plan that it follows, if an earlier worker made one. `stored` has, by table, the offsets
+    that are not to be inserted because they are there under another token.
+    """
 
     topic: str
     partition: int
     records: Sequence[Record]
     created_at_ms: int
     generation: int
+    found_plan: Plan | None = None
+    stored: Mapping[str, Collection[int]] = field(default_factory=dict)
 
     @property
     def first(self) -> int:
@@ -102,4 +108,7 @@ class Batch:
 
     @property
     def plan(self) -> Plan:
-        return Plan(last=self.last, created_at_ms=self.created_at_ms, generation=self.generation, digest=self.digest)
+        # A plan that was found stays as it is, so that the next worker sees as well that records are missing.
+        return self.found_plan or Plan(
+            last=self.last, created_at_ms=self.created_at_ms, generation=self.generation, digest=self.digest
+        )

@@ -37,8 +37,7 @@ PAYLOAD_FIELDS = (
 )
 STORED_OFFSETS = """
 SELECT source_offset AS offset FROM {table} WHERE created_at = fromUnixTimestamp64Milli({{created_at_ms:Int64}}, 'UTC')
-AND source_topic = {{topic:String}} AND source_partition = {{partition:UInt32}}
-AND source_offset BETWEEN {{first:UInt64}} AND {{last:UInt64}}
+AND source_partition = {{partition:UInt32}} AND source_offset BETWEEN {{first:UInt64}} AND {{last:UInt64}}
 """
 ERROR_STATUSES = pa.array(["error", "timeout"])
 
@@ -211,21 +210,24 @@ class Sink:
         self._count(batch, decoded)
         _count_unpriced(events, costs)
 
-    def stored_offsets(self, batch: Batch) -> set[int]:
-        """Which records of the batch are rows or dead letters already. It looks through whole tables: for the rare
-        case that the batch's own token is lost."""
+    def stored_offsets(self, batch: Batch) -> dict[str, set[int]]:
+        """By table, which records of the batch are there already. It looks through whole tables: for the rare case
+        that the batch's own token is lost."""
         values = {
-            "created_at_ms": batch.created_at_ms, "topic": batch.topic, "partition": batch.partition,
-            "first": batch.first, "last": batch.last,
+            "created_at_ms": batch.created_at_ms, "partition": batch.partition, "first": batch.first, "last": batch.last
         }  # fmt: skip
-        queries = (STORED_OFFSETS.format(table=table) for table in ("request_logs", "dead_letters"))
-        return {row["offset"] for sql in queries for row in self._warehouse.query(sql, values)}
+        return {
+            table: {row["offset"] for row in self._warehouse.query(STORED_OFFSETS.format(table=table), values)}
+            for table in ("dead_letters", "request_payloads", "request_logs")
+        }
 
     def _prices_for(self, batch: Batch) -> PriceBook:
         book = self._prices.current() if isinstance(self._prices, PriceWatch) else self._prices
         return self._chosen.setdefault(batch.token, book)
 
     def _insert(self, table: str, rows: pa.Table, batch: Batch) -> None:
+        if stored := batch.stored.get(table):
+            rows = rows.filter(pc.invert(pc.is_in(rows["source_offset"], pa.array(stored, pa.uint64()))))
         if len(rows):
             self._warehouse.insert(table, rows, batch.token)
 

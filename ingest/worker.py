@@ -11,8 +11,10 @@ The protocol (docs/delivery.md), with one batch in hand per partition:
 
 import asyncio
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from typing import TypeVar, TypeVarTuple
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -37,11 +39,16 @@ from ingest.settings import IngestSettings
 from ingest.sink import Sink
 from ingest.threads import Threads
 
+Arguments = TypeVarTuple("Arguments")
+Result = TypeVar("Result")
+
 log = structlog.get_logger(__name__)
 
 POLL_MS = 50
 FETCH_BYTES_PER_PARTITION = 4 * 1024 * 1024
 MAX_POLL_RECORDS = 20_000
+# How long it may take to notice partitions that were added, or a topic that is there again.
+METADATA_AGE_MS = 10_000
 # A flush interval is stretched once a worker owns more partitions than this, so that the number of parts
 # ClickHouse has to merge stays bounded: parts per second = partitions x tables / interval.
 PARTITIONS_PER_INTERVAL = 6
@@ -96,6 +103,7 @@ class Worker:
             session_timeout_ms=settings.kafka_session_timeout_ms,
             heartbeat_interval_ms=settings.kafka_session_timeout_ms // 3,
             max_partition_fetch_bytes=FETCH_BYTES_PER_PARTITION,
+            metadata_max_age_ms=METADATA_AGE_MS,
         )
         self._group = Group(self._consumer, settings.kafka_group)
         try:
@@ -180,7 +188,7 @@ class Worker:
         try:
             batch = await self._next_batch(lane)
             if batch is not None:
-                await self._write(lane, batch)
+                await self._patiently(lane, self._insert, lane, batch)
                 lane.written(batch.next_offset)
             lane.replay = None
         except (IllegalStateError, PartitionLostError) as error:
@@ -195,9 +203,9 @@ class Worker:
         topic, partition = lane.partition
         if plan is not None:
             return await self._planned_batch(lane, plan, records)
-        generation = await self._threads.run(self._sink.generation)
-        batch = Batch(topic, partition, records, time.time_ns() // 1_000_000, generation)
         lane.is_planning = True
+        generation = await self._patiently(lane, self._threads.run, self._sink.generation)
+        batch = Batch(topic, partition, records, time.time_ns() // 1_000_000, generation)
         if await self._topic_id(lane.partition) != lane.topic_id:
             raise TopicChangedError(len(records))
         await self._plan(lane, batch)
@@ -211,14 +219,13 @@ class Worker:
             log.error("planned_records_gone", partition=lane.partition.partition, last=plan.last)
             return None
         topic, partition = lane.partition
-        batch = Batch(topic, partition, records, plan.created_at_ms, plan.generation)
+        batch = Batch(topic, partition, records, plan.created_at_ms, plan.generation, found_plan=plan)
         if batch.digest == plan.digest:
             return batch
         # Retention has deleted the beginning of the batch, so that its token can no longer be made.
         log.error("planned_records_changed", partition=batch.partition, first=batch.first, last=batch.last)
-        stored = await self._threads.run(self._sink.stored_offsets, batch)
-        left = [record for record in records if record.offset not in stored]
-        return Batch(topic, partition, left, plan.created_at_ms, plan.generation) if left else None
+        stored = await self._patiently(lane, self._threads.run, self._sink.stored_offsets, batch)
+        return replace(batch, stored=stored)
 
     async def _topic_id(self, partition: TopicPartition) -> str:
         """Waits while there is no such topic."""
@@ -245,8 +252,10 @@ class Worker:
         self._lanes[partition] = Lane(partition, beginning, None, self._settings, lane.member, topic_id)
         self._consumer.seek(partition, beginning)
 
-    async def _write(self, lane: Lane, batch: Batch) -> None:
-        """Insert the batch, trying again for what may pass; the partition's fetching pauses meanwhile."""
+    async def _patiently(
+        self, lane: Lane, function: Callable[[*Arguments], Awaitable[Result]], *arguments: *Arguments
+    ) -> Result:
+        """Call ClickHouse, again and again for what may pass; the partition's fetching pauses meanwhile."""
 
         def should_retry(error: BaseException) -> bool:
             return is_transient(error) and not lane.is_lost
@@ -259,10 +268,8 @@ class Worker:
         def report(state: RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
             metrics.RETRIES.inc()
-            log.warning(
-                "insert_retry", partition=batch.partition, first=batch.first, attempt=state.attempt_number,
-                error=str(error)[:500],
-            )  # fmt: skip
+            partition = lane.partition.partition
+            log.warning("insert_retry", partition=partition, attempt=state.attempt_number, error=str(error)[:500])
 
         retrying = AsyncRetrying(
             retry=retry_if_exception(should_retry),
@@ -271,7 +278,7 @@ class Worker:
             before_sleep=report,
             reraise=True,
         )
-        await retrying(self._insert, lane, batch)
+        return await retrying(function, *arguments)
 
     async def _insert(self, lane: Lane, batch: Batch) -> None:
         """One try. A worker that was stopped for long, or has been trying for long, asks Kafka first whether the

@@ -117,9 +117,16 @@ async def clickhouse_refuses(run: Run) -> Verdict:
         run.kill(run.workers[0])
     await producing
     try:
-        return await run.settle(workers=run.rng.randint(1, 2))
+        return _without_crashes(run, await run.settle(workers=run.rng.randint(1, 2)))
     finally:
         run.stack.clickhouse.forget_faults()
+
+
+def _without_crashes(run: Run, verdict: Verdict) -> Verdict:
+    """Faults that pass by themselves must not end a worker."""
+    if run.crashes:
+        raise StuckError(f"{run.crashes} workers ended by themselves\n{run.log_tail()}")
+    return verdict
 
 
 async def clickhouse_is_killed(run: Run) -> Verdict:
@@ -133,7 +140,7 @@ async def clickhouse_is_killed(run: Run) -> Verdict:
         await asyncio.sleep(run.rng.uniform(0.0, 3.0))
         run.stack.clickhouse.start()
     await producing
-    return await run.settle()
+    return _without_crashes(run, await run.settle())
 
 
 async def clickhouse_is_away_for_a_minute(run: Run) -> Verdict:
@@ -147,7 +154,7 @@ async def clickhouse_is_away_for_a_minute(run: Run) -> Verdict:
     await asyncio.sleep(60)
     run.stack.clickhouse.start()
     await producing
-    return await run.settle(workers=2)
+    return _without_crashes(run, await run.settle(workers=2))
 
 
 async def view_fails_half_way(run: Run) -> Verdict:
@@ -226,7 +233,7 @@ async def log_is_truncated(run: Run) -> Verdict:
 
 def poisons(run: Run) -> list[tuple[str, bytes]]:
     """One record of every kind that is no valid event, and one larger than the limit."""
-    valid = json.loads(run.events(1)[0][1])
+    valid = {**json.loads(run.events(1)[0][1]), "request_body": None}
     spoilt = [
         {**valid, "input_tokens": -1},
         {**valid, "input_tokens": "many"},
@@ -245,6 +252,7 @@ def poisons(run: Run) -> list[tuple[str, bytes]]:
 
 async def poison(run: Run) -> Verdict:
     """Records of every kind that is no event: alone, as the last of a batch, in a long row, before a kill."""
+    run.flush_rows = 2000
     records = run.events(100)
     for bad in poisons(run):
         records.insert(run.rng.randrange(len(records)), bad)
@@ -252,7 +260,7 @@ async def poison(run: Run) -> Verdict:
     await run.produce([*run.events(39), poisons(run)[0]], partition=1)
     await run.produce([(f"q-{number}", b"not JSON") for number in range(run.rng.choice((100, 10_000)))], partition=2)
     for _ in range(2):
-        worker = run.start_worker(run.rng.choice(POINTS), run.rng.randint(1, 5), flush_rows=2000)
+        worker = run.start_worker(run.rng.choice(POINTS), run.rng.randint(1, 5))
         await _join(worker, 5.0)
         run.kill(worker)
     return await run.settle()
@@ -271,7 +279,8 @@ async def producers_retry_and_abort(run: Run) -> Verdict:
 
 async def rolling_restart(run: Run, seconds: float = 120.0, rate: int = 5000) -> Verdict:
     """Three real `insights ingest` processes under a steady load, restarted one after another by SIGTERM."""
-    processes = [run.start_insights_ingest(flush_rows=50_000, flush_seconds=1.0) for _ in range(3)]
+    run.flush_rows = 50_000
+    processes = [run.start_insights_ingest() for _ in range(3)]
     deadline = time.monotonic() + seconds
     producing = asyncio.create_task(run.produce_at_rate(rate, seconds))
     try:
@@ -279,7 +288,7 @@ async def rolling_restart(run: Run, seconds: float = 120.0, rate: int = 5000) ->
             await asyncio.sleep(run.rng.uniform(3.0, 8.0))
             process = processes.pop(0)
             await _expect_good_exit(run, process)
-            processes.append(run.start_insights_ingest(flush_rows=50_000, flush_seconds=1.0))
+            processes.append(run.start_insights_ingest())
         await producing
         expected = await run.log()
         await run.until(lambda: run.stored() >= len(expected), seconds=180)

@@ -28,7 +28,9 @@ from tests.support.clickhouse_http import ClickHouseServer
 from tests.support.kafka import KafkaServer
 
 SESSION_SECONDS = 1.0
-PATIENCE_SECONDS = 120.0
+PATIENCE_SECONDS = 90.0
+# A worker that cannot even start must not be started for ever.
+MAX_RESTARTS = 30
 POLL_SECONDS = 0.1
 KAFKA_SETTINGS = {"group.min.session.timeout.ms": "500", "message.max.bytes": "12000000"}
 MODELS = ("gpt-4o", "claude-sonnet-4-5", "gemini-2.5-flash", "no-such-model")
@@ -84,7 +86,11 @@ class Run:
         name = uuid.uuid4().hex[:12]
         self.topic, self._group, self._database = f"events-{name}", f"group-{name}", f"run_{name}"
         self.log_file = stack.folder / f"workers-{name}.log"
+        # Small, so that a run has many batches.
+        self.flush_rows = 40
         self.kills = 0
+        # Workers that ended by themselves, where only a permanent fault should make one.
+        self.crashes = 0
         # Records of a topic that was deleted; those that retention took, and how many of them are stored.
         self.kept = 0
         self.gone: dict[Place, bool] = {}
@@ -101,7 +107,7 @@ class Run:
             "kafka_group": self._group,
             "kafka_session_timeout_ms": int(SESSION_SECONDS * 1000),
             "clickhouse_url": f"{self.stack.clickhouse.address}/{self._database}",
-            "flush_rows": 40,
+            "flush_rows": self.flush_rows,
             "flush_seconds": 0.1,
             "metrics_port": 0,
         }
@@ -136,35 +142,43 @@ class Run:
         first, self._number = self._number, self._number + count
         return [(key := f"r-{number}", event(self.rng, key)) for number in range(first, first + count)]
 
-    async def produce(self, records: Sequence[tuple[str, bytes]], partition: int | None = None, **options: Any) -> None:
-        """Send `records` with an idempotent producer and wait until all are acknowledged."""
+    def producer(self, **options: Any) -> AIOKafkaProducer:
+        """An idempotent producer; it outlives a broker that is away for a while."""
         options = {"enable_idempotence": True, "max_request_size": 12_000_000, **options}
-        async with AIOKafkaProducer(bootstrap_servers=self.stack.kafka.address, **options) as producer:
-            sent = [await producer.send(self.topic, value, key.encode(), partition) for key, value in records]
-            await asyncio.gather(*sent)
+        return AIOKafkaProducer(bootstrap_servers=self.stack.kafka.address, **options)
+
+    async def produce(self, records: Sequence[tuple[str, bytes]], partition: int | None = None) -> None:
+        """Send `records` and wait until all are acknowledged."""
+        async with self.producer() as producer:
+            await self._send(producer, records, partition)
+
+    async def _send(
+        self, producer: AIOKafkaProducer, records: Sequence[tuple[str, bytes]], partition: int | None = None
+    ) -> None:
+        sent = [await producer.send(self.topic, value, key.encode(), partition) for key, value in records]
+        await asyncio.gather(*sent)
 
     async def produce_slowly(self, count: int, seconds: float, share: int = 20) -> None:
         """Spread `count` events over `seconds`."""
-        for _ in range(0, count, share):
-            await self.produce(self.events(share))
-            await asyncio.sleep(seconds * share / count)
+        async with self.producer() as producer:
+            for _ in range(0, count, share):
+                await self._send(producer, self.events(share))
+                await asyncio.sleep(seconds * share / count)
 
     async def produce_at_rate(self, rate: int, seconds: float) -> None:
         """`rate` events a second, in steps of a tenth of one."""
         loop = asyncio.get_running_loop()
-        options = {"enable_idempotence": True, "linger_ms": 20, "max_batch_size": 256 * 1024}
-        async with AIOKafkaProducer(bootstrap_servers=self.stack.kafka.address, **options) as producer:
+        async with self.producer(linger_ms=20, max_batch_size=256 * 1024) as producer:
             started = loop.time()
             for step in range(int(seconds * 10)):
-                sent = [await producer.send(self.topic, value, key.encode()) for key, value in self.events(rate // 10)]
-                await asyncio.gather(*sent)
+                await self._send(producer, self.events(rate // 10))
                 await asyncio.sleep(max(0.0, started + (step + 1) / 10 - loop.time()))
 
     async def produce_in_transaction(self, records: Sequence[tuple[str, bytes]], commit: bool) -> None:
-        options = {"transactional_id": f"{self.topic}-producer", "enable_idempotence": True}
-        async with AIOKafkaProducer(bootstrap_servers=self.stack.kafka.address, **options) as producer:
+        """Send `records` in a transaction that is committed or aborted."""
+        async with self.producer(transactional_id=f"{self.topic}-producer") as producer:
             await producer.begin_transaction()
-            await asyncio.gather(*[await producer.send(self.topic, value, key.encode()) for key, value in records])
+            await self._send(producer, records)
             await (producer.commit_transaction() if commit else producer.abort_transaction())
 
     async def log(self) -> dict[Place, bool]:
@@ -194,20 +208,17 @@ class Run:
 
     # Who consumes
 
-    def start_worker(self, point: str | None = None, countdown: int = 1, **overrides: Any) -> BaseProcess:
+    def start_worker(self, point: str | None = None, countdown: int = 1) -> BaseProcess:
         from tests.faults.worker import work
 
-        worker = WORKERS.Process(
-            target=work, args=(self.settings | overrides, self.log_file, point, countdown), daemon=True
-        )
+        worker = WORKERS.Process(target=work, args=(self.settings, self.log_file, point, countdown), daemon=True)
         worker.start()
         self.workers.append(worker)
         return worker
 
-    def start_insights_ingest(self, **overrides: Any) -> "subprocess.Popen[bytes]":
+    def start_insights_ingest(self) -> "subprocess.Popen[bytes]":
         """The command that a user runs."""
-        settings = self.settings | overrides
-        environment = {f"INSIGHTS_{name.upper()}": str(value) for name, value in settings.items()}
+        environment = {f"INSIGHTS_{name.upper()}": str(value) for name, value in self.settings.items()}
         with self.log_file.open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "cli.main", "ingest"], env={**os.environ, **environment}, stderr=log
@@ -224,6 +235,7 @@ class Run:
         for worker in [worker for worker in self.workers if not worker.is_alive()]:
             self.workers.remove(worker)
             self.kills += worker.exitcode == -signal.SIGKILL
+            self.crashes += worker.exitcode not in {0, -signal.SIGKILL}
 
     async def stop_workers(self) -> None:
         """SIGTERM to all. Raises StuckError for one that does not exit 0 within 10 s."""
@@ -264,12 +276,16 @@ class Run:
 
     async def until(self, condition: Callable[[], bool], seconds: float = PATIENCE_SECONDS, workers: int = 0) -> None:
         """Wait for a condition, keeping `workers` workers running. Raises StuckError when it takes too long."""
+        restarts = 0
         try:
             async with asyncio.timeout(seconds):
                 while not condition():
                     self.reap()
                     while len(self.workers) < workers:
                         self.start_worker()
+                        restarts += 1
+                    if restarts > MAX_RESTARTS:
+                        raise StuckError(f"workers do not stay alive\n{self.log_tail()}")
                     await asyncio.sleep(POLL_SECONDS)
         except TimeoutError as error:
             raise StuckError(f"{self.stored()} stored after {seconds:g} s\n{self.log_tail()}") from error
@@ -287,4 +303,5 @@ class Run:
         stored = stored_places(self.warehouse, self.topic)
         kept = {place: has_payload for place, has_payload in self.may_be_gone.items() if place in stored}
         self.kept = len(kept)
-        return judge(self.warehouse, self.topic, log | kept, self.kills)
+        gone = {place[0] for place in self.may_be_gone if place not in kept}
+        return judge(self.warehouse, self.topic, log | kept, self.kills, gone)
