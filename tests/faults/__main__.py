@@ -10,7 +10,6 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,13 +38,15 @@ class Trial:
         return f"{self.number} {self.scenario.__name__.replace('_', ' ')}"
 
 
-def trials(seed: int, only: int | None = None, runs: int | None = None, is_short: bool = False) -> Iterator[Trial]:
+def trials(seed: int, only: int | None = None, runs: int | None = None, is_short: bool = False) -> list[Trial]:
     """Every run of the suite; `runs` instead of each scenario's own number."""
-    for number, scenarios in SCENARIOS.items():
-        if only in {None, number}:
-            for scenario, full, short in scenarios:
-                for run in range(runs if runs is not None else short if is_short else full):
-                    yield Trial(number, scenario, seed + run)
+    return [
+        Trial(number, scenario, seed + run)
+        for number, scenarios in SCENARIOS.items()
+        if only in {None, number}
+        for scenario, full, short in scenarios
+        for run in range(runs if runs is not None else short if is_short else full)
+    ]
 
 
 async def perform(stack: Stack, trial: Trial) -> Verdict:
@@ -98,7 +99,7 @@ def main() -> None:
     given = parser.parse_args()
     console = Console()
     seed = given.seed if given.seed is not None else random.SystemRandom().randrange(10**6)
-    planned = list(trials(seed, given.scenario, given.runs, given.short))
+    planned = trials(seed, given.scenario, given.runs, given.short)
     console.print(f"seed {seed}, {len(planned)} runs")
     with tempfile.TemporaryDirectory(prefix="router-insights-faults-") as folder:
         try:

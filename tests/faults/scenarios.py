@@ -10,14 +10,13 @@ import time
 from collections.abc import Awaitable, Callable
 from multiprocessing.process import BaseProcess
 
-from tests.faults.stack import SESSION_SECONDS, Run, StuckError
+from tests.faults.stack import EXIT_SECONDS, SESSION_SECONDS, Run, StuckError
 from tests.faults.verdict import Verdict
 from tests.faults.worker import POINTS
 from tests.support.clickhouse_http import Fault
 
 ROLLUP_TABLES = ("rollup_time", "rollup_model", "rollup_user")
 READ_ONLY, NO_SPACE, TOO_MANY_PARTS = 242, 243, 252
-EXIT_SECONDS = 10.0
 
 
 async def kill_at_every_point(run: Run) -> Verdict:
@@ -60,11 +59,7 @@ async def _join_group(run: Run) -> None:
 
 
 async def _leave_group(run: Run) -> None:
-    worker = run.workers.pop(run.rng.randrange(len(run.workers)))
-    worker.terminate()
-    await _join(worker, EXIT_SECONDS)
-    if worker.exitcode != 0:
-        raise StuckError(f"a worker ended with {worker.exitcode} on SIGTERM\n{run.log_tail()}")
+    await run.stop_workers([run.rng.choice(run.workers)])
 
 
 async def _kill_one(run: Run) -> None:
@@ -336,7 +331,7 @@ Scenario = Callable[[Run], Awaitable[Verdict]]
 
 # By the number of the promise they hold: (scenario, runs in a full run, runs in a short one).
 SCENARIOS: dict[int, list[tuple[Scenario, int, int]]] = {
-    1: [(kill_at_every_point, 40, 4)],
+    1: [(kill_at_every_point, 40, 3)],
     2: [(workers_come_and_go, 12, 2), (zombie_of_an_empty_group, 2, 1)],
     3: [(clickhouse_refuses, 10, 2), (clickhouse_is_killed, 8, 1), (clickhouse_is_away_for_a_minute, 1, 0)],
     4: [(view_fails_half_way, 8, 2)],

@@ -29,6 +29,7 @@ from tests.support.kafka import KafkaServer
 
 SESSION_SECONDS = 1.0
 PATIENCE_SECONDS = 90.0
+EXIT_SECONDS = 10.0
 # A worker that cannot even start must not be started for ever.
 MAX_RESTARTS = 30
 POLL_SECONDS = 0.1
@@ -237,15 +238,17 @@ class Run:
             self.kills += worker.exitcode == -signal.SIGKILL
             self.crashes += worker.exitcode not in {0, -signal.SIGKILL}
 
-    async def stop_workers(self) -> None:
-        """SIGTERM to all. Raises StuckError for one that does not exit 0 within 10 s."""
-        for worker in self.workers:
+    async def stop_workers(self, workers: Sequence[BaseProcess] | None = None) -> None:
+        """SIGTERM to all, or to some. Raises StuckError for one that does not exit 0 within EXIT_SECONDS."""
+        leaving = list(self.workers if workers is None else workers)
+        for worker in leaving:
             worker.terminate()
-        for worker in self.workers:
-            await asyncio.to_thread(worker.join, 10)
-            if worker.exitcode != 0:
+        for worker in leaving:
+            await asyncio.to_thread(worker.join, EXIT_SECONDS)
+            # One that has hardly begun does not listen to signals yet.
+            if worker.exitcode not in {0, -signal.SIGTERM}:
                 raise StuckError(f"a worker ended with {worker.exitcode} on SIGTERM\n{self.log_tail()}")
-        self.workers.clear()
+            self.workers.remove(worker)
 
     # What they depend on
 
