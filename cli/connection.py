@@ -1,5 +1,7 @@
 """Connecting to a Kafka that may be the embedded broker."""
 
+import logging
+
 from aiokafka.errors import UnknownError
 
 from ingest.emitter import EventEmitter
@@ -11,6 +13,8 @@ async def connect(bootstrap_servers: str, topic: str = REQUEST_EVENTS_TOPIC) -> 
 
     Raises KafkaUnavailableError.
     """
+    # It logs an error for what is tried here, and what it logs besides the emitter raises.
+    logging.getLogger("aiokafka.producer.sender").setLevel(logging.CRITICAL)
     emitter = EventEmitter(bootstrap_servers, topic=topic)
     try:
         await emitter.start()
