@@ -1,6 +1,7 @@
 """The HTTP front is worth its faults only if the real client meets the real engine behind it."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
@@ -76,4 +77,14 @@ def test_deduplication_outlives_a_kill(server: ClickHouseServer, warehouse: Ware
     server.start()
     insert_rows(warehouse, rows())
     assert count(warehouse) == 200
+    assert all(drift.is_zero for drift in rollups.verify(warehouse))
+
+
+def test_inserts_at_the_same_moment_under_one_token_count_once(warehouse: Warehouse) -> None:
+    """A zombie and its successor."""
+    with ThreadPoolExecutor(4) as threads:
+        for seed in range(5):
+            batch = random_rows(seed, 200, first_offset=seed * 200)
+            list(threads.map(lambda _, batch=batch: insert_rows(warehouse, batch), range(4)))
+    assert count(warehouse) == 1000
     assert all(drift.is_zero for drift in rollups.verify(warehouse))

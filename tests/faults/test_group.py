@@ -1,0 +1,45 @@
+"""Answers of a coordinator that must not be taken for what they are not; the scenarios meet real ones."""
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.protocol.commit import OffsetCommitResponse_v3, OffsetFetchResponse_v3
+from aiokafka.structs import OffsetAndMetadata
+
+from ingest.batch import Mark, Plan
+from ingest.group import _codes, _offsets_in
+from ingest.worker import _starting_point
+
+LOADING = 14
+PLAN = Plan(last=19, created_at_ms=1, generation=0, digest="d")
+
+
+def test_an_error_of_the_whole_answer_is_seen_though_it_names_no_partition() -> None:
+    assert list(_codes(OffsetFetchResponse_v3(0, [], LOADING))) == [LOADING]
+
+
+def test_an_error_of_one_partition_is_seen() -> None:
+    assert LOADING in list(_codes(OffsetCommitResponse_v3(0, [("t", [(0, 0), (1, LOADING)])])))
+
+
+def test_offsets_come_with_their_metadata() -> None:
+    answer = OffsetFetchResponse_v3(0, [("t", [(0, 5, "m", 0), (1, -1, "", 0)])], 0)
+    assert list(_codes(answer)) == [0, 0, 0]
+    found = {TopicPartition("t", 0): OffsetAndMetadata(5, "m"), TopicPartition("t", 1): OffsetAndMetadata(-1, "")}
+    assert _offsets_in(answer) == found
+
+
+@pytest.mark.parametrize(
+    ("offset", "metadata", "expected"),
+    [
+        pytest.param(-1, "", (3, None), id="nothing committed: the beginning"),
+        pytest.param(10, "", (10, None), id="set by another tool"),
+        pytest.param(10, "not ours", (10, None), id="another tool's metadata"),
+        pytest.param(10, Mark(topic_id="a").to_metadata(), (10, None), id="confirmed"),
+        pytest.param(10, Mark(topic_id="a", plan=PLAN).to_metadata(), (10, PLAN), id="planned"),
+        pytest.param(10, Mark(topic_id="old", plan=PLAN).to_metadata(), (3, None), id="of a topic that is gone"),
+    ],
+)
+def test_a_partition_goes_on_where_its_commit_says(
+    offset: int, metadata: str, expected: tuple[int, Plan | None]
+) -> None:
+    assert _starting_point(OffsetAndMetadata(offset, metadata), topic_id="a", beginning=3) == expected
