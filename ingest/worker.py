@@ -355,7 +355,9 @@ class Worker:
             beginnings = await self._consumer.beginning_offsets(list(assigned))
             for partition in assigned:
                 topic_id = await self._topic_id(partition)
-                position, plan = _starting_point(committed[partition], topic_id, beginnings[partition])
+                position, plan = _starting_point(
+                    partition.partition, committed[partition], topic_id, beginnings[partition]
+                )
                 self._consumer.seek(partition, position)
                 self._lanes[partition] = Lane(partition, position, plan, self._settings, member, topic_id)
         log.info("partitions_assigned", partitions=sorted(partition.partition for partition in assigned))
@@ -379,13 +381,14 @@ class Worker:
             lane.is_lost = True
 
 
-def _starting_point(found: OffsetAndMetadata, topic_id: str, beginning: int) -> tuple[int, Plan | None]:
+def _starting_point(partition: int, found: OffsetAndMetadata, topic_id: str, beginning: int) -> tuple[int, Plan | None]:
     """Where a partition is to be read from, and the plan to be written first."""
     if found.offset < 0:
         return beginning, None
     mark = Mark.from_metadata(found.metadata)
     if mark.topic_id and mark.topic_id != topic_id:
-        log.error("topic_recreated", committed=found.offset, beginning=beginning)
+        metrics.RECREATED_TOPICS.labels(partition).inc()
+        log.error("topic_recreated", partition=partition, position=found.offset, beginning=beginning, dropped=0)
         return beginning, None
     return found.offset, mark.plan
 

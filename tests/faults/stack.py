@@ -23,7 +23,7 @@ from aiokafka.errors import KafkaError
 from aggregator.migrations import migrate
 from aggregator.warehouse import Warehouse
 from ingest.topics import create_topics
-from tests.faults.verdict import Place, Verdict, judge, read_log, stored_places
+from tests.faults.verdict import Place, Verdict, judge, read_log, stored_count, stored_places
 from tests.support.clickhouse_http import ClickHouseServer
 from tests.support.kafka import KafkaServer
 
@@ -275,7 +275,7 @@ class Run:
 
     def stored(self) -> int:
         """Rows and dead letters."""
-        return stored_places(self.warehouse, self.topic).total()
+        return stored_count(self.warehouse, self.topic)
 
     async def until(self, condition: Callable[[], bool], seconds: float = PATIENCE_SECONDS, workers: int = 0) -> None:
         """Wait for a condition, keeping `workers` workers running. Raises StuckError when it takes too long."""
@@ -299,7 +299,7 @@ class Run:
         wanted = set(log)
 
         def is_all_stored() -> bool:
-            return wanted <= set(stored_places(self.warehouse, self.topic))
+            return self.stored() >= len(wanted) and wanted <= set(stored_places(self.warehouse, self.topic))
 
         await self.until(is_all_stored, workers=workers)
         await self.stop_workers()

@@ -42,4 +42,4 @@ def test_offsets_come_with_their_metadata() -> None:
 def test_a_partition_goes_on_where_its_commit_says(
     offset: int, metadata: str, expected: tuple[int, Plan | None]
 ) -> None:
-    assert _starting_point(OffsetAndMetadata(offset, metadata), topic_id="a", beginning=3) == expected
+    assert _starting_point(0, OffsetAndMetadata(offset, metadata), topic_id="a", beginning=3) == expected

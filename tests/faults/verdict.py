@@ -19,6 +19,7 @@ WHERE source_topic = {topic:String}
 UNION ALL
 SELECT key, source_partition, source_offset FROM dead_letters WHERE source_topic = {topic:String}
 """
+STORED_COUNT = f"SELECT count() AS places FROM ({STORED})"
 PAYLOADS = "SELECT request_id AS key FROM request_payloads"
 ROWS = "SELECT count() AS rows FROM request_logs"
 COUNTED = "SELECT sum(requests) AS rows FROM {table}"
@@ -77,6 +78,11 @@ def _has_payload(value: bytes | None) -> bool:
 def stored_places(warehouse: Warehouse, topic: str) -> Counter[Place]:
     rows = warehouse.query(STORED, {"topic": topic})
     return Counter((row["key"], row["partition"], row["offset"]) for row in rows)
+
+
+def stored_count(warehouse: Warehouse, topic: str) -> int:
+    """Rows and dead letters."""
+    return int(warehouse.query(STORED_COUNT, {"topic": topic})[0]["places"])
 
 
 def _differences(wanted: Counter[Thing], found: Counter[Thing]) -> tuple[int, int]:
