@@ -275,15 +275,16 @@ async def producers_retry_and_abort(run: Run) -> Verdict:
 async def rolling_restart(run: Run, seconds: float = 120.0, rate: int = 5000) -> Verdict:
     """Three real `insights ingest` processes under a steady load, restarted one after another by SIGTERM."""
     run.flush_rows = 50_000
-    processes = [run.start_insights_ingest() for _ in range(3)]
-    deadline = time.monotonic() + seconds
-    producing = asyncio.create_task(run.produce_at_rate(rate, seconds))
+    processes: list[subprocess.Popen[bytes]] = []
     try:
+        for _ in range(3):
+            processes.append(await _ready_insights_ingest(run))
+        deadline = time.monotonic() + seconds
+        producing = asyncio.create_task(run.produce_at_rate(rate, seconds))
         while time.monotonic() < deadline:
-            await asyncio.sleep(run.rng.uniform(3.0, 8.0))
-            process = processes.pop(0)
-            await _expect_good_exit(run, process)
-            processes.append(run.start_insights_ingest())
+            await asyncio.sleep(run.rng.uniform(1.0, 6.0))
+            await _expect_good_exit(run, processes.pop(0))
+            processes.append(await _ready_insights_ingest(run))
         await producing
         expected = await run.log()
         await run.until(lambda: run.stored() >= len(expected), seconds=180)
@@ -292,6 +293,14 @@ async def rolling_restart(run: Run, seconds: float = 120.0, rate: int = 5000) ->
         for process in processes:
             process.kill()
     return await run.settle()
+
+
+async def _ready_insights_ingest(run: Run) -> "subprocess.Popen[bytes]":
+    """One more process, when the group has taken it in; so an orchestrator would wait too."""
+    before = len(run.log_lines("partitions_assigned"))
+    process = run.start_insights_ingest()
+    await run.until(lambda: len(run.log_lines("partitions_assigned")) > before)
+    return process
 
 
 async def _expect_good_exit(run: Run, process: "subprocess.Popen[bytes]") -> None:
