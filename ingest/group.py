@@ -11,6 +11,7 @@ aiokafka's own calls fall short of the delivery protocol in three ways, so these
 import asyncio
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,7 @@ from ingest.topic_id import TopicIdRequest, id_in
 
 RETRY_SECONDS = 0.1
 READ_SECONDS = 30.0
+HANG_UP_SECONDS = 0.3
 _COORDINATOR_MOVED = (GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError, RequestTimedOutError)
 _FENCED = (IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError)
 
@@ -112,6 +114,12 @@ class Group:
                     self._coordinator.coordinator_dead()
                 raise error
         return response
+
+    async def hang_up(self) -> None:
+        """Close the connections of a consumer that could not be stopped in time."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HANG_UP_SECONDS):
+                await self._consumer._client.close()
 
     async def topic_id(self, partition: TopicPartition) -> str:
         """The id of the partition's topic as its leader knows it; empty on a broker without topic ids.

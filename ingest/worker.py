@@ -125,6 +125,7 @@ class Worker:
                 await self._consumer.stop()
         except (KafkaError, TimeoutError) as error:
             log.warning("left_without_goodbye", reason=str(error) or type(error).__name__)
+            await self._group.hang_up()
 
     async def _loop(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
