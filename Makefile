@@ -34,7 +34,7 @@ check: $(VENV)/installed ## Lint, formatting, strict types, import directions
 
 lock: ## Resolve requirements.lock anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	  --extra embedded --extra dev -o requirements.lock pyproject.toml
+	  --extra embedded --extra otel --extra dev -o requirements.lock pyproject.toml
 
 clean: ## Remove the environment and every cache
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
