@@ -11,7 +11,7 @@ from api.auth import digest, require_key
 from api.gate import EventGate
 from api.parameters import refuse_repeats
 from api.reader import Reader
-from api.routes import events, health, logs, stats
+from api.routes import analytics, events, health, logs, stats
 from api.settings import ApiSettings
 
 DESCRIPTION = """\
@@ -40,7 +40,7 @@ def create_app(settings: ApiSettings, warehouse: Warehouse, event_gate: EventGat
     errors.install(app)
     app.include_router(health.router, dependencies=[Depends(refuse_repeats)])
     # Before the logs: their path takes any id.
-    for router in (stats.router, logs.router, events.router):
+    for router in (stats.router, logs.router, events.router, analytics.router):
         app.include_router(router, dependencies=[Depends(require_key), Depends(refuse_repeats)])
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from aggregator.warehouse import DatabaseError, WarehouseUnavailableError
+from api.v2 import errors as v2
 
 log = structlog.get_logger()
 
@@ -102,7 +103,9 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorAnswer, "description": MEANINGS[status]} for status in statuses}
 
 
-def _respond(error: ApiError) -> JSONResponse:
+def _respond(request: Request, error: ApiError) -> JSONResponse:
+    if v2.concerns(request):
+        return JSONResponse(v2.Failure(message=error.message).model_dump(), error.status, error.headers)
     answer = ErrorAnswer(code=error.code, message=error.message, details=error.details)
     return JSONResponse(answer.model_dump(exclude_none=True), error.status, error.headers)
 
@@ -125,19 +128,22 @@ def _detail_of(error: dict[str, Any], request: Request) -> list[ErrorDetail]:
 
 
 def _on_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-    """Only query and path reach this; the one body there is, is judged by the event gate."""
+    """Query and path; bodies only under /api/public/v2, since those of events are judged by the event gate."""
+    if v2.concerns(request):
+        status, message = v2.describe(error.errors())
+        return _respond(request, ApiError(status, message))
     details = [detail for item in error.errors() for detail in _detail_of(item, request)]
     message = "; ".join(f"{detail.field}: {detail.message}" for detail in details)
-    return _respond(ApiError(400, message, details))
+    return _respond(request, ApiError(400, message, details))
 
 
-def _on_http(_: Request, error: HTTPException) -> JSONResponse:
+def _on_http(request: Request, error: HTTPException) -> JSONResponse:
     code = CODES.get(error.status_code, HTTPStatus(error.status_code).name.lower())
-    return _respond(ApiError(error.status_code, error.detail, code=code, headers=dict(error.headers or {})))
+    return _respond(request, ApiError(error.status_code, error.detail, code=code, headers=dict(error.headers or {})))
 
 
-def _on_api_error(_: Request, error: ApiError) -> JSONResponse:
-    return _respond(error)
+def _on_api_error(request: Request, error: ApiError) -> JSONResponse:
+    return _respond(request, error)
 
 
 TOO_EXPENSIVE = (
@@ -161,21 +167,23 @@ def _on_warehouse(request: Request, error: Exception) -> JSONResponse:
     code = cause.code if isinstance(cause, DatabaseError) else None
     if code in BY_CLICKHOUSE_CODE:
         status, word, message = BY_CLICKHOUSE_CODE[code]
-        return _respond(ApiError(status, message, code=word))
+        return _respond(request, ApiError(status, message, code=word))
     if isinstance(error, WarehouseUnavailableError):
         log.warning("clickhouse is away", path=request.url.path, error=str(error))
-        return _respond(ApiError(503, "ClickHouse does not answer; try again later."))
+        return _respond(request, ApiError(503, "ClickHouse does not answer; try again later."))
     return _on_fault(request, error)
 
 
-def _on_disconnect(_: Request, __: ClientDisconnect) -> JSONResponse:
+def _on_disconnect(request: Request, __: ClientDisconnect) -> JSONResponse:
     """No fault of ours, and nobody is left to read the answer."""
-    return _respond(ApiError(400, "The connection closed before the body was complete."))
+    return _respond(request, ApiError(400, "The connection closed before the body was complete."))
 
 
 def _on_fault(request: Request, error: Exception) -> JSONResponse:
     log.error("request failed", method=request.method, path=request.url.path, exc_info=error)
-    return _respond(ApiError(500, "The request could not be answered; the fault is in the log of the service."))
+    return _respond(
+        request, ApiError(500, "The request could not be answered; the fault is in the log of the service.")
+    )
 
 
 def install(app: FastAPI) -> None:

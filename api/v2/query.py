@@ -1,0 +1,96 @@
+"""What the three request endpoints share: filter, text search and order."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StrictStr, field_validator, model_validator
+
+from api.errors import ApiError
+from api.filters.compile import Binder, FilterTooLargeError, compile_group
+from api.filters.tree import FilterGroup, check_text, semantic
+
+EXAMPLE_FILTER = {
+    "logic": "AND",
+    "filters": [
+        {"field": "request_start_time", "operator": "after", "value": "2026-01-01"},
+        {"field": "metadata", "operator": "key_equals", "nested_key": "team", "value": "search"},
+    ],
+}
+
+
+class SortBy(StrEnum):
+    REQUEST_START_TIME = "request_start_time"
+    INPUT_TOKENS = "input_tokens"
+    OUTPUT_TOKENS = "output_tokens"
+    COST = "cost"
+    LATENCY_MS = "latency_ms"
+    STATUS = "status"
+    TURN_COUNT = "turn_count"
+    TOOL_CALL_COUNT = "tool_call_count"
+
+
+class SortOrder(StrEnum):
+    ASC = "asc"
+    DESC = "desc"
+
+
+class Body(BaseModel):
+    """A part of a request: unknown properties are refused, since a typo must never widen a query."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class RequestQuery(Body):
+    """Which requests are meant. A property that is null is as good as left out."""
+
+    filter_group: FilterGroup | None = Field(None, description="Which requests; all of them without.")
+    q: StrictStr | None = Field(None, description="Words that start words of the input or output text.")
+    sort_by: SortBy | None = Field(None, description="Together with `sort_order`. Analytics ignore it.")
+    sort_order: SortOrder | None = Field(None, description="Together with `sort_by`.")
+
+    @field_validator("q")
+    @classmethod
+    def _check_q(cls, value: str | None) -> str | None:
+        check_text(value or "", "")
+        return value
+
+    @model_validator(mode="after")
+    def _sort_by_with_order(self) -> Self:
+        if (self.sort_by is None) != (self.sort_order is None):
+            missing = "sort_by" if self.sort_by is None else "sort_order"
+            raise semantic(missing, "sort_by and sort_order are given together or not at all")
+        return self
+
+
+class RequestLogQuery(RequestQuery):
+    """The query of search and analytics."""
+
+    metadata_cost_breakdown_key: StrictStr | None = Field(
+        None, description="Metadata key whose values `metadataValueBreakdown` of the analytics is about."
+    )
+
+    @field_validator("metadata_cost_breakdown_key")
+    @classmethod
+    def _check_key(cls, value: str | None) -> str | None:
+        check_text(value or "", "")
+        return value
+
+
+@dataclass(frozen=True)
+class Condition:
+    """SQL over request_logs that is 0 or 1, and the parameters it binds."""
+
+    sql: str
+    parameters: Mapping[str, Any]
+
+
+def condition_of(query: RequestQuery) -> Condition:
+    """Raises ApiError 400 for a filter whose values are too many for one query."""
+    binder = Binder()
+    try:
+        sql = compile_group(query.filter_group, binder) if query.filter_group else "1"
+    except FilterTooLargeError as error:
+        raise ApiError(400, f"filter_group: {error}") from error
+    return Condition(sql, binder.parameters)
