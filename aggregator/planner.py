@@ -45,18 +45,22 @@ EVERYTHING = Span()
 
 @dataclass(frozen=True)
 class Question:
-    """Measures over the requests of a span, filtered by equality, grouped by a dimension or by time."""
+    """Measures over the requests of a span, filtered by equality, grouped by a dimension or by time.
+
+    `confined_to` are dimensions that who asks is confined by: ClickHouse filters on them, whichever table it reads.
+    """
 
     measures: tuple[Measure, ...]
     span: Span = EVERYTHING
     equals: Mapping[Dimension, str] = field(default_factory=dict)
     group_by: Dimension | Bucket | None = None
     timezone: str = "UTC"
+    confined_to: frozenset[Dimension] = frozenset()
 
     @property
     def dimensions(self) -> set[Dimension]:
         grouped = {self.group_by} if isinstance(self.group_by, Dimension) else set()
-        return grouped | set(self.equals)
+        return grouped | set(self.equals) | self.confined_to
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from fastapi.openapi.utils import get_openapi
 
 from aggregator.warehouse import Warehouse
 from api import errors
-from api.auth import digest, require_key
+from api.access import Right
+from api.auth import KeyRing, allow
 from api.gate import EventGate
 from api.parameters import refuse_repeats
-from api.reader import Reader
 from api.routes import analytics, events, health, logs, stats
 from api.settings import ApiSettings
 
@@ -31,17 +31,23 @@ def create_app(settings: ApiSettings, warehouse: Warehouse, event_gate: EventGat
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
-    app.state.key_digests = [digest(key) for key in settings.keys]
-    app.state.reader = Reader(
-        warehouse,
-        {"max_execution_time": settings.max_execution_time_seconds, "max_memory_usage": settings.max_memory_bytes},
-    )
+    app.state.keys = KeyRing.of_settings(settings.keys)
+    app.state.warehouse = warehouse
+    app.state.limits = {
+        "max_execution_time": settings.max_execution_time_seconds,
+        "max_memory_usage": settings.max_memory_bytes,
+    }
     app.state.event_gate = event_gate
     errors.install(app)
     app.include_router(health.router, dependencies=[Depends(refuse_repeats)])
     # Before the logs: their path takes any id.
-    for router in (stats.router, logs.router, events.router, analytics.router):
-        app.include_router(router, dependencies=[Depends(require_key), Depends(refuse_repeats)])
+    for router, right in (
+        (stats.router, Right.READ),
+        (logs.router, Right.READ),
+        (events.router, Right.SEND),
+        (analytics.router, Right.READ),
+    ):
+        app.include_router(router, dependencies=[allow(right), Depends(refuse_repeats)])
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 

@@ -21,6 +21,7 @@ log = structlog.get_logger()
 CODES = {
     400: "invalid_argument",
     401: "unauthenticated",
+    403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
     413: "payload_too_large",
@@ -33,6 +34,7 @@ CODES = {
 MEANINGS = {
     400: "A parameter is unknown, repeated, malformed or out of range; `details` names it and what is allowed.",
     401: "The key is missing or wrong.",
+    403: "The key may not do this.",
     404: "There is no such thing.",
     413: "The body is larger than 8 MiB.",
     415: "The body is neither application/json nor application/x-ndjson.",

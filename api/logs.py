@@ -166,7 +166,7 @@ def _count(reader: Reader, parameters: LogParameters) -> Total:
     if COUNTABLE.issuperset(filters):
         equals = {Dimension(name): value for name, value in filters.items() if name in set(Dimension)}
         question = Question((REQUESTS,), parameters.span, equals)
-        rows = reader.query(*compile_answer(question, "group_key", 0))
+        rows = reader.query(*compile_answer(reader.confine(question), "group_key", 0))
         return Total(sum(row["requests"] for row in rows), False)
     sql = f"SELECT count() AS found FROM (SELECT 1 FROM request_logs WHERE {_where(filters)} LIMIT {COUNT_LIMIT + 1})"
     found = reader.query(sql, filters)[0]["found"]

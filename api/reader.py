@@ -1,34 +1,51 @@
-"""Reads of the warehouse that cannot run away."""
+"""Reads of the warehouse that cannot run away, and that see only what the caller may see."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
+from aggregator.planner import Question
 from aggregator.warehouse import Warehouse
+from api.access import CONTENT_COLUMNS, Caller, Right
+from api.auth import RequestCaller
 
 
 @dataclass(frozen=True)
 class Reader:
-    """The warehouse with `limits` (ClickHouse settings) on every query.
+    """The warehouse as `caller` may see it, with `limits` (ClickHouse settings) on every query.
+
+    Rows of others do not exist for a confined caller, whatever the SQL says (api/access.py). Text that may not
+    be read comes back empty; routes that would filter or group by such text ask `caller` for Right.CONTENT first.
 
     Blocks: call it from a sync route, which runs in a thread (the warehouse has one client per thread).
     """
 
     warehouse: Warehouse
     limits: Mapping[str, Any]
+    caller: Caller
 
     def query(
         self, sql: str, parameters: Mapping[str, Any], settings: Mapping[str, Any] | None = None
     ) -> list[dict[str, Any]]:
         """Rows as dicts. Raises WarehouseUnavailableError or DatabaseError; api/errors.py answers for both."""
-        return self.warehouse.query(sql, parameters, {**(settings or {}), **self.limits})
+        rules = dict(self.limits)
+        if filters := self.caller.table_filters:
+            rules["additional_table_filters"] = filters
+        rows = self.warehouse.query(sql, parameters, {**(settings or {}), **rules})
+        if not self.caller.may(Right.CONTENT):
+            rows = [{name: CONTENT_COLUMNS.get(name, value) for name, value in row.items()} for row in rows]
+        return rows
+
+    def confine(self, question: Question) -> Question:
+        """The question as this caller must put it: answered from rollups that know whose the requests are."""
+        restriction = self.caller.restriction
+        return replace(question, confined_to=restriction.dimensions) if restriction else question
 
 
-def _reader(request: Request) -> Reader:
-    reader: Reader = request.app.state.reader
-    return reader
+def _reader(request: Request, caller: RequestCaller) -> Reader:
+    return Reader(request.app.state.warehouse, request.app.state.limits, caller)
 
 
 AppReader = Annotated[Reader, Depends(_reader)]

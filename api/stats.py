@@ -112,7 +112,8 @@ def _stat(row: Row, parameters: StatsParameters) -> Stat:
 
 def answer_stats(reader: Reader, parameters: StatsParameters) -> StatsAnswer:
     """Groups in order, at most `limit`, and totals over all of them."""
-    rows = reader.query(*compile_answer(_question(parameters), _order(parameters), parameters.limit + 1))
+    question = reader.confine(_question(parameters))
+    rows = reader.query(*compile_answer(question, _order(parameters), parameters.limit + 1))
     groups = [row for row in rows if not row["is_total"]]
     empty: Row = dict.fromkeys((measure.name for measure in MEASURES), 0)
     total = next((row for row in rows if row["is_total"]), empty)

@@ -30,7 +30,7 @@ BODY = {
     },
 }
 
-router = APIRouter(tags=["events"], responses=documented(400, 401, 500, 503))
+router = APIRouter(tags=["events"], responses=documented(400, 401, 403, 500, 503))
 
 
 def _gate(request: Request) -> EventGate:

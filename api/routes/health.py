@@ -1,14 +1,13 @@
 from importlib.metadata import version
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 
 from aggregator.migrations import MigrationError, pending, read_migrations
 from aggregator.warehouse import DatabaseError, WarehouseUnavailableError
 from api.errors import ApiError, documented
 from api.models import Health, Version
 from api.parameters import NoParameters
-from api.reader import AppReader
 
 DISTRIBUTION = "router-insights"
 
@@ -27,10 +26,10 @@ async def is_alive(_: Annotated[NoParameters, Query()]) -> Health:
 
 
 @router.get("/readyz", responses=documented(503))
-def is_ready(_: Annotated[NoParameters, Query()], reader: AppReader) -> Health:
+def is_ready(request: Request, _: Annotated[NoParameters, Query()]) -> Health:
     """ClickHouse answers and has the tables this version needs."""
     try:
-        missing = pending(reader.warehouse, read_migrations())
+        missing = pending(request.app.state.warehouse, read_migrations())
     except (WarehouseUnavailableError, DatabaseError) as error:
         raise ApiError(503, "ClickHouse does not answer.") from error
     except MigrationError as error:

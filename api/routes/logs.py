@@ -8,7 +8,7 @@ from api.models import ExplainedLog, LogPage
 from api.parameters import LogParameters, NoParameters
 from api.reader import AppReader
 
-router = APIRouter(tags=["request logs"], responses=documented(400, 401, 500, 503, 504))
+router = APIRouter(tags=["request logs"], responses=documented(400, 401, 403, 500, 503, 504))
 
 
 @router.get("/v1/request-logs")

@@ -8,7 +8,7 @@ from api.parameters import StatsParameters
 from api.reader import AppReader
 from api.stats import answer_stats
 
-router = APIRouter(tags=["request logs"], responses=documented(400, 401, 500, 503, 504))
+router = APIRouter(tags=["request logs"], responses=documented(400, 401, 403, 500, 503, 504))
 
 
 @router.get("/v1/request-logs/stats")

@@ -30,12 +30,12 @@ def document(client: TestClient) -> Any:
 
 
 STATUSES = {
-    ("get", "/v1/request-logs"): {200, 400, 401, 500, 503, 504},
-    ("get", "/v1/request-logs/{request_id}"): {200, 400, 401, 404, 500, 503, 504},
-    ("get", "/v1/request-logs/stats"): {200, 400, 401, 500, 503, 504},
-    ("post", "/v1/events"): {202, 400, 401, 413, 415, 422, 500, 503},
-    ("get", "/v1/events/schema"): {200, 400, 401, 500, 503},
-    ("get", "/v1/analytics/meta"): {200, 400, 401, 500},
+    ("get", "/v1/request-logs"): {200, 400, 401, 403, 500, 503, 504},
+    ("get", "/v1/request-logs/{request_id}"): {200, 400, 401, 403, 404, 500, 503, 504},
+    ("get", "/v1/request-logs/stats"): {200, 400, 401, 403, 500, 503, 504},
+    ("post", "/v1/events"): {202, 400, 401, 403, 413, 415, 422, 500, 503},
+    ("get", "/v1/events/schema"): {200, 400, 401, 403, 500, 503},
+    ("get", "/v1/analytics/meta"): {200, 400, 401, 403, 500},
     ("get", "/healthz"): {200, 400, 500},
     ("get", "/readyz"): {200, 400, 500, 503},
     ("get", "/version"): {200, 400, 500},

@@ -11,7 +11,9 @@ from starlette.testclient import TestClient
 
 from aggregator.migrations import migrate
 from aggregator.warehouse import Warehouse
+from api.access import Caller
 from api.app import create_app
+from api.auth import KeyRing, digest
 from api.gate import EventGate
 from api.settings import ApiSettings
 from tests.support.rows import KEY_NAMES, Row, insert_rows, payload_of
@@ -36,11 +38,20 @@ def client_of(warehouse: Warehouse, event_gate: EventGate | None = None, **chang
 
 
 @contextmanager
+def client_as(warehouse: Warehouse, caller: Caller, event_gate: EventGate | None = None) -> Iterator[TestClient]:
+    """A client whose key is this caller's."""
+    with client_of(warehouse, event_gate) as client:
+        client.app.state.keys = KeyRing({digest(KEY): caller})  # type: ignore[attr-defined]
+        yield client
+
+
+@contextmanager
 def filled_warehouse(engine_url: str, rows: Sequence[Row]) -> Iterator[Warehouse]:
     """A database of its own with `rows` and their payloads, for a whole module of tests that only read."""
     warehouse = Warehouse(engine_url, database=f"test_{uuid.uuid4().hex[:12]}")
     migrate(warehouse)
-    insert_rows(warehouse, rows, [payload_of(row) for row in rows])
+    if rows:
+        insert_rows(warehouse, rows, [payload_of(row) for row in rows])
     yield warehouse
     warehouse.command(f"DROP DATABASE {warehouse.database}")
     warehouse.close()

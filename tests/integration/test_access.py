@@ -1,0 +1,246 @@
+"""Scopes and row-level restriction, over every operation of the OpenAPI document."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from starlette.testclient import TestClient
+
+from aggregator.catalogue import ROLLUPS, Dimension
+from aggregator.planner import Question, plan
+from aggregator.warehouse import DatabaseError, Warehouse
+from api import access
+from api.access import Caller, Restriction, Right, Scope
+from api.reader import Reader
+from tests.support.api import client_as, client_of, filled_warehouse, get
+from tests.support.rows import USERS, Row, random_rows
+
+LOGS, STATS = "/v1/request-logs", "/v1/request-logs/stats"
+ONE_LOG = "/v1/request-logs/{request_id}"
+
+# What every operation asks of its caller; None is open to all.
+RULES: dict[tuple[str, str], Right | None] = {
+    ("get", "/healthz"): None,
+    ("get", "/readyz"): None,
+    ("get", "/version"): None,
+    ("get", LOGS): Right.READ,
+    ("get", ONE_LOG): Right.READ,
+    ("get", STATS): Right.READ,
+    ("get", "/v1/analytics/meta"): Right.READ,
+    ("post", "/v1/events"): Right.SEND,
+    ("get", "/v1/events/schema"): Right.SEND,
+}
+# Operations that answer from requests, with parameters for each: filters, groups, orders.
+GROUPS = ("model", "user", "api_key", "status", "hour", "day")
+QUERIES: dict[tuple[str, str], list[dict[str, Any]]] = {
+    ("get", LOGS): [
+        {},
+        {"page_size": 7},
+        {"user_id": "alice"},
+        {"user_id": USERS[3]},
+        {"api_key_id": "key-2", "order_by": "duration_ms"},
+        {"model_name": "gpt-5", "order_by": "input_tokens", "order_direction": "asc"},
+        {"status": "error", "min_duration_ms": 100},
+        {"status_code": 429},
+        {"start_time": "2026-01-31T00:00:00Z", "end_time": "2026-02-01T12:20:00Z"},
+    ],
+    ("get", ONE_LOG): [{"request_id": f"req-{number}"} for number in range(40)],
+    ("get", STATS): [
+        *({"group_by": group} for group in GROUPS),
+        {"user_id": "alice", "group_by": "api_key", "metric": "cost"},
+        {"user_id": USERS[3], "group_by": "user"},
+        {"model_name": "gpt-5", "group_by": "status", "start_time": "2026-01-30T21:20:00Z"},
+        {"group_by": "day", "timezone": "Asia/Kolkata", "end_time": "2026-02-01T00:00:00.5Z"},
+    ],
+}
+# Operations that say the same to everybody.
+WITHOUT_ROWS = {path for path in RULES if path not in QUERIES}
+
+RESTRICTIONS = {
+    "a user": Restriction(user_id="alice"),
+    "a user whose name needs quoting": Restriction(user_id=USERS[3]),
+    "a user of another script": Restriction(user_id=USERS[4]),
+    "a user with control characters": Restriction(user_id=USERS[6]),
+    "api keys": Restriction(api_key_ids=("key-1", "key-3", "it's \\ 'quoted'")),
+    "keys of a user": Restriction("bob", ("key-2",)),
+    "nobody": Restriction(user_id="' OR 1 OR '"),
+}
+
+
+def is_theirs(row: Row, restriction: Restriction) -> bool:
+    by_user = restriction.user_id is None or row["user_id"] == restriction.user_id
+    return by_user and (not restriction.api_key_ids or row["api_key_id"] in restriction.api_key_ids)
+
+
+def reader_of(restriction: Restriction | None = None, *scopes: Scope) -> Caller:
+    return Caller("test", frozenset(scopes or {Scope.READ}), restriction)
+
+
+def ask(client: TestClient, method: str, path: str, query: Mapping[str, Any]) -> Any:
+    """(status, JSON) of an answer; a path takes its own parameters from the query."""
+    given = dict(query)
+    for name in [name for name in query if f"{{{name}}}" in path]:
+        path = path.replace(f"{{{name}}}", quote(str(given.pop(name)), safe=""))
+    response = client.post(path, json=given) if method == "post" else client.request(method, path, params=given)
+    return response.status_code, response.json()
+
+
+ROWS = random_rows(seed=7, count=400)
+
+
+@pytest.fixture(scope="module")
+def full(engine_url: str) -> Iterator[Warehouse]:
+    with filled_warehouse(engine_url, ROWS) as warehouse:
+        yield warehouse
+
+
+def test_every_operation_has_a_rule(full: Warehouse) -> None:
+    with client_of(full) as client:
+        document = get(client, "/openapi.json")
+    operations = {(method, path) for path, methods in document["paths"].items() for method in methods}
+    assert operations == set(RULES)
+    assert set(QUERIES) | WITHOUT_ROWS == operations
+
+
+@pytest.mark.parametrize("scope", Scope)
+def test_a_scope_opens_what_it_names_and_nothing_else(full: Warehouse, scope: Scope) -> None:
+    with client_as(full, reader_of(None, scope)) as client:
+        for (method, path), right in RULES.items():
+            status, body = ask(client, method, path, {"request_id": "req-1"} if path == ONE_LOG else {})
+            is_refused = status == 403
+            assert is_refused is (right is not None and right not in access.RIGHTS[scope]), (method, path, body)
+            if is_refused:
+                assert body["code"] == "forbidden"
+
+
+def test_scopes_add_up(full: Warehouse) -> None:
+    with client_as(full, reader_of(None, Scope.INGEST, Scope.READ_NO_BODIES)) as client:
+        assert ask(client, "get", LOGS, {})[0] == 200
+        assert ask(client, "get", "/v1/events/schema", {})[0] == 503
+
+
+@pytest.mark.parametrize("header", ["X-API-KEY", "x-api-key", "X-Api-Key"])
+def test_a_key_may_come_in_a_header_of_its_own(full: Warehouse, header: str) -> None:
+    with client_of(full) as client:
+        del client.headers["Authorization"]
+        assert client.get(LOGS).status_code == 401
+        assert client.get(LOGS, headers={header: "ak-other"}).status_code == 200
+        assert client.get(LOGS, headers={header: "ak-wrong"}).status_code == 401
+        both = {header: "ak-other", "Authorization": "Bearer ak-wrong"}
+        assert client.get(LOGS, headers=both).status_code == 401
+
+
+@pytest.mark.parametrize("restriction", RESTRICTIONS.values(), ids=list(RESTRICTIONS))
+def test_a_confined_caller_sees_a_world_that_holds_only_their_rows(
+    engine_url: str, full: Warehouse, restriction: Restriction
+) -> None:
+    """Every answer is the one that an unconfined caller gets from a database with only these rows: same logs,
+    sums, groups, counts, pages, and 404 for everybody else's ids."""
+    theirs = [row for row in ROWS if is_theirs(row, restriction)]
+    with ExitStack() as stack:
+        confined = stack.enter_context(client_as(full, reader_of(restriction)))
+        small = stack.enter_context(filled_warehouse(engine_url, theirs))
+        alone = stack.enter_context(client_as(small, reader_of()))
+        for (method, path), queries in QUERIES.items():
+            for query in queries:
+                expected = ask(alone, method, path, query)
+                assert ask(confined, method, path, query) == expected, (path, query)
+                assert expected[0] in (200, 404)
+
+
+def test_the_restriction_test_can_fail(full: Warehouse) -> None:
+    """The queries above do tell rows of others apart."""
+    with client_of(full) as everybody, client_as(full, reader_of(Restriction(user_id="alice"))) as confined:
+        for (method, path), queries in QUERIES.items():
+            assert any(ask(everybody, method, path, q) != ask(confined, method, path, q) for q in queries), path
+
+
+def test_a_page_token_of_somebody_else_shows_no_rows_of_theirs(full: Warehouse) -> None:
+    with client_of(full) as everybody, client_as(full, reader_of(Restriction(user_id="alice"))) as confined:
+        token = get(everybody, LOGS, page_size=5)["next_page_token"]
+        logs = get(confined, LOGS, page_size=1000, page_token=token)["logs"]
+    assert {log["user_id"] for log in logs} <= {"alice"}
+
+
+FORGOTTEN = {
+    "plain": "SELECT count() AS n FROM request_logs",
+    "the database named": "SELECT count() AS n FROM {database}.request_logs",
+    "alias": "SELECT count() AS n FROM request_logs AS everything",
+    "alias of another table": "SELECT sum(requests) AS n FROM rollup_user AS rollup_generations",
+    "subquery": "SELECT count() AS n FROM (SELECT 1 FROM request_logs LIMIT 100000)",
+    "common table expression": "WITH found AS (SELECT user_id FROM request_logs) SELECT count() AS n FROM found",
+    "scalar": "SELECT (SELECT count() FROM request_logs) AS n",
+    "IN": "SELECT count() AS n FROM request_logs WHERE request_id IN (SELECT request_id FROM request_logs)",
+    "join": "SELECT uniqExact(a.source_offset, a.source_partition, b.source_offset, b.source_partition) AS n"
+    " FROM request_logs AS a JOIN request_logs AS b USING (source_partition, source_offset)",
+    "union": "SELECT sum(m) AS n FROM (SELECT count() AS m FROM request_logs"
+    " UNION ALL SELECT count() FROM request_logs WHERE 0)",
+    "final": "SELECT sum(requests) AS n FROM rollup_user FINAL",
+    "rollup": "SELECT sum(requests) AS n FROM rollup_user",
+    "payloads": "SELECT count() AS n FROM request_payloads",
+    "payloads by text": "SELECT count() AS n FROM request_payloads WHERE request_body LIKE '%row%'",
+    "prewhere": "SELECT count() AS n FROM request_logs PREWHERE status != ''",
+}
+
+
+@pytest.mark.parametrize("sql", FORGOTTEN.values(), ids=list(FORGOTTEN))
+@pytest.mark.parametrize("restriction", [RESTRICTIONS["a user whose name needs quoting"], RESTRICTIONS["api keys"]])
+def test_a_query_that_forgets_the_restriction_is_confined_all_the_same(
+    full: Warehouse, sql: str, restriction: Restriction
+) -> None:
+    found = Reader(full, {}, reader_of(restriction)).query(sql.format(database=full.database), {})[0]["n"]
+    assert found == sum(is_theirs(row, restriction) for row in ROWS) > 0
+
+
+def test_the_smallest_and_largest_come_from_their_own_rows(full: Warehouse) -> None:
+    """ClickHouse answers these from the borders of its parts when it may."""
+    restriction = RESTRICTIONS["keys of a user"]
+    reader = Reader(full, {}, reader_of(restriction))
+    sql = "SELECT toUnixTimestamp64Micro(min(timestamp)) AS low, toUnixTimestamp64Micro(max(timestamp)) AS high"
+    moments = [int(row["timestamp"].timestamp() * 1_000_000 + 0.5) for row in ROWS if is_theirs(row, restriction)]
+    assert reader.query(f"{sql} FROM request_logs", {}) == [{"low": min(moments), "high": max(moments)}]
+
+
+def test_a_rollup_that_cannot_be_confined_refuses_instead_of_answering(full: Warehouse) -> None:
+    reader = Reader(full, {}, reader_of(Restriction(user_id="alice")))
+    for rollup in ROLLUPS:
+        if Dimension.USER not in rollup.dimensions:
+            with pytest.raises(DatabaseError, match="cannot be confined"):
+                reader.query(f"SELECT sum(requests) FROM {rollup.table}", {})
+
+
+def test_the_planner_takes_a_rollup_that_knows_whose_the_requests_are(full: Warehouse) -> None:
+    reader = Reader(full, {}, reader_of(Restriction(user_id="alice")))
+    assert (chosen := plan(Question(())).rollup) is not None
+    assert chosen.table == "rollup_time"
+    assert (chosen := plan(reader.confine(Question(()))).rollup) is not None
+    assert chosen.table == "rollup_user"
+
+
+def test_every_table_has_a_rule(full: Warehouse) -> None:
+    names = full.query(
+        "SELECT name FROM system.tables WHERE database = {database:String} AND engine NOT IN ('MaterializedView')",
+        {"database": full.database},
+    )
+    ruled = {
+        *access.CONFINED_TABLES,
+        *access.PAYLOAD_TABLES,
+        *access.CLOSED_TABLES,
+        *access.OPEN_TABLES,
+        *(rollup.table for rollup in ROLLUPS),
+    }
+    assert {row["name"] for row in names} == ruled
+
+
+def test_who_may_not_see_bodies_gets_none(full: Warehouse) -> None:
+    content = ("request_body", "response_body", "response_body_raw", "error_message")
+    objects = ("request_headers", "response_headers", "llm_parameters", "input_variables")
+    with client_of(full) as everything, client_as(full, reader_of(None, Scope.READ_NO_BODIES)) as client:
+        seen, all_of_it = (get(one, LOGS, page_size=1000)["logs"] for one in (client, everything))
+        assert any(log["error_message"] for log in all_of_it)
+        hidden = dict.fromkeys(content, "") | dict.fromkeys(objects)
+        assert seen == [log | hidden for log in all_of_it]
+        one = get(client, f"{LOGS}/{seen[0]['request_id']}")
+        assert {name: one[name] for name in hidden} == hidden
