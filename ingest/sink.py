@@ -16,6 +16,7 @@ from aggregator.warehouse import Warehouse
 from ingest import metrics
 from ingest.batch import Batch, Record
 from ingest.decoder import Decoded, Decoder, Rejection, open_duckdb
+from ingest.derive import with_derived
 from ingest.limit import NO_LIMIT, DeadLetterLimit, DeadLetterWatch
 from ingest.pricing import PriceBook, PriceWatch, price_events
 from ingest.secrets import MARK, is_secret, redact_bytes
@@ -35,6 +36,7 @@ PAYLOAD_FIELDS = (
     "llm_parameters",
     "input_variables",
 )
+TEXT_FIELDS = ("input_text", "output_text")
 STORED_OFFSETS = """
 SELECT source_offset AS offset FROM {table} WHERE created_at = fromUnixTimestamp64Milli({{created_at_ms:Int64}}, 'UTC')
 AND source_partition = {{partition:UInt32}} AND source_offset BETWEEN {{first:UInt64}} AND {{last:UInt64}}
@@ -64,7 +66,7 @@ def _provenance(batch: Batch, events: pa.Table) -> dict[str, pa.Array]:
 
 def request_logs(batch: Batch, events: pa.Table, costs: pa.Table) -> pa.Table:
     """Rows of request_logs; `costs` is aligned with `events`."""
-    table = events.drop_columns(["row_index", *PAYLOAD_FIELDS])
+    table = events.drop_columns(["row_index", *PAYLOAD_FIELDS, *TEXT_FIELDS])
     added = {
         **_provenance(batch, events),
         "source_topic": _constant(batch.topic, pa.string(), len(events)),
@@ -81,7 +83,7 @@ def request_payloads(batch: Batch, events: pa.Table) -> pa.Table:
     """Rows of request_payloads for the events that have any header or body."""
     has_payload = pc.not_equal(pc.binary_join_element_wise(*(events[f] for f in PAYLOAD_FIELDS), ""), "")
     kept = events.filter(has_payload)
-    table = kept.select(["timestamp", "request_id", *PAYLOAD_FIELDS])
+    table = kept.select(["timestamp", "request_id", *PAYLOAD_FIELDS, *TEXT_FIELDS])
     for name, column in _provenance(batch, kept).items():
         table = table.append_column(name, column)
     return table.combine_chunks()
@@ -199,7 +201,7 @@ class Sink:
         """
         with metrics.DECODE_SECONDS.time():
             decoded = self._workbench.decoder.decode([record.value for record in batch.records])
-            events = with_usage_source(decoded.events)
+            events = with_derived(with_usage_source(decoded.events))
             self._watch.observe(batch, decoded.rejections)
             costs = self._workbench.price(events, self._prices_for(batch))
         with metrics.INSERT_SECONDS.time():

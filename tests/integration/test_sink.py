@@ -1,4 +1,5 @@
 import json
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -197,3 +198,24 @@ def test_no_secret_is_stored_anywhere(warehouse: Warehouse, sink: Sink) -> None:
         rows = warehouse.query(f"SELECT * FROM {table}")
         assert rows
         assert "s3cret" not in str(rows)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(st.text(max_size=6), st.lists(st.text(max_size=6), min_size=1, max_size=3), max_size=5))
+def test_every_key_of_an_answer_can_be_asked_for(
+    warehouse: Warehouse, sink: Sink, answer: dict[str, list[str]]
+) -> None:
+    without_nul = {key: values for key, values in answer.items() if "\0" not in key + "".join(values)}
+    wanted: dict[str, list[str]] = {}
+    for key, values in without_nul.items():
+        wanted.setdefault(key, []).extend(values)
+    name = uuid.uuid4().hex
+    sink.write(batch_of(encode(request_id=name, response_body=without_nul or {"a": ["b"]})))
+    for key, values in (wanted or {"a": ["b"]}).items():
+        found = warehouse.query(
+            "SELECT getSubcolumn(output, concat({key:String}, '.:`Array(Nullable(String))`')) AS found, output_keys"
+            " FROM request_logs WHERE request_id = {name:String}",
+            {"key": key, "name": name},
+        )[0]
+        assert list(found["found"]) == values
+        assert key in found["output_keys"]

@@ -1,0 +1,169 @@
+"""What search and analytics ask about and gateways do not send: texts, shapes, keys, tools, turns, intents.
+
+Only events with a body (or variables of a prompt) are looked at, one by one; for all others the columns are constant.
+What the gateway has sent itself stays as it is.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ingest.conversation import Answer, Message, answered, asked, calls_document, parse, scalars
+from ingest.stream import whole_response
+
+BODY_FIELDS = ("request_body", "response_body", "response_body_raw")
+READ = (*BODY_FIELDS, "prompt_id", "input_variables")
+# More keys than this are no schema any more, and each may become a column inside ClickHouse. The text of the answer
+# has them all.
+MAX_PATHS = 1_000
+# Moods show early, and searching long texts for them would cost more than all the rest.
+INTENT_CHARS = 2_000
+
+DERIVED = pa.schema(
+    [
+        ("is_json", pa.bool_()),
+        ("is_tool_call", pa.bool_()),
+        ("output", pa.string()),
+        ("variables", pa.string()),
+        ("user_intent", pa.string()),
+        ("agent_intent", pa.string()),
+        ("input_text", pa.string()),
+        ("output_text", pa.string()),
+    ]
+)
+# Columns of the event that are filled in where the gateway has left them out.
+COMPLETED = {"tool_names": pa.list_(pa.string()), "tool_call_count": pa.uint32(), "turn_count": pa.uint32()}
+NOTHING: dict[str, Any] = {
+    "is_json": False, "is_tool_call": False, "output": "{}", "variables": "{}", "user_intent": "", "agent_intent": "",
+    "input_text": "", "output_text": "", "tool_names": [], "tool_call_count": None, "turn_count": None,
+}  # fmt: skip
+
+# The first that is found counts.
+USER_INTENTS = {
+    "frustrated": r"not working|does ?n['o]t work|still (?:wrong|broken|fails|not)|frustrat|annoy|useless|ridiculous"
+    r"|terrible|waste of time|makes no sense",
+    "satisfied": r"thanks|thank you|perfect|awesome|that works|works now|great (?:job|answer)|exactly what i",
+    "curious": r"(?:how|why|what|when|where|which|who|could you explain|i wonder)\b[^?]*\?",
+}
+AGENT_INTENTS = {
+    "refusal": r"i (?:can(?:no|')t|won't|will not|am unable to|am not able to)|i'm (?:unable to|not able to)"
+    r"|can(?:no|')t (?:help|assist|comply)",
+    "apologetic": r"sorry|apolog(?:y|ies|i[sz]e)|my mistake",
+    "uncertain": r"not (?:sure|certain)|uncertain|unclear|i (?:think|guess|don't know)|(?:might|may) be|perhaps",
+}
+
+
+def _moods(patterns: Mapping[str, str]) -> list[tuple[str, re.Pattern[str]]]:
+    return [(mood, re.compile(rf"\b(?:{pattern})", re.ASCII)) for mood, pattern in patterns.items()]
+
+
+_USER_MOODS, _AGENT_MOODS = _moods(USER_INTENTS), _moods(AGENT_INTENTS)
+
+
+def _mood(text: str, moods: Sequence[tuple[str, re.Pattern[str]]]) -> str:
+    start = text[:INTENT_CHARS].lower().replace("’", "'")
+    return next((mood for mood, pattern in moods if pattern.search(start)), "")
+
+
+def with_derived(events: pa.Table) -> pa.Table:
+    """The events (EVENT_SCHEMA) with the columns of DERIVED, and those of COMPLETED filled in."""
+    has_variables = pc.and_(pc.not_equal(events["input_variables"], ""), pc.not_equal(events["prompt_id"], ""))
+    has_body = pc.or_(has_variables, pc.not_equal(events["request_body"], ""))
+    for name in ("response_body", "response_body_raw"):
+        has_body = pc.or_(has_body, pc.not_equal(events[name], ""))
+    has_body = has_body.combine_chunks()
+    found: list[dict[str, Any]] = []
+    if pc.any(has_body).as_py():
+        found = [derive(row) for row in events.filter(has_body).select(READ).to_pylist()]
+        events = _completed(events, has_body, found)
+    for field in DERIVED:
+        column = pa.repeat(pa.scalar(NOTHING[field.name], field.type), len(events))
+        if found:
+            column = pc.replace_with_mask(column, has_body, pa.array([row[field.name] for row in found], field.type))
+        events = events.append_column(field, column)
+    return events
+
+
+def _completed(events: pa.Table, has_body: pa.BooleanArray, found: list[dict[str, Any]]) -> pa.Table:
+    places = pc.indices_nonzero(has_body).to_numpy()
+    for name, kind in COMPLETED.items():
+        values = events[name].to_pylist()
+        for place, row in zip(places.tolist(), found, strict=True):
+            if not values[place] and values[place] != 0:
+                values[place] = row[name]
+        events = events.set_column(events.schema.get_field_index(name), name, pa.array(values, kind))
+    return events
+
+
+def derive(row: Mapping[str, str]) -> dict[str, Any]:
+    """The derived values of one event, from its columns of READ. Never raises for what a body holds."""
+    try:
+        return _derive(row)
+    except RecursionError:
+        texts = {"input_text": row["request_body"], "output_text": row["response_body"] or row["response_body_raw"]}
+        return NOTHING | {name: _storable(text) for name, text in texts.items()}
+
+
+def _derive(row: Mapping[str, str]) -> dict[str, Any]:
+    messages = asked(parse(row["request_body"]))
+    answer = _answer(row)
+    if answer is None and messages and messages[-1].role == "assistant":
+        # The gateway logs the whole conversation in one place.
+        answer = answered({"message": {"content": messages.pop().text}})
+    is_known = answer is not None
+    answer = answer or Answer("")
+    turns = sum(message.role == "assistant" for message in messages) + is_known
+    variables = parse(row["input_variables"]) if row["prompt_id"] else {}
+    return {
+        "is_json": answer.document is not None and not answer.calls,
+        "is_tool_call": bool(answer.calls),
+        "output": _flat(calls_document(answer.calls) if answer.calls else {}, answer.document or {}),
+        "variables": _flat(variables),
+        "user_intent": _mood(_last_said(messages), _USER_MOODS),
+        "agent_intent": _mood(answer.text, _AGENT_MOODS),
+        "input_text": _storable("\n\n".join(_with_role(message) for message in messages)),
+        "output_text": _storable(_output_text(answer)),
+        "tool_names": list(dict.fromkeys(_storable(call.name) for call in answer.calls)),
+        "tool_call_count": len(answer.calls) if is_known else None,
+        "turn_count": turns or None,
+    }
+
+
+def _answer(row: Mapping[str, str]) -> Answer | None:
+    raw = row["response_body"] or row["response_body_raw"]
+    if not raw:
+        return None
+    body = parse(raw) if row["response_body"] else whole_response(raw)
+    return answered(body) if isinstance(body, Mapping) else Answer(raw)
+
+
+def _with_role(message: Message) -> str:
+    return f"[{message.role}]: {message.text}" if message.role else message.text
+
+
+def _output_text(answer: Answer) -> str:
+    called = [text for call in answer.calls for _, text in scalars([call.name, call.arguments])]
+    return "\n".join(text for text in (answer.text, *called) if text)
+
+
+def _last_said(messages: Sequence[Message]) -> str:
+    return next((message.text for message in reversed(messages) if message.role in ("user", "")), "")
+
+
+def _storable(text: str) -> str:
+    """Without NUL, which a JSON text inside a string body may spell out."""
+    return text.replace("\0", "") if "\0" in text else text
+
+
+def _flat(*documents: Mapping[str, Any]) -> str:
+    """JSON of every dotted path with the list of its scalars as text."""
+    paths: dict[str, list[str]] = {}
+    for document in documents:
+        for path, text in scalars(document):
+            if path in paths or len(paths) < MAX_PATHS:
+                paths.setdefault(path, []).append(text)
+    return _storable(msgspec.json.encode(paths).decode()) if paths else "{}"
