@@ -25,10 +25,11 @@ PART_KEYS = (
 )
 # A call is wrapped in one of these, or says that it is one.
 CALL_KEYS = ("function", "function_call", "functionCall", "toolUse", "custom")
-CALL_TYPES = frozenset({"function_call", "tool_use", "server_tool_use", "mcp_tool_use", "mcp_call", "custom_tool_call"})
+# Tuples, not sets: a `type` from outside may be anything, also what has no hash.
+CALL_TYPES = ("function_call", "tool_use", "server_tool_use", "mcp_tool_use", "mcp_call", "custom_tool_call")
 ARGUMENT_KEYS = ("arguments", "args", "input")
 # The model's thoughts are not its answer.
-SILENT_TYPES = frozenset({"thinking", "redacted_thinking", "reasoning"})
+SILENT_TYPES = ("thinking", "redacted_thinking", "reasoning")
 
 
 class Message(NamedTuple):
@@ -105,7 +106,7 @@ def _messages(value: Any, role: str = "user") -> Iterator[Message]:
         value = [value]
     parts: list[Any] = []
     for item in value:
-        if isinstance(item, Mapping) and ("role" in item or item.get("type") in CALL_TYPES | SILENT_TYPES):
+        if isinstance(item, Mapping) and ("role" in item or item.get("type") in CALL_TYPES + SILENT_TYPES):
             named = str(item.get("role", "assistant"))
             yield Message(ROLES.get(named, named), _text(item))
         elif isinstance(item, Mapping) and str(item.get("type", "")).endswith("_call_output"):

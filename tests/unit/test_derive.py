@@ -204,7 +204,7 @@ JSON = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=300)
+@settings(max_examples=500)
 @given(JSON, JSON)
 def test_no_json_breaks_it(request: Any, response: Any) -> None:
     found = derived(request, response)
