@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import clickhouse_connect
 import pyarrow as pa
@@ -43,6 +43,33 @@ def is_transient(error: BaseException) -> bool:
     return isinstance(error, DatabaseError) and error.code in TRANSIENT_CODES
 
 
+def _parse(url: str) -> SplitResult:
+    """Raises ValueError for what is no address of a database."""
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https", "chdb"}:
+        raise ValueError(f"clickhouse url {parts.scheme or url!r}: allowed are http://, https:// and chdb:///directory")
+    # chDB would take such a name for a database in memory, or for one below wherever it was started.
+    if parts.scheme == "chdb" and (parts.netloc or not parts.path.strip("/")):
+        raise ValueError("clickhouse url: chdb:// needs an absolute directory, as in chdb:///var/lib/insights")
+    if parts.scheme != "chdb" and not parts.hostname:
+        raise ValueError(f"clickhouse url: {parts.scheme}:// needs a host, as in {parts.scheme}://localhost:8123")
+    try:
+        _ = parts.port
+    except ValueError:
+        # What urlsplit says names what it took for the port: with a slash in it, that is half of the password.
+        raise ValueError(
+            "clickhouse url: the port must be a number up to 65535; / ? # @ in a password are written %2F %3F %23 %40"
+        ) from None
+    return parts
+
+
+def _deepest(error: BaseException) -> str:
+    """What the operating system said, without the layers that passed it on."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return str(error)
+
+
 class Warehouse:
     """ClickHouse at `url`, one client per thread.
 
@@ -54,15 +81,13 @@ class Warehouse:
     """
 
     def __init__(self, url: str, database: str | None = None) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https", "chdb"}:
-            raise ValueError(
-                f"clickhouse url {parts.scheme or url!r}: allowed are http://, https:// and chdb:///directory"
-            )
+        parts = _parse(url)
         self.is_embedded = parts.scheme == "chdb"
         path_database = "" if self.is_embedded else parts.path.strip("/")
         self.database = database or path_database or DEFAULT_DATABASE
         self._dsn = url
+        # Without user and password: it stands in messages.
+        self._address = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         self._local = threading.local()
         self._clients: list[Client] = []
         self._lock = threading.Lock()
@@ -73,7 +98,9 @@ class Warehouse:
         try:
             return clickhouse_connect.get_client(dsn=self._dsn, database=database, **options)
         except (OperationalError, OSError) as error:
-            raise WarehouseUnavailableError(f"ClickHouse does not answer: {error}") from error
+            raise WarehouseUnavailableError(
+                f"ClickHouse at {self._address} (INSIGHTS_CLICKHOUSE_URL) does not answer: {_deepest(error)}"
+            ) from error
 
     @property
     def client(self) -> Client:

@@ -1,5 +1,7 @@
 """What went wrong, in a sentence: only a fault of this program deserves a traceback."""
 
+import re
+
 from aiokafka.errors import KafkaError
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from pydantic import ValidationError
@@ -46,7 +48,7 @@ def sentence_for(error: Exception) -> str | None:
     if isinstance(error, ValidationError):
         return _about_settings(error)
     if isinstance(error, ClickHouseError) and "chdb engine" in str(error):
-        return f"{str(error).split(':')[0]}: another process, perhaps an insights up, has it open; stop that one first"
+        return _about_engine(str(error))
     if isinstance(error, ClickHouseError):
         return f"ClickHouse refused: {str(error).splitlines()[0]}"
     if isinstance(error, KafkaError):
@@ -54,9 +56,21 @@ def sentence_for(error: Exception) -> str | None:
     return None
 
 
+def _about_engine(message: str) -> str:
+    """Of what the engine says, the cause: the rest is layers and a stack trace."""
+    opening = message.split(":")[0]
+    cause = re.search(r"filesystem error: (.*?), Stack trace", message)
+    if cause:
+        return f"{opening}: {cause[1]}"
+    return f"{opening}: another process, perhaps an insights up, has it open; stop that one first"
+
+
 def _about_settings(error: ValidationError) -> str | None:
     """Names the variable; its value may be a secret."""
     if not error.title.endswith("Settings"):
         return None
     problems = error.errors(include_url=False, include_input=False, include_context=False)
-    return "; ".join(f"INSIGHTS_{'.'.join(map(str, item['loc'])).upper()}: {item['msg']}" for item in problems)
+    return "; ".join(
+        f"INSIGHTS_{'.'.join(map(str, item['loc'])).upper()}: {item['msg'].removeprefix('Value error, ')}"
+        for item in problems
+    )

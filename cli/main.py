@@ -1,6 +1,7 @@
 """The `insights` command. Each command imports what it needs when it runs, so that `--help` is instant."""
 
 import asyncio
+import logging
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from aggregator.warehouse import Warehouse
 
 app = typer.Typer(
-    help="Who spent what, on which model, when: exact analytics for LLM gateways.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -51,6 +51,47 @@ def _speed(text: str) -> float:
     return speed
 
 
+def _directory(text: str) -> Path:
+    if not text:
+        raise typer.BadParameter("--data-dir must not be empty; . is this directory")
+    return Path(text)
+
+
+def _servers(text: str) -> str:
+    from ingest.settings import kafka_addresses
+
+    try:
+        return kafka_addresses(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"router-insights {version('router-insights')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Who spent what, on which model, when: exact analytics for LLM gateways."""
+
+
+Servers = Annotated[
+    str,
+    typer.Option(
+        envvar="INSIGHTS_KAFKA_BOOTSTRAP_SERVERS",
+        parser=_servers,
+        metavar="HOST:PORT",
+        help="Kafka; several are comma-separated.",
+    ),
+]
 From = typer.Option("--from", parser=_moment, metavar="TIME", help="Inclusive: RFC 3339, or a date (UTC).")
 To = typer.Option("--to", parser=_moment, metavar="TIME", help="Exclusive: RFC 3339, or a date (UTC).")
 
@@ -72,9 +113,12 @@ def _admin_warehouse() -> "Warehouse":
 
 @app.command()
 def up(
-    data_dir: Annotated[Path, typer.Option(envvar="INSIGHTS_DATA_DIR", help="Where rows and the key are kept.")] = Path(
-        "data"
-    ),
+    data_dir: Annotated[
+        Path,
+        typer.Option(
+            envvar="INSIGHTS_DATA_DIR", parser=_directory, metavar="DIRECTORY", help="Where rows and the key are kept."
+        ),
+    ] = Path("data"),
     host: Annotated[str, typer.Option(envvar="INSIGHTS_HOST", help="Address the API listens on.")] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(envvar="INSIGHTS_PORT", min=1, max=65535, help="Port the API listens on.")
@@ -110,9 +154,7 @@ def replay(
     speed: Annotated[
         str, typer.Option(metavar="max|X", help="As fast as Kafka takes them, or X times as fast as they happened.")
     ] = "max",
-    bootstrap_servers: Annotated[
-        str, typer.Option(envvar="INSIGHTS_KAFKA_BOOTSTRAP_SERVERS", help="Kafka, host:port, comma-separated.")
-    ] = "localhost:9092",
+    bootstrap_servers: Servers = "localhost:9092",
 ) -> None:
     """Send the requests of files (.gz too) to Kafka. Exit 1 when a line was not a request."""
     from cli.replay import run_replay
@@ -288,9 +330,7 @@ def replay_dead_letters(
     start: Since = None,
     end: Until = None,
     limit: Limit = 100_000,
-    bootstrap_servers: Annotated[
-        str, typer.Option(envvar="INSIGHTS_KAFKA_BOOTSTRAP_SERVERS", help="Kafka, host:port, comma-separated.")
-    ] = "localhost:9092",
+    bootstrap_servers: Servers = "localhost:9092",
 ) -> None:
     """Send them back to the topic they came from, and drop those that Kafka has. Exit 1 when some had to stay."""
     from aggregator.dead_letters import Selection
@@ -317,6 +357,8 @@ def drop_dead_letters(
 
 
 def main() -> None:
+    # What clickhouse-connect logs before it raises would stand beside the sentence; services log it in their form.
+    logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())
     try:
         app()
     except Exception as error:

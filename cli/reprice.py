@@ -10,6 +10,7 @@ from aggregator.planner import Span
 from aggregator.warehouse import Warehouse
 from cli.prices import prices_in_force
 from cli.rollups import drift_table
+from ingest.pricing.offer import plain
 from ingest.reprice import ModelTotals, Repriced, reprice
 
 
@@ -33,14 +34,14 @@ def _cells(name: str, each: ModelTotals) -> list[Text]:
     if each.new_unpriced != each.old_unpriced:
         unpriced += f" → {each.new_unpriced:,}"
     counts = (f"{each.rows:,}", f"{each.changed_rows:,}")
-    costs = (f"{each.old_cost:f}", f"{each.new_cost:f}", f"{difference:+f}")
+    costs = (plain(each.old_cost), plain(each.new_cost), f"{'+' if difference >= 0 else ''}{plain(difference)}")
     return [Text(text, style) for text in (name, *counts, *costs, unpriced)]
 
 
 def totals_table(repriced: Repriced) -> Table:
     """A line for each model and one for all: rows, how many change, dollars before and after, rows without cost."""
     table = Table("model", box=box.SIMPLE_HEAD, show_footer=False)
-    for heading in ("rows", "changed", "old cost $", "new cost $", "difference $", "unpriced"):
+    for heading in ("rows", "changed", "old $", "new $", "change $", "unpriced"):
         table.add_column(heading, justify="right", overflow="fold")
     total = ModelTotals("")
     for each in repriced.totals:

@@ -1,9 +1,12 @@
 """Settings of the commands that have none of their own elsewhere, from `INSIGHTS_*` environment variables."""
 
-from pydantic import Field, SecretStr
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from api.settings import ApiSettings
+from ingest.settings import kafka_addresses
 
 
 class AdminSettings(BaseSettings):
@@ -18,7 +21,7 @@ class AdminSettings(BaseSettings):
 class ApiCommandSettings(ApiSettings):
     """`insights api`: the read API, and Kafka for those who send events to it."""
 
-    kafka_bootstrap_servers: str = Field(
+    kafka_bootstrap_servers: Annotated[str, AfterValidator(lambda text: text and kafka_addresses(text))] = Field(
         "", description="Kafka brokers that POST /v1/events writes to, host:port; events are refused without"
     )
     kafka_topic: str = Field("request-events", description="topic that POST /v1/events writes to")

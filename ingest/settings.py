@@ -1,15 +1,30 @@
 """Settings of the ingest worker, from `INSIGHTS_*` environment variables."""
 
+import re
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+ADDRESS = re.compile(r"(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::(\d{1,5}))?")
+
+
+def kafka_addresses(text: str) -> str:
+    """`text` as it is. Raises ValueError that names the first part of it that is no address."""
+    for address in text.split(","):
+        match = ADDRESS.fullmatch(address.strip())
+        if match is None or not 0 < int(match[1] or 9092) < 65536:
+            raise ValueError(f"{address.strip()!r} must be host:port; several are separated by commas")
+    return text
 
 
 class IngestSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="INSIGHTS_", frozen=True)
 
-    kafka_bootstrap_servers: str = Field("localhost:9092", description="Kafka brokers, host:port, comma-separated")
+    kafka_bootstrap_servers: Annotated[str, AfterValidator(kafka_addresses)] = Field(
+        "localhost:9092", description="Kafka brokers, host:port, comma-separated"
+    )
     kafka_topic: str = Field("request-events", description="topic the gateway writes its events to")
     kafka_group: str = Field("router-insights", description="consumer group of the ingest workers")
     kafka_session_timeout_ms: int = Field(

@@ -20,6 +20,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import (
     IllegalStateError,
+    KafkaConnectionError,
     KafkaError,
     NoOffsetForPartitionError,
     OffsetOutOfRangeError,
@@ -38,6 +39,7 @@ from ingest.pricing import PriceBook, PriceWatch
 from ingest.settings import IngestSettings
 from ingest.sink import Sink
 from ingest.threads import Threads
+from ingest.topics import KafkaUnavailableError
 
 Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
@@ -108,13 +110,20 @@ class Worker:
         self._group = Group(self._consumer, settings.kafka_group)
         try:
             self._consumer.subscribe([settings.kafka_topic], listener=_Listener(self))
-            await self._consumer.start()
             try:
+                await self._connect()
                 await self._loop(stop)
             finally:
                 await self._leave()
         finally:
             self._threads.close()
+
+    async def _connect(self) -> None:
+        try:
+            await self._consumer.start()
+        except KafkaConnectionError as error:
+            servers = self._settings.kafka_bootstrap_servers
+            raise KafkaUnavailableError(f"Kafka at {servers} does not answer") from error
 
     async def _leave(self) -> None:
         """Give up all partitions and leave the group, within `stop_seconds` even if nobody answers any more."""

@@ -51,6 +51,9 @@ def _reason(problem: ErrorDetails) -> str:
     if problem["type"] == "extra_forbidden":
         place = MODELS[tuple(step for step in problem["loc"][:-1] if isinstance(step, str))]
         return f"{field}: is not known here; allowed are {', '.join(sorted(place.model_fields))}"
+    if problem["type"] == "model_type":
+        place = MODELS[tuple(step for step in problem["loc"] if isinstance(step, str))]
+        return f"{field}: must be a mapping of {', '.join(sorted(place.model_fields))}"
     return f"{field}: {problem['msg'].removeprefix('Value error, ')}"
 
 
@@ -59,7 +62,7 @@ def _tree(text: str, name: str) -> yaml.Node:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise PriceFileError(f"{name} line {line}: {error.context or ''} {error.problem}") from None
+        raise PriceFileError(f"{name} line {line}: {' '.join(filter(None, (error.context, error.problem)))}") from None
     except (yaml.YAMLError, RecursionError) as error:
         raise PriceFileError(f"{name}: is not YAML: {error}") from None
     if root is None:

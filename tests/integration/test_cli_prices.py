@@ -96,7 +96,7 @@ def test_stored_rows_are_repriced_and_explained(
     assert "no price is known" in refusal_of("prices", "explain", "--request", "r")
     span = ("--from", "2026-11-01", "--to", "2026-12-01")
     dry = output_of("reprice", *span, "--dry-run")
-    assert "mine 1 1 0.000000000000 3.300000000000 +3.300000000000 1 → 0" in dry
+    assert "mine 1 1 0 3.3 +3.3 1 → 0" in dry
     assert "would change 1 rows" in dry
     assert "changed 1 rows" in output_of("reprice", *span)
     assert "cost 3.300000000000" in output_of("prices", "explain", "--request", "r")
