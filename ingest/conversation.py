@@ -2,11 +2,13 @@
 Bedrock, or plain text. Anything else that is JSON is looked through as it is. Nothing here ever raises for a body.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import msgspec
 
+# White space before JSON; stripping a long text to look at its first sign would copy it.
+MAX_INDENT = 64
 # Roles as other APIs call them.
 ROLES = {"model": "assistant", "developer": "system"}
 SYSTEM_KEYS = ("system", "instructions", "systemInstruction", "system_instruction")
@@ -49,12 +51,12 @@ class Answer(NamedTuple):
 
     text: str
     calls: tuple[Call, ...] = ()
-    document: Mapping[str, Any] | None = None
+    document: dict[str, Any] | None = None
 
 
 def parse(text: str) -> Any:
     """The JSON object or array of a text, or the text itself."""
-    if text.lstrip()[:1] not in ("{", "["):
+    if text[:1] not in ("{", "[") and text[:MAX_INDENT].lstrip()[:1] not in ("{", "["):
         return text
     try:
         return msgspec.json.decode(text)
@@ -73,7 +75,7 @@ def text_of(scalar: Any) -> str:
 
 def scalars(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
     """Every scalar with its dotted path, indexes of arrays dropped; null is nothing."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         for key, item in value.items():
             yield from scalars(item, f"{path}.{key}" if path else str(key))
     elif isinstance(value, list):
@@ -90,7 +92,7 @@ def lines(value: Any) -> str:
 
 def asked(body: Any) -> list[Message]:
     """The messages of a request, in order; one of role "" for a body that is no conversation."""
-    if not isinstance(body, Mapping):
+    if not isinstance(body, dict):
         found = list(_messages(body)) if isinstance(body, list) else []
         return found or ([Message("", body if isinstance(body, str) else lines(body))] if body else [])
     found = [message for key in SYSTEM_KEYS if key in body for message in _messages(body[key], "system")]
@@ -106,10 +108,10 @@ def _messages(value: Any, role: str = "user") -> Iterator[Message]:
         value = [value]
     parts: list[Any] = []
     for item in value:
-        if isinstance(item, Mapping) and ("role" in item or item.get("type") in CALL_TYPES + SILENT_TYPES):
+        if isinstance(item, dict) and ("role" in item or item.get("type") in CALL_TYPES + SILENT_TYPES):
             named = str(item.get("role", "assistant"))
             yield Message(ROLES.get(named, named), _text(item))
-        elif isinstance(item, Mapping) and str(item.get("type", "")).endswith("_call_output"):
+        elif isinstance(item, dict) and str(item.get("type", "")).endswith("_call_output"):
             yield Message("tool", _text(item))
         else:
             parts.append(item)
@@ -130,7 +132,7 @@ def _pieces(value: Any) -> Iterator[str | Call]:
     elif isinstance(value, list):
         for item in value:
             yield from _pieces(item)
-    elif isinstance(value, Mapping) and value.get("type") not in SILENT_TYPES:
+    elif isinstance(value, dict) and value.get("type") not in SILENT_TYPES:
         call = _call(value)
         if call is not None:
             yield call
@@ -139,8 +141,8 @@ def _pieces(value: Any) -> Iterator[str | Call]:
                 yield from _pieces(value[key]) if key != "response" else [lines(value[key])]
 
 
-def _call(value: Mapping[str, Any]) -> Call | None:
-    inner = next((value[key] for key in CALL_KEYS if isinstance(value.get(key), Mapping)), None)
+def _call(value: dict[str, Any]) -> Call | None:
+    inner = next((value[key] for key in CALL_KEYS if isinstance(value.get(key), dict)), None)
     if inner is None and value.get("type") in CALL_TYPES:
         inner = value
     if inner is None or not isinstance(inner.get("name"), str):
@@ -158,7 +160,7 @@ def calls_document(calls: tuple[Call, ...]) -> dict[str, Any]:
     return {"tool_calls": [{"function": _call_document(call)} for call in calls]}
 
 
-def answered(body: Mapping[str, Any]) -> Answer:
+def answered(body: dict[str, Any]) -> Answer:
     """The answer in a response; the whole of it where it is of no API that is known."""
     said = _said(body)
     if said is None:
@@ -167,9 +169,9 @@ def answered(body: Mapping[str, Any]) -> Answer:
     text = "\n".join(piece for piece in pieces if isinstance(piece, str) and piece)
     document = parse(text)
     return Answer(
-        lines(document) if isinstance(document, Mapping) else text,
+        lines(document) if isinstance(document, dict) else text,
         tuple(piece for piece in pieces if isinstance(piece, Call)),
-        document if isinstance(document, Mapping) else None,
+        document if isinstance(document, dict) else None,
     )
 
 
@@ -177,20 +179,20 @@ def _first(value: Any) -> Any:
     return value[0] if isinstance(value, list) and value else None
 
 
-def _said(body: Mapping[str, Any]) -> Any:
+def _said(body: dict[str, Any]) -> Any:
     """The part of a response that is the message; None where none is known."""
     choice = _first(body.get("choices"))
-    if isinstance(choice, Mapping):
+    if isinstance(choice, dict):
         return choice.get("message") or choice.get("text", "")
     candidate = _first(body.get("candidates"))
-    if isinstance(candidate, Mapping):
+    if isinstance(candidate, dict):
         return candidate.get("content", "")
     output = body.get("output")
-    if isinstance(output, Mapping) and isinstance(output.get("message"), Mapping):
+    if isinstance(output, dict) and isinstance(output.get("message"), dict):
         return output["message"]
     if isinstance(output, list) and (body.get("object") == "response" or "usage" in body):
         return output
-    if isinstance(body.get("message"), Mapping):
+    if isinstance(body.get("message"), dict):
         return body["message"]
     is_message = body.get("role") == "assistant" or body.get("type") == "message"
     return body if is_message and "content" in body else None

@@ -1,6 +1,6 @@
 """A streamed answer put together again: server-sent events of OpenAI, Anthropic or Gemini to one body."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -30,10 +30,11 @@ def _folded(events: Iterator[Any]) -> dict[str, Any] | None:
     calls: Calls = {}
     is_known = False
     for event in events:
-        if not isinstance(event, Mapping):
+        if not isinstance(event, dict):
             continue
-        if event.get("type") == "response.completed" and isinstance(event.get("response"), Mapping):
-            return dict(event["response"])
+        if event.get("type") == "response.completed" and isinstance(event.get("response"), dict):
+            whole: dict[str, Any] = event["response"]
+            return whole
         for delta in _deltas(event):
             is_known = True
             _add(delta, texts, calls)
@@ -44,34 +45,34 @@ def _folded(events: Iterator[Any]) -> dict[str, Any] | None:
     return {"role": "assistant", "content": content} if is_known else None
 
 
-def _deltas(event: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def _deltas(event: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Each as `{text, index, name, arguments}`, of which any may be missing."""
     kind, index = event.get("type"), event.get("index")
-    if kind == "content_block_start" and isinstance(block := event.get("content_block"), Mapping):
+    if kind == "content_block_start" and isinstance(block := event.get("content_block"), dict):
         yield {"text": block.get("text"), "index": index, "name": block.get("name")}
-    elif kind == "content_block_delta" and isinstance(delta := event.get("delta"), Mapping):
+    elif kind == "content_block_delta" and isinstance(delta := event.get("delta"), dict):
         yield {"text": delta.get("text"), "index": index, "arguments": delta.get("partial_json")}
     for choice in _list(event.get("choices"))[:1]:
         delta = choice.get("delta")
-        if isinstance(delta, Mapping):
+        if isinstance(delta, dict):
             yield {"text": delta.get("content")}
             yield from (_openai_call(call) for call in _list(delta.get("tool_calls")))
         yield {"text": choice.get("text")}
     for candidate in _list(event.get("candidates"))[:1]:
         content = candidate.get("content")
-        for part in _list(content.get("parts")) if isinstance(content, Mapping) else ():
+        for part in _list(content.get("parts")) if isinstance(content, dict) else ():
             yield {"text": part.get("text")}
-            if isinstance(call := part.get("functionCall"), Mapping):
+            if isinstance(call := part.get("functionCall"), dict):
                 yield {"name": call.get("name"), "arguments": msgspec.json.encode(call.get("args")).decode()}
 
 
-def _openai_call(call: Mapping[str, Any]) -> Mapping[str, Any]:
+def _openai_call(call: dict[str, Any]) -> dict[str, Any]:
     function = call.get("function")
-    function = function if isinstance(function, Mapping) else {}
+    function = function if isinstance(function, dict) else {}
     return {"index": call.get("index"), "name": function.get("name"), "arguments": function.get("arguments")}
 
 
-def _add(delta: Mapping[str, Any], texts: list[str], calls: Calls) -> None:
+def _add(delta: dict[str, Any], texts: list[str], calls: Calls) -> None:
     if isinstance(delta.get("text"), str):
         texts.append(delta["text"])
     # Whole calls have no index, and are each a new one.
@@ -83,5 +84,5 @@ def _add(delta: Mapping[str, Any], texts: list[str], calls: Calls) -> None:
         calls[key]["arguments"] += delta["arguments"]
 
 
-def _list(value: Any) -> list[Mapping[str, Any]]:
-    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
+def _list(value: Any) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

@@ -16,7 +16,8 @@ def derived(request: Any = "", response: Any = "", raw: str = "", **others: Any)
     """As the decoder leaves them: strings as they are, everything else as JSON."""
     bodies = {"request_body": request, "response_body": response, "response_body_raw": raw, **others}
     texts = {name: body if isinstance(body, str) else json.dumps(body) for name, body in bodies.items()}
-    return derive({"prompt_id": "", "input_variables": "", **texts})
+    found: dict[str, Any] = derive([{"prompt_id": "", "input_variables": "", **texts}]).to_pylist()[0]
+    return found
 
 
 def chat(content: Any, **others: Any) -> dict[str, Any]:
