@@ -1,6 +1,8 @@
-"""Fixtures every test may use. One chDB engine serves the whole run (chDB allows one directory per process);
-each test that asks for `warehouse` gets a migrated database of its own."""
+"""Fixtures every test may use. One ClickHouse serves the whole run: chDB (one directory per process), a container
+where `INSIGHTS_TEST_STACK` is `docker`, the one at `INSIGHTS_TEST_CLICKHOUSE` (a URL) where it is `external` and that
+is given. Each test that asks for `warehouse` gets a migrated database of its own there."""
 
+import os
 import signal
 import tempfile
 import uuid
@@ -11,7 +13,8 @@ import pytest
 
 from aggregator.migrations import migrate
 from aggregator.warehouse import Warehouse
-from tests.support.kafka import broker, own_broker, topic
+from tests.support.containers import clickhouse_in_docker, require_docker
+from tests.support.kafka import broker, own_broker, stack, topic
 
 __all__ = ["broker", "own_broker", "topic"]
 
@@ -22,6 +25,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.fixture(scope="session")
 def engine_url() -> Iterator[str]:
+    if stack() == "docker":
+        require_docker()
+        with clickhouse_in_docker() as address:
+            yield address
+        return
+    if stack() == "external" and "INSIGHTS_TEST_CLICKHOUSE" in os.environ:
+        yield os.environ["INSIGHTS_TEST_CLICKHOUSE"].rstrip("/")
+        return
     with tempfile.TemporaryDirectory(prefix="insights-test-") as folder:
         yield f"chdb://{Path(folder).resolve()}"
 

@@ -1,7 +1,8 @@
-"""Brokers for tests. `INSIGHTS_TEST_STACK` chooses the kind:
+"""Brokers for tests. `INSIGHTS_TEST_STACK` chooses the kind (and where ClickHouse is, see tests/conftest.py):
 
 - `embedded` (default): Tansu, which needs nothing but the `embedded` extra;
 - `kafka`: Apache Kafka, one node in KRaft mode; needs Java 17 and, the first time, Maven;
+- `docker`: Apache Kafka in a container; needs a Docker engine;
 - `external`: the Kafka at `INSIGHTS_TEST_KAFKA` (host:port).
 
 `python -m tests.support.kafka [port]` runs the `kafka` kind until Ctrl-C.
@@ -20,7 +21,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import pytest
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -30,7 +31,10 @@ from cli.broker import HOST, EmbeddedBroker, answers_kafka, is_listening
 from cli.guard import start_guarded, stop_guarded
 from ingest.topics import create_topics
 
-STACKS = ("embedded", "kafka", "external")
+if TYPE_CHECKING:
+    from tests.support.containers import KafkaInDocker
+
+STACKS = ("embedded", "kafka", "docker", "external")
 PARTITIONS = 3
 
 KAFKA_VERSION = "4.3.1"
@@ -207,9 +211,14 @@ def stack() -> str:
     return kind
 
 
-def _server(folder: Path) -> KafkaServer | TansuServer:
+def _server(folder: Path) -> "KafkaServer | TansuServer | KafkaInDocker":
     if stack() == "embedded":
         return TansuServer(free_port())
+    if stack() == "docker":
+        from tests.support.containers import KafkaInDocker, require_docker
+
+        require_docker()
+        return KafkaInDocker()
     try:
         return KafkaServer(folder)
     except KafkaMissingError as error:
@@ -250,7 +259,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def own_broker(tmp_path: Path) -> Iterator[KafkaServer | TansuServer]:
+def own_broker(tmp_path: Path) -> "Iterator[KafkaServer | TansuServer | KafkaInDocker]":
     """A broker of the test's own, running, to be brought down and up again."""
     if stack() == "external":
         pytest.skip("the external broker is not ours to bring down")
