@@ -20,6 +20,8 @@ class DataDir:
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
         self._lock = -1
+        # Whether the process that held it before has not come to a good end.
+        self.was_killed = False
 
     def __enter__(self) -> Self:
         """Raises DataDirError when another process holds the directory or it cannot be written."""
@@ -39,6 +41,7 @@ class DataDir:
                 f"data directory {self.path} is in use by another insights up (process {holder}):"
                 " stop that one or choose another directory with --data-dir"
             ) from None
+        self.was_killed = bool(os.pread(self._lock, 1, 0))
         os.truncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
         return self
@@ -46,6 +49,8 @@ class DataDir:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is None:
+            os.truncate(self._lock, 0)
         os.close(self._lock)
 
     @property

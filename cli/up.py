@@ -19,6 +19,7 @@ from cli.broker import BrokerError, EmbeddedBroker
 from cli.child import READY
 from cli.datadir import DataDir
 from cli.gate import KafkaGate
+from cli.mend import mend_rollups
 from cli.service import Server, base_url, listen, make_server, serve_metrics, stop_on_signals
 from ingest import metrics
 from ingest.settings import IngestSettings
@@ -169,4 +170,6 @@ def run_up(data_dir: Path, host: str, port: int, broker_port: int) -> None:
     """
     with DataDir(data_dir) as data, listen(host, port) as sock, EmbeddedBroker(broker_port) as broker:
         api, ingest = api_settings(data, host, port), ingest_settings(data, broker)
+        if data.was_killed:
+            mend_rollups(data.clickhouse_url)
         asyncio.run(_run(api, ingest, broker, sock, welcome(api, ingest, data)))

@@ -106,6 +106,24 @@ def test_a_restart_keeps_rows_and_key_and_takes_the_same_events_as_new_ones(data
         wait_until(lambda: up.count() == 4)
 
 
+def test_rollups_that_a_kill_has_left_behind_are_mended_at_the_next_start(data_dir: Path) -> None:
+    with running(data_dir) as up:
+        up.send("r-1", "r-2")
+        wait_until(lambda: up.count() == 2)
+    # As if the kill had struck between the rows and this rollup.
+    query(data_dir, "ALTER TABLE rollup_model DELETE WHERE 1 SETTINGS mutations_sync = 2")
+    verify = ("rollups", "verify")
+    settings = {"INSIGHTS_CLICKHOUSE_URL": f"chdb://{data_dir}/clickhouse"}
+    assert insights(*verify, **settings).returncode == 1
+    with running(data_dir) as up:
+        assert "rollups_mended_after_a_kill" in up.output.read_text()
+        up.process.send_signal(signal.SIGTERM)
+        assert up.process.wait(timeout=30) == 0, up.output.read_text()
+    assert insights(*verify, **settings).returncode == 0
+    with running(data_dir) as up:
+        assert "kill" not in up.output.read_text()
+
+
 def test_configured_keys_win_and_are_not_printed(data_dir: Path) -> None:
     with running(data_dir, INSIGHTS_API_KEYS="ak-mine, ak-yours") as up:
         assert not (data_dir / "api-key").exists()
