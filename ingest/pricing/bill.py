@@ -111,7 +111,7 @@ def price_events(connection: duckdb.DuckDBPyConnection, events: str, book: Price
     parameters = {name: ids for name, ids in named_ids.items() if ids} | {"service_tier": SERVICE_TIERS}
     key = KEY.format(**{name: _named_or_empty(name) if name in parameters else "''" for name in named_ids})
     keys = connection.sql(f"SELECT DISTINCT {key} FROM {events}", params=parameters).fetchall()
-    table = price_table(book, (PriceKey(*each) for each in keys))
+    table = price_table(book, map(PriceKey._make, keys))
     connection.register("price_cells", table.cells)
     try:
         sql = MATCH.format(key=key, events=events, has_units=HAS_UNITS)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -37,13 +38,16 @@ class PriceTable:
 
 def price_table(book: PriceBook, keys: Iterable[PriceKey]) -> PriceTable:
     """The cells of `keys`, each key once."""
-    rows = [(PriceKey("", ""), UNPRICED), *((key, cell) for key in keys for cell in book.cells(key))]
-    matrix = np.array([cell.numbers for _, cell in rows], dtype=np.int64)
+    priced = list(keys)
+    found = [(UNPRICED,), *map(book.cells, priced)]
+    cells = list(chain.from_iterable(found))
+    matrix = np.array([cell.numbers for cell in cells], dtype=np.int64)
     numbers = dict(zip(COLUMNS, np.ascontiguousarray(matrix.T), strict=True))
-    columns = {"cell": np.arange(len(rows)), **{name: numbers[name] for name in BOUNDS}}
-    names = zip(PriceKey._fields, zip(*(key for key, _ in rows), strict=True), strict=True)
+    owners = np.repeat(np.arange(len(found)), [len(each) for each in found])
+    columns = {"cell": np.arange(len(cells)), **{name: numbers[name] for name in BOUNDS}}
+    names = zip(PriceKey._fields, zip(PriceKey("", ""), *priced, strict=True), strict=True)
     return PriceTable(
-        cells=pa.table(columns | {name: pa.array(texts, pa.string()) for name, texts in names}),
+        cells=pa.table(columns | {name: pa.array(texts, pa.string()).take(owners) for name, texts in names}),
         numbers=numbers,
-        price_ids=pa.array([cell.tier.price_id for _, cell in rows], pa.string()),
+        price_ids=pa.array([cell.tier.price_id for cell in cells], pa.string()),
     )
