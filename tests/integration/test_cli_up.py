@@ -121,7 +121,7 @@ def test_rollups_that_a_kill_has_left_behind_are_mended_at_the_next_start(data_d
         assert up.process.wait(timeout=30) == 0, up.output.read_text()
     assert insights(*verify, **settings).returncode == 0
     with running(data_dir) as up:
-        assert "kill" not in up.output.read_text()
+        assert "after_a_kill" not in up.output.read_text()
 
 
 def test_configured_keys_win_and_are_not_printed(data_dir: Path) -> None:
