@@ -43,11 +43,9 @@ RIGHTS: dict[Scope, frozenset[Right]] = {
 
 # How each table is confined; a test holds this to the tables of the migrated database.
 # - by their columns user_id and api_key_id:
-CONFINED_TABLES = ("request_logs",)
-# - with the row of request_logs they belong to:
-PAYLOAD_TABLES = ("request_payloads",)
+CONFINED_TABLES = ("request_logs", "request_payloads")
 # - not at all for a confined caller; what is in them belongs to nobody in particular:
-CLOSED_TABLES = ("dead_letters",)
+CLOSED_TABLES = ("dead_letters", "api_keys", "api_key_revocations", "api_key_uses", "audit_log")
 # - not necessary: nothing of a request is in them.
 OPEN_TABLES = ("rollup_generations", "schema_migrations")
 
@@ -55,10 +53,18 @@ NOTHING = "0"
 # A rollup without the columns cannot be confined. The planner does not take it for a confined question
 # (`Reader.confine`); should a query try, failing is better than a wrong sum.
 REFUSED = "throwIf(1, 'this table cannot be confined to a caller')"
-ROW_KEY = "timestamp, request_id, created_at, source_partition, source_offset"
 
-# Columns of request_logs that hold content; emptied in the answers to who may not see it.
-CONTENT_COLUMNS = {"error_message": ""}
+# Content: whole tables, which do not exist for who may not see it, and columns of request_logs, which come back empty.
+CONTENT_TABLES = ("request_payloads", "dead_letters")
+CONTENT_COLUMNS: dict[str, object] = {
+    "error_message": "",
+    "output": {},
+    "output_keys": [],
+    "variables": {},
+    "input_variable_keys": [],
+    "user_intent": "",
+    "agent_intent": "",
+}
 
 
 @dataclass(frozen=True)
@@ -86,8 +92,6 @@ class Restriction:
     def table_filters(self) -> dict[str, str]:
         own = self.condition
         filters = dict.fromkeys(CONFINED_TABLES, own)
-        of_rows = f"({ROW_KEY}) IN (SELECT {ROW_KEY} FROM request_logs WHERE {own})"
-        filters |= dict.fromkeys(PAYLOAD_TABLES, of_rows)
         filters |= dict.fromkeys(CLOSED_TABLES, NOTHING)
         for rollup in ROLLUPS:
             filters[rollup.table] = own if self.dimensions <= set(rollup.dimensions) else REFUSED
@@ -110,5 +114,5 @@ class Caller:
         """Conditions by table, as ClickHouse's setting `additional_table_filters` takes them."""
         filters = self.restriction.table_filters() if self.restriction else {}
         if not self.may(Right.CONTENT):
-            filters |= dict.fromkeys((*PAYLOAD_TABLES, *CLOSED_TABLES), NOTHING)
+            filters |= dict.fromkeys(CONTENT_TABLES, NOTHING)
         return filters

@@ -4,15 +4,19 @@ from typing import Any
 
 from fastapi import Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
+from starlette.middleware.cors import CORSMiddleware
 
 from aggregator.warehouse import Warehouse
-from api import errors
+from api import errors, reference
 from api.access import Right
-from api.auth import KeyRing, allow
+from api.auth import allow
 from api.gate import EventGate
+from api.keyring import KeyRing
+from api.middleware import Bounds, RequestId
 from api.parameters import refuse_repeats
 from api.routes import analytics, events, health, logs, stats
 from api.settings import ApiSettings
+from api.throttle import Throttle
 
 DESCRIPTION = """\
 Who spent what, on which model, when, and which request failed.
@@ -29,9 +33,12 @@ def create_app(settings: ApiSettings, warehouse: Warehouse, event_gate: EventGat
         version=health.installed_version(),
         description=DESCRIPTION,
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
         generate_unique_id_function=lambda route: route.name,
     )
-    app.state.keys = KeyRing.of_settings(settings.keys)
+    app.state.keys = KeyRing.of_settings(settings.keys, warehouse)
+    app.state.throttle = Throttle(settings.request_limit, settings.wrong_key_limit)
     app.state.warehouse = warehouse
     app.state.limits = {
         "max_execution_time": settings.max_execution_time_seconds,
@@ -39,6 +46,8 @@ def create_app(settings: ApiSettings, warehouse: Warehouse, event_gate: EventGat
     }
     app.state.event_gate = event_gate
     errors.install(app)
+    reference.install(app)
+    _add_middleware(app, settings)
     app.include_router(health.router, dependencies=[Depends(refuse_repeats)])
     # Before the logs: their path takes any id.
     for router, right in (
@@ -50,6 +59,20 @@ def create_app(settings: ApiSettings, warehouse: Warehouse, event_gate: EventGat
         app.include_router(router, dependencies=[allow(right), Depends(refuse_repeats)])
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
+
+
+def _add_middleware(app: FastAPI, settings: ApiSettings) -> None:
+    """The last one is the outermost."""
+    app.add_middleware(Bounds, timeout_seconds=settings.request_timeout_seconds)
+    if settings.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.origins,
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "X-API-KEY", "X-Request-ID"],
+            expose_headers=["Retry-After", "X-Request-ID"],
+        )
+    app.add_middleware(RequestId)
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
@@ -65,10 +88,12 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
 
 
 def _correct(operation: dict[str, Any]) -> None:
-    """Take out what the framework says of every operation and is not so here: a 422 for bad parameters
-    (they are answered with 400), and null in a query string."""
+    """Make the document say what is so: whoever asks too often gets a 429, in the shape of the other errors; bad
+    parameters are answered with 400, not the framework's 422; and a query string holds no null."""
     if operation["responses"].get("422", {}).get("description") == "Validation Error":
         del operation["responses"]["422"]
+    if refused := operation["responses"].get("403"):
+        operation["responses"]["429"] = {**refused, "description": errors.MEANINGS[429]}
     for parameter in operation.get("parameters", []):
         choices = parameter["schema"].pop("anyOf", [])
         parameter["schema"] |= next((choice for choice in choices if choice != {"type": "null"}), {})

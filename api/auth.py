@@ -1,42 +1,18 @@
 """A request's key becomes its `Caller`, and routes say what a caller must be allowed to do."""
 
-from collections.abc import Iterable, Mapping
-from hashlib import sha256
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
-from api.access import Caller, Right, Scope
+from api.access import Caller, Right
 from api.errors import ApiError
+from api.keyring import KeyRing
+from api.throttle import Throttle
 
-bearer = HTTPBearer(auto_error=False, description="A key: one of INSIGHTS_API_KEYS.")
+bearer = HTTPBearer(auto_error=False, description="A key of `insights keys create`, or one of INSIGHTS_API_KEYS.")
 header = APIKeyHeader(name="X-API-KEY", auto_error=False, description="The same keys in a header of their own.")
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="router-insights"'}
-
-
-def digest(key: str) -> bytes:
-    return sha256(key.encode()).digest()
-
-
-class KeyRing:
-    """The callers by the digest of their key.
-
-    Looking a digest up takes a different time for different digests, and that tells nothing: whoever wants to
-    use it has to find keys whose SHA-256 begins as they like, and even then has learned no key.
-    """
-
-    def __init__(self, callers: Mapping[bytes, Caller]) -> None:
-        self._callers = dict(callers)
-
-    @classmethod
-    def of_settings(cls, keys: Iterable[str]) -> "KeyRing":
-        """Keys of INSIGHTS_API_KEYS have every right."""
-        admin = frozenset({Scope.ADMIN})
-        return cls({digest(key): Caller(f"setting-{number}", admin) for number, key in enumerate(keys, start=1)})
-
-    def find(self, key: str) -> Caller | None:
-        return self._callers.get(digest(key))
 
 
 def _caller_of(
@@ -44,14 +20,22 @@ def _caller_of(
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
     in_header: Annotated[str | None, Depends(header)],
 ) -> Caller:
-    """Raises ApiError 401 unless the request carries a key that is known. `Authorization` goes first."""
+    """Raises ApiError 401 unless the request carries a key that is known, 429 where too many were not.
+
+    `Authorization` goes first. Sync, so that it runs in a thread: the keys may have to be read.
+    """
     key = credentials.credentials if credentials else in_header
     if not key:
         raise ApiError(401, "Send the header `Authorization: Bearer <key>` or `X-API-KEY: <key>`.", headers=CHALLENGE)
     keys: KeyRing = request.app.state.keys
+    throttle: Throttle = request.app.state.throttle
+    address = request.client.host if request.client else ""
+    throttle.check_address(address)
     caller = keys.find(key)
     if caller is None:
+        throttle.count_wrong_key(address)
         raise ApiError(401, "The key is not known.", headers=CHALLENGE)
+    request.state.caller = caller
     return caller
 
 
@@ -75,7 +59,11 @@ MEANINGS = {
 def allow(right: Right) -> Any:
     """A dependency for `include_router` or a route: only callers with this right get past it."""
 
-    def check(caller: RequestCaller) -> None:
+    def check(request: Request, caller: RequestCaller) -> None:
         require(caller, right)
+        # How much a gateway sends is Kafka's matter.
+        if right is not Right.SEND:
+            throttle: Throttle = request.app.state.throttle
+            throttle.count_request(caller.name)
 
     return Depends(check)

@@ -27,6 +27,7 @@ CODES = {
     413: "payload_too_large",
     415: "unsupported_media_type",
     422: "invalid_body",
+    429: "rate_limited",
     500: "internal",
     503: "unavailable",
     504: "deadline_exceeded",
@@ -39,6 +40,7 @@ MEANINGS = {
     413: "The body is larger than 8 MiB.",
     415: "The body is neither application/json nor application/x-ndjson.",
     422: "The body is not valid; `details` names line, field and reason. Nothing of it was accepted.",
+    429: "Too many requests with this key, or too many wrong keys; `Retry-After` says when to try again.",
     500: "A fault of this service.",
     503: "A part behind this service cannot serve right now, or the query needs more than it may use.",
     504: "The query ran into its time limit; a narrower time range helps.",
@@ -173,7 +175,7 @@ def _on_warehouse(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, WarehouseUnavailableError):
         log.warning("clickhouse is away", path=request.url.path, error=str(error))
         return _respond(request, ApiError(503, "ClickHouse does not answer; try again later."))
-    return _on_fault(request, error)
+    return on_fault(request, error)
 
 
 def _on_disconnect(request: Request, __: ClientDisconnect) -> JSONResponse:
@@ -181,7 +183,7 @@ def _on_disconnect(request: Request, __: ClientDisconnect) -> JSONResponse:
     return _respond(request, ApiError(400, "The connection closed before the body was complete."))
 
 
-def _on_fault(request: Request, error: Exception) -> JSONResponse:
+def on_fault(request: Request, error: Exception) -> JSONResponse:
     log.error("request failed", method=request.method, path=request.url.path, exc_info=error)
     return _respond(
         request, ApiError(500, "The request could not be answered; the fault is in the log of the service.")
@@ -189,11 +191,10 @@ def _on_fault(request: Request, error: Exception) -> JSONResponse:
 
 
 def install(app: FastAPI) -> None:
-    """Give `app` the one shape for whatever goes wrong."""
+    """Give `app` the one shape for whatever goes wrong; what nobody foresaw is answered by the outermost middleware."""
     app.exception_handler(ApiError)(_on_api_error)
     app.exception_handler(RequestValidationError)(_on_invalid)
     app.exception_handler(HTTPException)(_on_http)
     app.exception_handler(WarehouseUnavailableError)(_on_warehouse)
     app.exception_handler(DatabaseError)(_on_warehouse)
     app.exception_handler(ClientDisconnect)(_on_disconnect)
-    app.exception_handler(Exception)(_on_fault)

@@ -1,5 +1,6 @@
 """What the read API can be told from outside: environment variables that start with `INSIGHTS_`."""
 
+from limits import parse_many
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -23,12 +24,41 @@ class ApiSettings(BaseSettings):
         2 * 1024**3, gt=0, description="A query that needs more memory in ClickHouse is stopped and answered with 503."
     )
 
+    request_limit: str = Field(
+        "50/second",
+        description="Requests of one key to each process, but for events; like `50/second;10000/hour`, empty for none.",
+    )
+    wrong_key_limit: str = Field(
+        "20/minute", description="Wrong keys from one address; past it the address is answered with 429."
+    )
+    trusted_proxies: str = Field(
+        "",
+        description="Addresses or networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.",
+    )
+    cors_origins: str = Field(
+        "", description="Web pages of these origins may ask, comma-separated, like `https://console.example`."
+    )
+    request_timeout_seconds: float = Field(
+        60, gt=0, description="A request that is not sent and answered by then is answered with 504."
+    )
+
+    @field_validator("request_limit", "wrong_key_limit")
+    @classmethod
+    def _a_limit(cls, value: str) -> str:
+        if value:
+            parse_many(value)
+        return value
+
     @field_validator("api_keys")
     @classmethod
     def _at_least_one_key(cls, value: SecretStr) -> SecretStr:
         if not _split(value):
             raise ValueError("must hold at least one key")
         return value
+
+    @property
+    def origins(self) -> list[str]:
+        return [origin.strip().rstrip("/") for origin in self.cors_origins.split(",") if origin.strip()]
 
     @property
     def keys(self) -> list[str]:

@@ -7,6 +7,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
+from aggregator.keys import KeyNameError
 from aggregator.migrations import MigrationError
 from aggregator.warehouse import WarehouseUnavailableError
 from cli.broker import BrokerError
@@ -14,6 +15,7 @@ from cli.child import ChildError
 from cli.database import DatabaseUrlError
 from cli.datadir import DataDirError
 from cli.demo import DemoError
+from cli.keys import KeyRequestError
 from cli.prices import PriceQuestionError
 from cli.service import ServiceError
 from cli.trace import TraceError
@@ -29,6 +31,8 @@ TOLD = (
     DatabaseUrlError,
     DemoError,
     KafkaUnavailableError,
+    KeyNameError,
+    KeyRequestError,
     MigrationError,
     PriceFileError,
     PriceQuestionError,

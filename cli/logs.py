@@ -9,6 +9,8 @@ from structlog.typing import Processor
 
 def configure_logs() -> None:
     shared: list[Processor] = [
+        # The id of the request or the batch that a line is about.
+        structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]

@@ -24,6 +24,8 @@ dead_letters = typer.Typer(
     help="Records that are no valid events: look at them, send them again, let them go.", no_args_is_help=True
 )
 app.add_typer(dead_letters, name="dead-letters")
+keys = typer.Typer(help="Who may ask the API: keys with scopes, kept as hashes.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
 prices = typer.Typer(help="What costs what, and why a request cost what it did.", no_args_is_help=True)
 app.add_typer(prices, name="prices")
 
@@ -215,9 +217,13 @@ def verify(
 @rollups.command()
 def rebuild(start: Annotated[datetime, From], end: Annotated[datetime, To]) -> None:
     """Compute the rollups of a time range anew while ingestion goes on, then verify them."""
+    from aggregator.audit import Action
+    from cli.audit import record_here
     from cli.rollups import run_rebuild
 
-    raise typer.Exit(0 if run_rebuild(_admin_warehouse(), _span(start, end)) else 1)
+    warehouse, span = _admin_warehouse(), _span(start, end)
+    record_here(warehouse, Action.REBUILD_ROLLUPS, "", {"from": start, "to": end})
+    raise typer.Exit(0 if run_rebuild(warehouse, span) else 1)
 
 
 Reason = Annotated[str | None, typer.Option(help="Only of this reason, such as json_invalid.")]
@@ -235,9 +241,14 @@ def reprice(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would change.")] = False,
 ) -> None:
     """Give stored rows the prices in force now, then rebuild their rollups, while ingestion goes on."""
+    from aggregator.audit import Action
+    from cli.audit import record_here
     from cli.reprice import run_reprice
 
-    raise typer.Exit(0 if run_reprice(_admin_warehouse(), _span(start, end), model, dry_run) else 1)
+    warehouse, span = _admin_warehouse(), _span(start, end)
+    if not dry_run:
+        record_here(warehouse, Action.REPRICE, model, {"from": start, "to": end})
+    raise typer.Exit(0 if run_reprice(warehouse, span, model, dry_run) else 1)
 
 
 @prices.command("list")
@@ -333,11 +344,14 @@ def replay_dead_letters(
     bootstrap_servers: Servers = "localhost:9092",
 ) -> None:
     """Send them back to the topic they came from, and drop those that Kafka has. Exit 1 when some had to stay."""
+    from aggregator.audit import Action
     from aggregator.dead_letters import Selection
+    from cli.audit import record_here
     from cli.dead_letters import run_replay
 
-    selection = Selection(reason, _span(start, end))
-    raise typer.Exit(0 if run_replay(_admin_warehouse(), selection, limit, bootstrap_servers) else 1)
+    warehouse, selection = _admin_warehouse(), Selection(reason, _span(start, end))
+    record_here(warehouse, Action.REPLAY_DEAD_LETTERS, reason or "", {"from": start, "to": end, "limit": limit})
+    raise typer.Exit(0 if run_replay(warehouse, selection, limit, bootstrap_servers) else 1)
 
 
 @dead_letters.command("drop")
@@ -348,12 +362,57 @@ def drop_dead_letters(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Delete them."""
+    from aggregator.audit import Action
     from aggregator.dead_letters import Selection
+    from cli.audit import record_here
     from cli.dead_letters import run_drop
 
+    warehouse, selection = _admin_warehouse(), Selection(reason, _span(start, end))
     if not yes:
         typer.confirm("Delete these dead letters for good?", abort=True)
-    run_drop(_admin_warehouse(), Selection(reason, _span(start, end)))
+    record_here(warehouse, Action.DROP_DEAD_LETTERS, reason or "", {"from": start, "to": end})
+    run_drop(warehouse, selection)
+
+
+KeyScope = Literal["admin", "read", "read-no-bodies", "ingest"]
+
+
+@keys.command("create")
+def create_key(
+    name: Annotated[str, typer.Argument(help="Whose it is or what for; it shows in lists and logs.")],
+    scope: Annotated[list[KeyScope], typer.Option(help="What it may do; may be repeated.")],
+    user: Annotated[str | None, typer.Option(help="Confine it to the requests of this user.")] = None,
+    api_key: Annotated[list[str] | None, typer.Option(help="Confine it to this api key id; may be repeated.")] = None,
+) -> None:
+    """Make a key and print it, once."""
+    from api.access import Scope
+    from cli.keys import run_create
+
+    run_create(_admin_warehouse(), name, [Scope(word) for word in scope], user, api_key or [])
+
+
+@keys.command("list")
+def list_keys(all_: Annotated[bool, typer.Option("--all", help="The revoked ones too.")] = False) -> None:
+    """The keys of the database, what they may do, and when they were last used (to the minute)."""
+    from cli.keys import run_list
+
+    run_list(_admin_warehouse(), all_)
+
+
+@keys.command("revoke")
+def revoke_key(name: Annotated[str, typer.Argument(help="As `insights keys list` names it.")]) -> None:
+    """End a key for good."""
+    from cli.keys import run_revoke
+
+    run_revoke(_admin_warehouse(), name)
+
+
+@app.command()
+def audit(limit: Annotated[int, typer.Option(min=1, max=100_000, help="At most this many, the newest.")] = 50) -> None:
+    """Who created and revoked keys, changed budgets, repriced, rebuilt, and let dead letters go."""
+    from cli.audit import run_audit
+
+    run_audit(_admin_warehouse(), limit)
 
 
 def main() -> None:

@@ -34,10 +34,18 @@ class Server(uvicorn.Server):
         yield
 
 
-def make_server(app: FastAPI) -> Server:
+def make_server(app: FastAPI, trusted_proxies: str = "") -> Server:
+    """`trusted_proxies` are addresses or networks, comma-separated, whose word on who asks is taken."""
     return Server(
         uvicorn.Config(
-            app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=API_STOP_SECONDS
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=API_STOP_SECONDS,
+            server_header=False,
+            proxy_headers=bool(trusted_proxies),
+            forwarded_allow_ips=trusted_proxies or None,
         )
     )
 
@@ -87,7 +95,7 @@ async def run_api(settings: ApiCommandSettings) -> None:
     warehouse = open_warehouse(settings.clickhouse_url.get_secret_value())
     servers = settings.kafka_bootstrap_servers
     gate = KafkaGate(servers, settings.kafka_topic) if servers else None
-    server = make_server(create_app(settings, warehouse, gate))
+    server = make_server(create_app(settings, warehouse, gate), settings.trusted_proxies)
     serving = asyncio.create_task(server.serve([listen(settings.host, settings.port)]))
     stopped = asyncio.create_task(stop.wait())
     await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)

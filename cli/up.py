@@ -119,7 +119,7 @@ class Stack:
         self._broker = broker
         self._warehouse = Warehouse(ingest.clickhouse_url)
         self._gate = KafkaGate(broker.address, ingest.kafka_topic)
-        self._server = make_server(create_app(api, self._warehouse, self._gate))
+        self._server = make_server(create_app(api, self._warehouse, self._gate), api.trusted_proxies)
         self._worker = Worker(ingest, self._warehouse)
         self._stop_worker = asyncio.Event()
 

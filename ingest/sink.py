@@ -83,7 +83,7 @@ def request_payloads(batch: Batch, events: pa.Table) -> pa.Table:
     """Rows of request_payloads for the events that have any header or body."""
     has_payload = pc.not_equal(pc.binary_join_element_wise(*(events[f] for f in PAYLOAD_FIELDS), ""), "")
     kept = events.filter(has_payload)
-    table = kept.select(["timestamp", "request_id", *PAYLOAD_FIELDS, *TEXT_FIELDS])
+    table = kept.select(["timestamp", "request_id", "user_id", "api_key_id", *PAYLOAD_FIELDS, *TEXT_FIELDS])
     for name, column in _provenance(batch, kept).items():
         table = table.append_column(name, column)
     return table.combine_chunks()

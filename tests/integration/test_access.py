@@ -226,7 +226,6 @@ def test_every_table_has_a_rule(full: Warehouse) -> None:
     )
     ruled = {
         *access.CONFINED_TABLES,
-        *access.PAYLOAD_TABLES,
         *access.CLOSED_TABLES,
         *access.OPEN_TABLES,
         *(rollup.table for rollup in ROLLUPS),

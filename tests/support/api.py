@@ -13,8 +13,8 @@ from aggregator.migrations import migrate
 from aggregator.warehouse import Warehouse
 from api.access import Caller
 from api.app import create_app
-from api.auth import KeyRing, digest
 from api.gate import EventGate
+from api.keyring import KeyRing
 from api.settings import ApiSettings
 from tests.support.rows import KEY_NAMES, Row, insert_rows, payload_of
 
@@ -24,7 +24,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def settings(**changes: Any) -> ApiSettings:
-    return ApiSettings(**{"api_keys": f"ak-other,{KEY}", **changes})
+    # Tests ask faster than people, and send wrong keys on purpose.
+    return ApiSettings(**{"api_keys": f"ak-other,{KEY}", "request_limit": "", "wrong_key_limit": "", **changes})
 
 
 @contextmanager
@@ -41,7 +42,7 @@ def client_of(warehouse: Warehouse, event_gate: EventGate | None = None, **chang
 def client_as(warehouse: Warehouse, caller: Caller, event_gate: EventGate | None = None) -> Iterator[TestClient]:
     """A client whose key is this caller's."""
     with client_of(warehouse, event_gate) as client:
-        client.app.state.keys = KeyRing({digest(KEY): caller})  # type: ignore[attr-defined]
+        client.app.state.keys = KeyRing({KEY: caller})  # type: ignore[attr-defined]
         yield client
 
 

@@ -101,7 +101,10 @@ PAYLOAD_NAMES = (
     "llm_parameters",
     "input_variables",
 )
-PAYLOAD_SCHEMA = pa.schema([LOG_SCHEMA.field(name) for name in KEY_NAMES] + [(name, _TEXT) for name in PAYLOAD_NAMES])
+OWNER_NAMES = ("user_id", "api_key_id")
+PAYLOAD_SCHEMA = pa.schema(
+    [LOG_SCHEMA.field(name) for name in KEY_NAMES + OWNER_NAMES] + [(name, _TEXT) for name in PAYLOAD_NAMES]
+)
 
 
 def _maybe(rng: random.Random, value: Any, unknown: float = 0.2) -> Any:
@@ -216,7 +219,7 @@ def payload_of(row: Row) -> Row:
     """A payload that tells whose it is; object columns as JSON text."""
     name = f"{row['source_partition']}/{row['source_offset']}"
     return {
-        **{key: row[key] for key in KEY_NAMES},
+        **{key: row[key] for key in KEY_NAMES + OWNER_NAMES},
         "request_headers": json.dumps({"x-row": name, "n": [1, {"é": None}]}, ensure_ascii=False),
         "request_body": f'{{"row": "{name}"}}',
         "response_headers": "",

@@ -1,0 +1,13 @@
+"""Every metric of the API."""
+
+from prometheus_client import Counter, Histogram
+
+REQUESTS = Counter("insights_api_requests_total", "Requests by the route's template", ["method", "route", "status"])
+REQUEST_SECONDS = Histogram(
+    "insights_api_request_seconds",
+    "Time to answer, by the route's template",
+    ["method", "route"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+WRONG_KEYS = Counter("insights_api_wrong_keys_total", "Requests with a key that is not known")
+RATE_LIMITED = Counter("insights_api_rate_limited_total", "Requests answered with 429", ["reason"])

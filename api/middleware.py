@@ -1,0 +1,124 @@
+"""What happens to every request, whatever its route: an id, bounds on size and time, headers, a log line, metrics."""
+
+import asyncio
+import re
+import time
+import uuid
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api import errors, metrics
+from api.routes.events import MAX_BODY_BYTES as MAX_EVENTS_BYTES
+
+log = structlog.get_logger()
+
+# Anything else might break out of a log line or a header.
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}", re.ASCII)
+MAX_BODY_BYTES = 1024 * 1024
+BODY_LIMITS = {"/v1/events": MAX_EVENTS_BYTES}
+UNKNOWN_ROUTE = "unknown"
+SECURITY_HEADERS = {
+    # Answers hold what people asked.
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+class RequestId:
+    """Takes over `X-Request-ID`, or makes one; every log line of the request has it, and so has the answer.
+
+    Outermost, so that it also sees what the others answer: it counts, times and logs each request.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        started, status = time.perf_counter(), 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = request_id
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._app(scope, receive, send_with_headers)
+            except Exception as error:
+                if status:
+                    raise
+                await errors.on_fault(Request(scope), error)(scope, receive, send_with_headers)
+            finally:
+                _account(scope, status, time.perf_counter() - started)
+
+
+def _account(scope: Scope, status: int, seconds: float) -> None:
+    # The template, not the path: paths hold ids.
+    route = getattr(scope.get("route"), "path", UNKNOWN_ROUTE)
+    method = scope["method"] if route != UNKNOWN_ROUTE else UNKNOWN_ROUTE
+    metrics.REQUESTS.labels(method, route, status).inc()
+    metrics.REQUEST_SECONDS.labels(method, route).observe(seconds)
+    caller = getattr(scope.get("state", {}).get("caller"), "name", None)
+    log.info("request", method=scope["method"], route=route, status=status, ms=round(seconds * 1000, 1), key=caller)
+
+
+class Bounds:
+    """Ends a request whose body is too large, or that is not answered in time, however it is read."""
+
+    def __init__(self, app: ASGIApp, timeout_seconds: float) -> None:
+        self._app = app
+        self._timeout_seconds = timeout_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        limit = BODY_LIMITS.get(scope["path"], MAX_BODY_BYTES)
+        size, has_started = 0, False
+
+        async def receive_within() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > limit:
+                raise HTTPException(413, f"The body may have at most {limit} bytes.")
+            return message
+
+        async def send_noting(message: Message) -> None:
+            nonlocal has_started
+            has_started = True
+            await send(message)
+
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                await self._app(scope, receive_within, send_noting)
+        except TimeoutError:
+            if has_started:
+                raise
+            await _too_late(scope["path"])(scope, receive, send)
+
+
+def _too_late(path: str) -> JSONResponse:
+    message = "The request was not answered in time; a narrower question, or a faster connection, helps."
+    if path.startswith("/api/public/v2/"):
+        return JSONResponse({"success": False, "message": message}, 504)
+    return JSONResponse({"code": "deadline_exceeded", "message": message, "details": []}, 504)

@@ -1,0 +1,45 @@
+"""How often a key, and an address that sends wrong keys, may ask. Counted per process of the API, in memory."""
+
+import math
+import time
+
+from limits import RateLimitItem, parse_many
+from limits.storage import MemoryStorage
+from limits.strategies import FixedWindowRateLimiter
+
+from api import metrics
+from api.errors import ApiError
+
+
+class Throttle:
+    """Limits are in the notation of the library, such as `600/minute` or `50/second;10000/hour`; empty for none."""
+
+    def __init__(self, requests: str, wrong_keys: str) -> None:
+        self._limiter = FixedWindowRateLimiter(MemoryStorage())
+        self._requests = parse_many(requests) if requests else []
+        self._wrong_keys = parse_many(wrong_keys) if wrong_keys else []
+
+    def check_address(self, address: str) -> None:
+        """Raises ApiError 429 for an address that has sent too many wrong keys, whatever it sends now: a right key
+        must not be told from a wrong one."""
+        for limit in self._wrong_keys:
+            if not self._limiter.test(limit, "wrong-key", address):
+                metrics.RATE_LIMITED.labels("wrong_keys").inc()
+                raise self._refused(limit, "Too many wrong keys from this address", "wrong-key", address)
+
+    def count_wrong_key(self, address: str) -> None:
+        metrics.WRONG_KEYS.inc()
+        for limit in self._wrong_keys:
+            self._limiter.hit(limit, "wrong-key", address)
+
+    def count_request(self, caller: str) -> None:
+        """Raises ApiError 429 when the caller has used up its requests."""
+        for limit in self._requests:
+            if not self._limiter.hit(limit, "key", caller):
+                metrics.RATE_LIMITED.labels("requests").inc()
+                raise self._refused(limit, f"This key may send {limit}", "key", caller)
+
+    def _refused(self, limit: RateLimitItem, message: str, *identifiers: str) -> ApiError:
+        seconds = math.ceil(self._limiter.get_window_stats(limit, *identifiers).reset_time - time.time())
+        headers = {"Retry-After": str(max(1, seconds))}
+        return ApiError(429, f"{message}; try again in {headers['Retry-After']} s.", headers=headers)
