@@ -5,7 +5,8 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -35,6 +36,13 @@ def full(engine_url: str) -> Iterator[Warehouse]:
 def client(full: Warehouse) -> Iterator[TestClient]:
     with client_of(full) as client:
         yield client
+
+
+@contextmanager
+def logged() -> Iterator[list[MutableMapping[str, Any]]]:
+    """What is logged, with what is bound to the request."""
+    with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as lines:
+        yield lines
 
 
 def test_an_address_that_guesses_is_shut_out_and_learns_nothing_from_it(full: Warehouse) -> None:
@@ -176,7 +184,7 @@ async def test_who_sends_too_slowly_is_answered_with_504(full: Warehouse) -> Non
 
 def test_a_request_id_is_taken_over_or_made_and_is_in_every_line(client: TestClient) -> None:
     given = "trace-01:a/b=c+d_e.f"
-    with structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars]) as lines:
+    with logged() as lines:
         answer = client.get(LOGS, headers={"x-request-id": given})
     assert answer.headers["X-Request-ID"] == given
     assert {line["request_id"] for line in lines} == {given}
@@ -191,17 +199,12 @@ def test_a_request_id_is_taken_over_or_made_and_is_in_every_line(client: TestCli
 def test_a_fault_is_answered_with_its_id_and_logged_with_it(warehouse: Warehouse) -> None:
     insert_rows(warehouse, random_rows(seed=1, count=1))
     warehouse.command("ALTER TABLE request_logs DROP COLUMN trace_id")
-    with (
-        client_of(warehouse) as client,
-        structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as lines,
-    ):
+    with client_of(warehouse) as client, logged() as lines:
         answer = client.get(LOGS, headers={"X-Request-ID": "fault-1"})
     assert (answer.status_code, answer.headers["X-Request-ID"]) == (500, "fault-1")
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
-    assert [(line["event"], line["request_id"]) for line in lines] == [
-        ("request failed", "fault-1"),
-        ("request", "fault-1"),
-    ]
+    events = [(line["event"], line["request_id"]) for line in lines]
+    assert events == [("request failed", "fault-1"), ("request", "fault-1")]
 
 
 def count_of(method: str, route: str, status: int) -> float:
