@@ -67,6 +67,7 @@ def test_a_key_that_makes_no_sense_is_refused(
 
 def test_a_scope_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["insights", "keys", "create", "x", "--scope", "write"])
+    monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit) as stopped:
         commands.main()
     assert stopped.value.code == 2
