@@ -18,14 +18,36 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Bucket(StrEnum):
-    """Width of a time group, in the question's time zone."""
+    """Width of a time group, in the question's time zone; a week starts on Monday."""
 
+    MINUTE = "minute"
+    FIVE_MINUTES = "five_minutes"
+    QUARTER_HOUR = "quarter_hour"
     HOUR = "hour"
     DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+    YEAR = "year"
 
 
-# Both take (expression, zone) and return an instant.
-BUCKET_FUNCTION = {Bucket.HOUR: "toStartOfHour", Bucket.DAY: "toStartOfDay"}
+# From an expression and a zone to an instant. Weeks and longer come as dates, whose start is local midnight.
+BUCKET_START = {
+    Bucket.MINUTE: "toStartOfMinute({column}, {zone})",
+    Bucket.FIVE_MINUTES: "toStartOfFiveMinutes({column}, {zone})",
+    Bucket.QUARTER_HOUR: "toStartOfFifteenMinutes({column}, {zone})",
+    Bucket.HOUR: "toStartOfHour({column}, {zone})",
+    Bucket.DAY: "toStartOfDay({column}, {zone})",
+    Bucket.WEEK: "toStartOfDay(toDateTime(toStartOfWeek({column}, 1, {zone}), {zone}), {zone})",
+    Bucket.MONTH: "toStartOfDay(toDateTime(toStartOfMonth({column}, {zone}), {zone}), {zone})",
+    Bucket.YEAR: "toStartOfDay(toDateTime(toStartOfYear({column}, {zone}), {zone}), {zone})",
+}
+# Shorter than an hour: a rollup of a coarser grain cannot tell them apart.
+FINE_SECONDS = {Bucket.MINUTE: 60, Bucket.FIVE_MINUTES: 300, Bucket.QUARTER_HOUR: 900}
+
+
+def bucket_key(column: str, bucket: Bucket, zone: str) -> str:
+    """SQL for the start of the bucket in Unix seconds; `zone` is an expression."""
+    return f"toUnixTimestamp({BUCKET_START[bucket].format(column=column, zone=zone)})"
 
 
 @dataclass(frozen=True)
@@ -44,10 +66,23 @@ EVERYTHING = Span()
 
 
 @dataclass(frozen=True)
-class Question:
-    """Measures over the requests of a span, filtered by equality, grouped by a dimension or by time.
+class Condition:
+    """SQL over request_logs that is 0 or 1, and the parameters it binds, none of them named `p` and a number.
 
-    `confined_to` are dimensions that who asks is confined by: ClickHouse filters on them, whichever table it reads.
+    `dimensions` are all the columns it reads; None says that it reads others, which no rollup has.
+    """
+
+    sql: str = "1"
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    dimensions: frozenset[Dimension] | None = frozenset()
+
+
+@dataclass(frozen=True)
+class Question:
+    """Measures over the requests of a span, filtered by equality and a condition, grouped by a dimension or by time.
+
+    `bucket` splits the groups of a dimension by time as well. `confined_to` are dimensions that who asks is confined
+    by: ClickHouse filters on them, whichever table it reads.
     """
 
     measures: tuple[Measure, ...]
@@ -56,11 +91,17 @@ class Question:
     group_by: Dimension | Bucket | None = None
     timezone: str = "UTC"
     confined_to: frozenset[Dimension] = frozenset()
+    condition: Condition = Condition()
+    bucket: Bucket | None = None
 
     @property
     def dimensions(self) -> set[Dimension]:
         grouped = {self.group_by} if isinstance(self.group_by, Dimension) else set()
-        return grouped | set(self.equals) | self.confined_to
+        return grouped | set(self.equals) | self.confined_to | (self.condition.dimensions or set())
+
+    @property
+    def buckets(self) -> list[Bucket]:
+        return [bucket for bucket in (self.group_by, self.bucket) if isinstance(bucket, Bucket)]
 
 
 @dataclass(frozen=True)
@@ -83,10 +124,12 @@ def _utc_offsets_seconds(timezone: str) -> frozenset[int]:
 
 def can_answer(rollup: Rollup, question: Question) -> bool:
     """Whether the rollup holds the dimensions, and its buckets never straddle two of the question's."""
-    if not question.dimensions <= set(rollup.dimensions):
+    if question.condition.dimensions is None or not question.dimensions <= set(rollup.dimensions):
         return False
-    if not isinstance(question.group_by, Bucket):
+    if not question.buckets:
         return True
+    if any(FINE_SECONDS.get(bucket, 3600) < rollup.grain_seconds for bucket in question.buckets):
+        return False
     return all(offset % rollup.grain_seconds == 0 for offset in _utc_offsets_seconds(question.timezone))
 
 
@@ -144,23 +187,33 @@ class _Sql:
             terms.append(f"{column} < {self.instant(span.end)}")
         for dimension, value in question.equals.items():
             terms.append(f"{dimension.value} = {self.bind(value, 'String')}")
+        if question.condition.sql != "1":
+            terms.append(question.condition.sql)
         return " AND ".join(terms) or "1"
 
-    def group_key(self, column: str, question: Question) -> str:
-        if question.group_by is None:
+    def keys(self, column: str, question: Question) -> str:
+        """The key columns of a branch."""
+        if question.bucket is None:
+            return f"{self.key(column, question.group_by, question)} AS group_key"
+        bucket = self.key(column, question.bucket, question)
+        return f"{self.key(column, question.group_by, question)} AS group_key, {bucket} AS bucket_key"
+
+    def key(self, column: str, group_by: Dimension | Bucket | None, question: Question) -> str:
+        if group_by is None:
             return "''"
-        if isinstance(question.group_by, Dimension):
-            return f"toString({question.group_by.value})"
-        zone = self.bind(question.timezone, "String")
-        return f"toUnixTimestamp({BUCKET_FUNCTION[question.group_by]}({column}, {zone}))"
+        if isinstance(group_by, Dimension):
+            return f"toString({group_by.value})"
+        return bucket_key(column, group_by, self.bind(question.timezone, "String"))
 
 
 def compile_states(question: Question) -> tuple[str, dict[str, Any]]:
     """SQL that yields (`group_key`, one mergeable column per measure), several rows per key, and its parameters.
 
-    `group_key` is the dimension's value, the bucket's start in Unix seconds, or `''` without a group-by.
+    `group_key` is the dimension's value, the bucket's start in Unix seconds, or `''` without a group-by. With a
+    `bucket` there is a second key, `bucket_key`, its start in Unix seconds.
     """
-    chosen, sql = plan(question), _Sql()
+    chosen, sql = plan(question), _Sql(dict(question.condition.parameters))
+    key_names = "group_key" if question.bucket is None else "group_key, bucket_key"
     branches = []
     if chosen.rollup and chosen.inside:
         columns = ", ".join(
@@ -168,14 +221,14 @@ def compile_states(question: Question) -> tuple[str, dict[str, Any]]:
             for measure in question.measures
         )
         branches.append(
-            f"SELECT {sql.group_key('bucket', question)} AS group_key, {columns} FROM {chosen.rollup.table}"
-            f" WHERE {sql.where('bucket', chosen.inside, question)} GROUP BY group_key"
+            f"SELECT {sql.keys('bucket', question)}, {columns} FROM {chosen.rollup.table}"
+            f" WHERE {sql.where('bucket', chosen.inside, question)} GROUP BY {key_names}"
         )
     for edge in chosen.edges:
         columns = ", ".join(f"{measure.from_raw} AS {measure.name}" for measure in question.measures)
         branches.append(
-            f"SELECT {sql.group_key('timestamp', question)} AS group_key, {columns} FROM {RAW_TABLE}"
-            f" WHERE {sql.where('timestamp', edge, question)} GROUP BY group_key"
+            f"SELECT {sql.keys('timestamp', question)}, {columns} FROM {RAW_TABLE}"
+            f" WHERE {sql.where('timestamp', edge, question)} GROUP BY {key_names}"
         )
     return "\nUNION ALL\n".join(branches), sql.parameters
 

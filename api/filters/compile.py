@@ -4,13 +4,16 @@ Every condition is 0 or 1, never NULL, so that a negative operator is the plain 
 also holds where the field is absent.
 """
 
+import re
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
 from aggregator.catalogue import Dimension
-from api.filters.fields import BY_NAME, KEY, Field, Kind
+from aggregator.planner import EPOCH, EVERYTHING, Span
+from api.filters.fields import BY_NAME, VALUE, Field, Kind
 from api.filters.tree import Filter, Group, Scalar
 
 # ClickHouse bounds the length of one bound value, and of all in a URL, by default.
@@ -29,6 +32,9 @@ NEGATIVE = {
     "is_false": "is_true",
     "key_not_equals": "key_equals",
 }
+# Bound as an identifier, a key makes ClickHouse read the one subcolumn; getSubcolumn reads the whole column, and takes
+# any key.
+PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", re.ASCII)
 COMPARISONS = {"eq": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 ROW_KEY = "(timestamp, request_id, created_at, source_partition, source_offset)"
 
@@ -158,7 +164,11 @@ def _array(spec: Field, operator: str, operand: Any, binder: Binder) -> str:
 
 def nested_values(spec: Field, key: str, binder: Binder) -> str:
     """SQL for all values under a dotted key, as an array of text."""
-    return spec.column.replace(KEY, binder.text(key))
+    if PLAIN_KEY.fullmatch(key):
+        value = binder.bind(f"{spec.column}.{key}", "Identifier")
+    else:
+        value = f"getSubcolumn({spec.column}, {binder.text(key)})"
+    return spec.values.replace(VALUE, value)
 
 
 def _nested(spec: Field, key: str, operator: str, operand: Any, binder: Binder) -> str:
@@ -204,9 +214,35 @@ def compile_group(group: Group, binder: Binder) -> str:
     return f"({f' {group.logic} '.join(compiled)})"
 
 
-def dimensions_of(group: Group) -> set[Dimension | None]:
-    """The rollup dimensions that the tree asks about; None stands for any field that no rollup has."""
-    parts = [
-        dimensions_of(part) if isinstance(part, Group) else {BY_NAME[part.field].dimension} for part in group.filters
-    ]
-    return set().union(*parts)
+def dimensions_of(group: Group) -> frozenset[Dimension] | None:
+    """The rollup dimensions that the tree asks about; None if it asks about anything that no rollup has."""
+    found: set[Dimension] = set()
+    for part in group.filters:
+        asked = dimensions_of(part) if isinstance(part, Group) else BY_NAME[part.field].dimension
+        if asked is None:
+            return None
+        found |= {asked} if isinstance(asked, Dimension) else asked
+    return frozenset(found)
+
+
+def _instant(moment_us: int | None) -> datetime | None:
+    if moment_us is None:
+        return None
+    return EPOCH + timedelta(microseconds=min(max(moment_us, FIRST_US), LAST_US))
+
+
+def split_span(group: Group) -> tuple[Span, Group]:
+    """The range of start times that the outermost AND leaves, and the rest of the tree."""
+    if group.logic == "OR" and len(group.filters) > 1:
+        return EVERYTHING, group
+    starts, ends, rest = [], [], []
+    for part in group.filters:
+        if isinstance(part, Filter) and part.field == "request_start_time":
+            start, end = map(_instant, bounds_us(part.operator, part.operand))
+            starts.append(start)
+            ends.append(end)
+        else:
+            rest.append(part)
+    start = max((moment for moment in starts if moment is not None), default=None)
+    end = min((moment for moment in ends if moment is not None), default=None)
+    return Span(start, end), Group(logic=group.logic, filters=rest)

@@ -8,8 +8,8 @@ from enum import StrEnum
 
 from aggregator.catalogue import Dimension
 
-# The name of the bound parameter that holds a nested key inside a nested field's expression.
-KEY = "{key}"
+# Stands in a nested field's `values` for the value under one key.
+VALUE = "{value}"
 
 
 class Kind(StrEnum):
@@ -58,8 +58,8 @@ INTENTS = {
 class Field:
     """One row of the table.
 
-    `column` is a column of request_logs (of request_payloads for text), or an expression over it; of a nested
-    field it is all values under one key, as an array of text. `unit` makes the field a metric's, `can_group` a
+    `column` is a column of request_logs (of request_payloads for text), or an expression over it. `values` of a
+    nested field turns what is under one key into an array of text. `unit` makes the field a metric's, `can_group` a
     chart's group. `ignores_case` compares ASCII letters alike. `dimension` names the same column in rollups.
     """
 
@@ -71,26 +71,25 @@ class Field:
     unit: Unit | None = None
     ignores_case: bool = False
     dimension: Dimension | None = None
+    values: str = ""
 
     @property
     def operators(self) -> tuple[str, ...]:
         return OPERATORS[self.kind]
 
 
-def _flattened(column: str) -> str:
-    """Written at ingest: every dotted path holds the array of its scalars as text."""
-    return f"getSubcolumn({column}, concat({KEY}, '.:`Array(Nullable(String))`'))"
-
-
-def _native(column: str) -> str:
-    """Kept as it was sent: a scalar of some type under a dotted path, or a list."""
-    value = f"getSubcolumn({column}, {KEY})"
-    return (
-        f"multiIf(isNull({value}), emptyArrayString(), startsWith(dynamicType({value}), 'Array'),"
-        " arrayMap(item -> if(startsWith(item, '\"'), JSONExtractString(item), item),"
-        f" arrayFilter(item -> item != 'null', JSONExtractArrayRaw(ifNull(toJSONString({value}), '[]')))),"
-        f" [ifNull(toString({value}), '')])"
-    )
+# All values under a key, as an array of text, from the Dynamic value that is kept under its dotted path.
+# `output` and `variables` are flattened at ingest: every path holds the array of its scalars as text.
+_FLATTENED = f"dynamicElement({VALUE}, 'Array(Nullable(String))')"
+# `metadata` is kept as it was sent: a scalar of any type, or a list. Asking for the type of a value costs more than
+# reading it, so that is only asked of what looks like a list.
+_NATIVE = (
+    f"multiIf(isNull({VALUE}), emptyArrayString(),"
+    f" startsWith(ifNull(toString({VALUE}), ''), '[') AND startsWith(dynamicType({VALUE}), 'Array'),"
+    " arrayMap(item -> if(startsWith(item, '\"'), JSONExtractString(item), item),"
+    f" arrayFilter(item -> item != 'null', JSONExtractArrayRaw(ifNull(toJSONString({VALUE}), '[]')))),"
+    f" [ifNull(toString({VALUE}), '')])"
+)
 
 
 FIELDS = (
@@ -145,9 +144,9 @@ FIELDS = (
     Field("output_keys", Kind.ARRAY, "output_keys", "dotted keys of a structured answer", can_group=True),
     Field("input_variable_keys", Kind.ARRAY, "input_variable_keys", "dotted keys of the variables", can_group=True),
     Field("tool_names", Kind.ARRAY, "tool_names", "names of the called tools", can_group=True),
-    Field("metadata", Kind.NESTED, _native("metadata"), "value of a metadata key"),
-    Field("output", Kind.NESTED, _flattened("output"), "value of a key of a structured answer"),
-    Field("input_variables", Kind.NESTED, _flattened("variables"), "value of a prompt variable"),
+    Field("metadata", Kind.NESTED, "metadata", "value of a metadata key", values=_NATIVE),
+    Field("output", Kind.NESTED, "output", "value of a key of a structured answer", values=_FLATTENED),
+    Field("input_variables", Kind.NESTED, "variables", "value of a prompt variable", values=_FLATTENED),
     Field("user_intent", Kind.INTENT, "user_intent", ", ".join(f"`{word}`" for word in INTENTS["user_intent"])),
     Field("agent_intent", Kind.INTENT, "agent_intent", ", ".join(f"`{word}`" for word in INTENTS["agent_intent"])),
 )

@@ -1,15 +1,14 @@
 """What the three request endpoints share: filter, text search and order."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Self
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, StrictStr, field_validator, model_validator
 
+from aggregator.planner import Condition, Span
 from api.errors import ApiError
-from api.filters.compile import Binder, FilterTooLargeError, compile_group
-from api.filters.tree import FilterGroup, check_text, semantic
+from api.filters.compile import Binder, FilterTooLargeError, compile_group, dimensions_of, split_span
+from api.filters.tree import FilterGroup, Group, check_text, semantic
 
 EXAMPLE_FILTER = {
     "logic": "AND",
@@ -78,19 +77,17 @@ class RequestLogQuery(RequestQuery):
         return value
 
 
-@dataclass(frozen=True)
-class Condition:
-    """SQL over request_logs that is 0 or 1, and the parameters it binds."""
-
-    sql: str
-    parameters: Mapping[str, Any]
-
-
 def condition_of(query: RequestQuery) -> Condition:
     """Raises ApiError 400 for a filter whose values are too many for one query."""
-    binder = Binder()
+    binder, tree = Binder(), query.filter_group or Group(filters=[])
     try:
-        sql = compile_group(query.filter_group, binder) if query.filter_group else "1"
+        sql = compile_group(tree, binder)
     except FilterTooLargeError as error:
         raise ApiError(400, f"filter_group: {error}") from error
-    return Condition(sql, binder.parameters)
+    return Condition(sql, binder.parameters, dimensions_of(tree))
+
+
+def span_and_condition_of(query: RequestQuery) -> tuple[Span, Condition]:
+    """The query as a time range, which indexes and rollups know, and a condition for the rest of it."""
+    span, rest = split_span(query.filter_group or Group(filters=[]))
+    return span, condition_of(query.model_copy(update={"filter_group": rest}))
