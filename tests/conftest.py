@@ -13,10 +13,11 @@ import pytest
 
 from aggregator.migrations import migrate
 from aggregator.warehouse import Warehouse
+from tests.support.analytics_stack import analytics, examples
 from tests.support.containers import clickhouse_in_docker, require_docker
 from tests.support.kafka import broker, own_broker, stack, topic
 
-__all__ = ["broker", "own_broker", "topic"]
+__all__ = ["analytics", "broker", "examples", "own_broker", "topic"]
 
 
 # A job in the background is started with SIGINT ignored, and children inherit that; the tests of Ctrl-C need it.

@@ -61,6 +61,7 @@ class Field:
     `column` is a column of request_logs (of request_payloads for text), or an expression over it. `values` of a
     nested field turns what is under one key into an array of text. `unit` makes the field a metric's, `can_group` a
     chart's group. `ignores_case` compares ASCII letters alike. `dimension` names the same column in rollups.
+    `is_content` is what people and models wrote, which not every caller may ask about.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Field:
     ignores_case: bool = False
     dimension: Dimension | None = None
     values: str = ""
+    is_content: bool = False
 
     @property
     def operators(self) -> tuple[str, ...]:
@@ -110,8 +112,14 @@ FIELDS = (
     Field("user_id", Kind.STRING, "user_id", "who asked", can_group=True, dimension=Dimension.USER),
     Field("api_key_id", Kind.STRING, "api_key_id", "with which key", can_group=True, dimension=Dimension.API_KEY),
     Field("session_id", Kind.STRING, "session_id", "session", can_group=True),
-    Field("input_text", Kind.TEXT, "input_text", "what the model was asked: all messages but the last answer"),
-    Field("output_text", Kind.TEXT, "output_text", "what the model answered"),
+    Field(
+        "input_text",
+        Kind.TEXT,
+        "input_text",
+        "what the model was asked: all messages but the last answer",
+        is_content=True,
+    ),
+    Field("output_text", Kind.TEXT, "output_text", "what the model answered", is_content=True),
     Field(
         "prompt_version_number",
         Kind.NUMERIC,
@@ -145,8 +153,10 @@ FIELDS = (
     Field("input_variable_keys", Kind.ARRAY, "input_variable_keys", "dotted keys of the variables", can_group=True),
     Field("tool_names", Kind.ARRAY, "tool_names", "names of the called tools", can_group=True),
     Field("metadata", Kind.NESTED, "metadata", "value of a metadata key", values=_NATIVE),
-    Field("output", Kind.NESTED, "output", "value of a key of a structured answer", values=_FLATTENED),
-    Field("input_variables", Kind.NESTED, "variables", "value of a prompt variable", values=_FLATTENED),
+    Field("output", Kind.NESTED, "output", "value of a key of a structured answer", values=_FLATTENED, is_content=True),
+    Field(
+        "input_variables", Kind.NESTED, "variables", "value of a prompt variable", values=_FLATTENED, is_content=True
+    ),
     Field("user_intent", Kind.INTENT, "user_intent", ", ".join(f"`{word}`" for word in INTENTS["user_intent"])),
     Field("agent_intent", Kind.INTENT, "agent_intent", ", ".join(f"`{word}`" for word in INTENTS["agent_intent"])),
 )

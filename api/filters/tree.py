@@ -6,23 +6,26 @@ nothing, like an operator that its field does not have (the error type `semantic
 
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import isfinite
 from typing import Annotated, Any, Literal, NoReturn, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     StrictStr,
     Tag,
     WithJsonSchema,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import CoreSchema, PydanticCustomError
+from pydantic_core.core_schema import no_info_after_validator_function
 
 from api.filters.fields import ALL_OPERATORS, BY_NAME, INTENTS, Kind
 
@@ -56,16 +59,23 @@ def _shape(at: str, message: str) -> NoReturn:
     raise PydanticCustomError("shape", "{message}", {"at": at, "message": message})
 
 
-def one_of(names: Iterable[str], what: str) -> Any:
-    """A text that must be one of `names`, which its schema lists."""
-    allowed = tuple(names)
+@dataclass(frozen=True)
+class OneOf:
+    """Annotation of a text that must be one of `names`, which its JSON Schema lists."""
 
-    def check(value: str) -> str:
-        if value not in allowed:
-            raise PydanticCustomError("choice", f"is no {what}; allowed: {', '.join(allowed)}")
+    names: tuple[str, ...]
+    what: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"type": "string", "enum": list(self.names)}
+
+    def _check(self, value: str) -> str:
+        if value not in self.names:
+            raise PydanticCustomError("choice", f"is no {self.what}; allowed: {', '.join(self.names)}")
         return value
-
-    return Annotated[StrictStr, AfterValidator(check), WithJsonSchema({"type": "string", "enum": list(allowed)})]
 
 
 def parse_moment(text: str) -> Moment:
@@ -156,8 +166,8 @@ class Filter(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    field: one_of(BY_NAME, "field")  # type: ignore[valid-type]
-    operator: one_of(ALL_OPERATORS, "operator")  # type: ignore[valid-type]
+    field: Annotated[StrictStr, OneOf(tuple(BY_NAME), "field")]
+    operator: Annotated[StrictStr, OneOf(ALL_OPERATORS, "operator")]
     value: Annotated[
         Any,
         WithJsonSchema(

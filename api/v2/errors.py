@@ -63,7 +63,8 @@ def describe(errors: Iterable[Any]) -> tuple[int, str]:
     """Status and message for what pydantic found in a body: 422 if any of it is a matter of shape, else 400."""
     status, sentences = 400, []
     for error in errors:
-        path = path_of(error["loc"][1:], error.get("ctx", {}).get("at", ""))
+        location = () if error["type"] == "json_invalid" else error["loc"][1:]
+        path = path_of(location, error.get("ctx", {}).get("at", ""))
         sentences.append(f"{path}: {_sentence(error)}" if path else _sentence(error))
         if error["type"] != "semantic":
             status = 422

@@ -1,16 +1,19 @@
 """What the three request endpoints share: filter, text search and order."""
 
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, StrictStr, field_validator, model_validator
+from pydantic.config import JsonDict
 
 from aggregator.planner import Condition, Span
 from api.errors import ApiError
 from api.filters.compile import Binder, FilterTooLargeError, compile_group, dimensions_of, split_span
+from api.filters.fields import BY_NAME
 from api.filters.tree import FilterGroup, Group, check_text, semantic
 
-EXAMPLE_FILTER = {
+EXAMPLE_FILTER: JsonDict = {
     "logic": "AND",
     "filters": [
         {"field": "request_start_time", "operator": "after", "value": "2026-01-01"},
@@ -75,6 +78,17 @@ class RequestLogQuery(RequestQuery):
     def _check_key(cls, value: str | None) -> str | None:
         check_text(value or "", "")
         return value
+
+
+def _fields_of(tree: Group) -> Iterator[str]:
+    for part in tree.filters:
+        yield from _fields_of(part) if isinstance(part, Group) else (part.field,)
+
+
+def asks_for_content(query: RequestQuery) -> bool:
+    """Whether the answer would tell what people or models wrote, be it one question at a time."""
+    tree = query.filter_group or Group(filters=[])
+    return query.q is not None or any(BY_NAME[name].is_content for name in _fields_of(tree))
 
 
 def condition_of(query: RequestQuery) -> Condition:

@@ -36,6 +36,7 @@ STATUSES = {
     ("post", "/v1/events"): {202, 400, 401, 403, 413, 415, 422, 429, 500, 503},
     ("get", "/v1/events/schema"): {200, 400, 401, 403, 429, 500, 503},
     ("get", "/v1/analytics/meta"): {200, 400, 401, 403, 429, 500},
+    ("post", "/api/public/v2/requests/analytics/custom-analytics"): {200, 400, 401, 403, 413, 422, 429, 500, 503, 504},
     ("get", "/healthz"): {200, 400, 500},
     ("get", "/readyz"): {200, 400, 500, 503},
     ("get", "/version"): {200, 400, 500},
