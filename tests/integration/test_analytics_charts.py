@@ -196,7 +196,7 @@ SERIES: list[dict[str, Any]] = [
     {"key": "n", "label": "Requests", "metric": "count"},
     {"key": "p95", "label": "P95", "metric": "percentile", "percentile": 95, "metricField": "latency_ms"},
     {"key": "teams", "label": "Teams", "metric": "distinct_count", "distinctMetadataKey": "team"},
-    {"key": "none", "label": "None", "metric": "sum", "metricField": "cached_tokens"},
+    {"key": "none", "label": "None", "metric": "distinct_count", "distinctMetadataKey": "absent"},
 ]
 
 

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from api.filters.compile import Binder, compile_filter
 from api.filters.fields import FIELDS, INTENTS, OPERATORS, Kind
+from api.filters.tree import Filter
 from api.v2.query import RequestLogQuery, condition_of
 from tests.support.analytics import NESTED, flatten, holds, value
 from tests.support.analytics_stack import KEYS, ODD_TEXTS, Analytics
@@ -25,6 +27,18 @@ def matched(analytics: Analytics, tree: dict[str, Any]) -> list[str]:
     condition = condition_of(RequestLogQuery.model_validate({"filter_group": tree}))
     sql = f"SELECT request_id FROM request_logs WHERE {condition.sql} {ORDER}"
     return [row["request_id"] for row in analytics.warehouse.query(sql, condition.parameters)]
+
+
+def verdicts(analytics: Analytics, leaves: list[dict[str, Any]]) -> list[list[bool]]:
+    """For each filter, in as few queries as the parser takes, whether it lets each row through."""
+    found: list[list[bool]] = []
+    for start in range(0, len(leaves), 50):
+        binder = Binder()
+        some = [compile_filter(Filter.model_validate(leaf), binder) for leaf in leaves[start : start + 50]]
+        sql = f"SELECT [{', '.join(f'toUInt8({condition})' for condition in some)}] AS holds FROM request_logs {ORDER}"
+        rows = [row["holds"] for row in analytics.warehouse.query(sql, binder.parameters)]
+        found += [[bool(row[place]) for row in rows] for place in range(len(some))]
+    return found
 
 
 def expected(analytics: Analytics, tree: dict[str, Any]) -> list[str]:
@@ -75,10 +89,13 @@ def test_an_operator_lets_through_what_plain_python_does(analytics: Analytics, f
     if field in NESTED:
         flat = [flatten(value(row, field)) for row in analytics.rows]
         keys = (*sorted({key for found in flat for key in found}), "absent", "", "deep", "^deep", "a.:Int64", "\0")
-    for key in keys:
-        for operand in _operands(analytics, field, kind, operator):
-            leaf = {"field": field, "operator": operator, "value": operand, "nested_key": key}
-            assert matched(analytics, {"filters": [leaf]}) == expected(analytics, {"filters": [leaf]}), leaf
+    leaves = [
+        {"field": field, "operator": operator, "value": operand, "nested_key": key}
+        for place, key in enumerate(keys)
+        for operand in _operands(analytics, field, kind, operator)[place % 4 :: 1 if field not in NESTED else 4]
+    ]
+    for leaf, found in zip(leaves, verdicts(analytics, leaves), strict=True):
+        assert found == [holds(row, leaf) for row in analytics.rows], leaf
 
 
 def test_the_rows_have_what_the_tests_look_for(analytics: Analytics) -> None:

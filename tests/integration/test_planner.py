@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from aggregator import catalogue, planner
 from aggregator.catalogue import MEASURES, ROLLUPS, Dimension
-from aggregator.planner import Bucket, Question, Span, compile_answer
+from aggregator.planner import FINE_SECONDS, Bucket, Question, Span, compile_answer
 from aggregator.warehouse import Warehouse
 from tests.support.api import filled_warehouse
 from tests.support.rows import KEYS, MODELS, START, STATUSES, USERS, Row, random_rows
@@ -85,6 +85,13 @@ def bucket_start(moment: datetime, bucket: Bucket, zone: str) -> int:
     def label(at: datetime) -> tuple[Any, ...]:
         here = at.astimezone(ZoneInfo(zone))
         return (here.date(), here.hour, here.utcoffset()) if bucket is Bucket.HOUR else (here.date(),)
+
+    if bucket in FINE_SECONDS:
+        return int(moment.timestamp()) // FINE_SECONDS[bucket] * FINE_SECONDS[bucket]
+    if bucket in (Bucket.WEEK, Bucket.MONTH, Bucket.YEAR):
+        days = {Bucket.WEEK: local.weekday(), Bucket.MONTH: local.day - 1, Bucket.YEAR: local.timetuple().tm_yday - 1}
+        noon = local.replace(hour=12) - timedelta(days=days[bucket])
+        return bucket_start(noon, Bucket.DAY, zone)
 
     start = local.astimezone(UTC).replace(second=0, microsecond=0)
     while label(start - timedelta(minutes=1)) == label(moment):

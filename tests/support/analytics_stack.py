@@ -36,10 +36,10 @@ prices:
 """
 
 
-def _chat(answer: Any, **message: Any) -> Event:
+def _chat(answer: Any, question: str = "What is the refund policy?", **message: Any) -> Event:
     """Bodies of an OpenAI chat completion."""
     return {
-        "request_body": {"model": "m", "messages": [{"role": "user", "content": "What is the refund policy?"}]},
+        "request_body": {"model": "m", "messages": [{"role": "user", "content": question}]},
         "response_body": {"choices": [{"message": {"role": "assistant", "content": answer, **message}}]},
     }
 
@@ -114,6 +114,8 @@ def _bodies(rng: random.Random) -> Event:
         (
             "Hello wonderful world",
             "don't PANIC: 100% Zoë 😀",
+            "Sorry, I can't do that.",
+            "I am not sure.",
             "",
             json.dumps({"result": {"status": rng.choice(("approved", "denied")), "score": 0.95, "ok": True, "n": 42}}),
             json.dumps({"items": [{"name": "a"}, {"name": "b'c"}], "we ird": "\\", "empty": [], "none": None}),
@@ -121,7 +123,8 @@ def _bodies(rng: random.Random) -> Event:
         )
     )
     calls = [_call(rng.choice(("search", "send_email")), {"query": "active users", "limit": rng.choice((10, 20))})]
-    return rng.choice(({}, _chat(answer), _chat(answer), _chat(None, tool_calls=calls * rng.choice((1, 2)))))
+    question = rng.choice(("What is the refund policy?", "Thanks, perfect!", "It is still broken", "ÉCOLE"))
+    return rng.choice(({}, _chat(answer), _chat(answer, question), _chat(None, tool_calls=calls * rng.choice((1, 2)))))
 
 
 def random_event(rng: random.Random, number: int) -> Event:
@@ -145,6 +148,7 @@ def random_event(rng: random.Random, number: int) -> Event:
         "input_tokens": _maybe(rng, rng.choice((0, 1, 7, 1200, rng.randrange(100_000)))),
         "output_tokens": _maybe(rng, rng.choice((0, 1, 7, rng.randrange(9_000)))),
         "thinking_tokens": rng.choice((None, 0, 5)),
+        "cached_input_tokens": rng.choice((None, 0)),
         "duration_ms": _maybe(rng, rng.choice((0, 100, 100, 250, rng.randrange(60_000)))),
         "turn_count": _maybe(rng, rng.randrange(5)),
         "tool_call_count": _maybe(rng, rng.randrange(3)),
@@ -153,6 +157,8 @@ def random_event(rng: random.Random, number: int) -> Event:
         **prompt,
         **_bodies(rng),
     }
+    if event["input_tokens"]:
+        event["cached_input_tokens"] = rng.choice((None, 1, event["input_tokens"]))
     if rng.random() < 0.3:
         event["tool_names"] = rng.choice(([], ["search"], ["search", "send 'em"]))
     return {name: found for name, found in event.items() if found is not None}
