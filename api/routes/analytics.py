@@ -25,7 +25,7 @@ def get_analytics_meta(_: Annotated[NoParameters, Query()]) -> AnalyticsMeta:
 
 @router.post(
     "/api/public/v2/requests/analytics/custom-analytics",
-    responses=documented(400, 401, 403, 422, 500, 503, 504),
+    responses=documented(400, 401, 403, 413, 422, 500, 503, 504),
 )
 def custom_analytics(
     query: CustomAnalyticsQuery, _: Annotated[NoParameters, Query()], reader: AppReader
