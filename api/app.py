@@ -14,7 +14,7 @@ from api.gate import EventGate
 from api.keyring import KeyRing
 from api.middleware import Bounds, RequestId
 from api.parameters import refuse_repeats
-from api.routes import analytics, events, health, logs, stats
+from api.routes import analytics, events, health, logs, search, stats
 from api.settings import ApiSettings
 from api.throttle import Throttle
 
@@ -38,7 +38,11 @@ def create_app(settings: ApiSettings, warehouse: Warehouse, event_gate: EventGat
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.keys = KeyRing.of_settings(settings.keys, warehouse)
-    app.state.throttle = Throttle(settings.request_limit, settings.wrong_key_limit)
+    app.state.throttle = Throttle(
+        settings.request_limit,
+        settings.wrong_key_limit,
+        {"search": settings.search_limit, "suggestions": settings.suggestions_limit},
+    )
     app.state.warehouse = warehouse
     app.state.limits = {
         "max_execution_time": settings.max_execution_time_seconds,
@@ -55,6 +59,7 @@ def create_app(settings: ApiSettings, warehouse: Warehouse, event_gate: EventGat
         (logs.router, Right.READ),
         (events.router, Right.SEND),
         (analytics.router, Right.READ),
+        (search.router, Right.READ),
     ):
         app.include_router(router, dependencies=[allow(right), Depends(refuse_repeats)])
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]

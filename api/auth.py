@@ -67,3 +67,13 @@ def allow(right: Right) -> Any:
             throttle.count_request(caller.name)
 
     return Depends(check)
+
+
+def limited(endpoint: str) -> Any:
+    """A dependency for a route that has a limit of its own (`Throttle`)."""
+
+    def check(request: Request, caller: RequestCaller) -> None:
+        throttle: Throttle = request.app.state.throttle
+        throttle.count_use(endpoint, caller.name)
+
+    return Depends(check)

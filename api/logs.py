@@ -185,6 +185,13 @@ def _by_key(reader: Reader, sql: str, keys: list[Row]) -> dict[tuple[Any, ...], 
     return {_key_of(row): row for row in reader.query(sql, bound)}
 
 
+def rows_by_key(reader: Reader, sql: str, keys: list[Row]) -> list[Row]:
+    """The rows of `keys` that `sql` (with OF_KEYS) reads, in the order of `keys`."""
+    found = _by_key(reader, sql, keys) if keys else {}
+    # A row may have reached the end of its time to live since its key was read.
+    return [found[key] for key in map(_key_of, keys) if key in found]
+
+
 def _read_rows(reader: Reader, keys: list[Row]) -> list[Row]:
     """The rows with their payloads in the order of `keys`; a payload that is not there is empty."""
     if not keys:

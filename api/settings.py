@@ -31,6 +31,11 @@ class ApiSettings(BaseSettings):
     wrong_key_limit: str = Field(
         "20/minute", description="Wrong keys from one address; past it the address is answered with 429."
     )
+    search_limit: str = Field(
+        "10/minute",
+        description="Searches of one key to each process; empty for none but the limit on all requests.",
+    )
+    suggestions_limit: str = Field("10/minute", description="Suggestions for one key, likewise.")
     trusted_proxies: str = Field(
         "",
         description="Addresses or networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.",
@@ -42,7 +47,7 @@ class ApiSettings(BaseSettings):
         60, gt=0, description="A request that is not sent and answered by then is answered with 504."
     )
 
-    @field_validator("request_limit", "wrong_key_limit")
+    @field_validator("request_limit", "wrong_key_limit", "search_limit", "suggestions_limit")
     @classmethod
     def _a_limit(cls, value: str) -> str:
         if value:

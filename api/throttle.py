@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Mapping
 
 from limits import RateLimitItem, parse_many
 from limits.storage import MemoryStorage
@@ -12,12 +13,16 @@ from api.errors import ApiError
 
 
 class Throttle:
-    """Limits are in the notation of the library, such as `600/minute` or `50/second;10000/hour`; empty for none."""
+    """Limits are in the notation of the library, such as `600/minute` or `50/second;10000/hour`; empty for none.
 
-    def __init__(self, requests: str, wrong_keys: str) -> None:
+    `endpoints` has limits of their own for some endpoints, by a name.
+    """
+
+    def __init__(self, requests: str, wrong_keys: str, endpoints: Mapping[str, str]) -> None:
         self._limiter = FixedWindowRateLimiter(MemoryStorage())
         self._requests = parse_many(requests) if requests else []
         self._wrong_keys = parse_many(wrong_keys) if wrong_keys else []
+        self._endpoints = {name: parse_many(limit) if limit else [] for name, limit in endpoints.items()}
 
     def check_address(self, address: str) -> None:
         """Raises ApiError 429 for an address that has sent too many wrong keys, whatever it sends now: a right key
@@ -39,7 +44,22 @@ class Throttle:
                 metrics.RATE_LIMITED.labels("requests").inc()
                 raise self._refused(limit, f"This key may send {limit}", "key", caller)
 
+    def count_use(self, endpoint: str, caller: str) -> None:
+        """Raises ApiError 429 when the caller has used up its requests to an endpoint with limits of its own."""
+        for limit in self._endpoints[endpoint]:
+            if not self._limiter.hit(limit, endpoint, caller):
+                metrics.RATE_LIMITED.labels(endpoint).inc()
+                # What clients of this API know: the wait is in Retry-After.
+                raise ApiError(
+                    429,
+                    "Rate limit exceeded. Please retry later.",
+                    headers={"Retry-After": str(self._wait_seconds(limit, endpoint, caller))},
+                )
+
+    def _wait_seconds(self, limit: RateLimitItem, *identifiers: str) -> int:
+        reset_at = self._limiter.get_window_stats(limit, *identifiers).reset_time
+        return max(1, math.ceil(reset_at - time.time()))
+
     def _refused(self, limit: RateLimitItem, message: str, *identifiers: str) -> ApiError:
-        seconds = math.ceil(self._limiter.get_window_stats(limit, *identifiers).reset_time - time.time())
-        headers = {"Retry-After": str(max(1, seconds))}
-        return ApiError(429, f"{message}; try again in {headers['Retry-After']} s.", headers=headers)
+        seconds = str(self._wait_seconds(limit, *identifiers))
+        return ApiError(429, f"{message}; try again in {seconds} s.", headers={"Retry-After": seconds})

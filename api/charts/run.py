@@ -8,7 +8,7 @@ from api.charts.layout import ChartSteps, Context, chart
 from api.charts.scan import Ask, Row, Scope, statements
 from api.charts.spec import CustomAnalyticsQuery
 from api.reader import Reader
-from api.v2.query import span_and_condition_of
+from api.search.find import scope_of
 
 # Rows of all groups and buckets of one query; what limits of ours allow stays far below.
 MAX_ROWS = 500_000
@@ -47,8 +47,8 @@ def run(reader: Reader, scope: Scope, charts: Sequence[ChartSteps]) -> list[Char
 
 
 def answer_custom_analytics(reader: Reader, query: CustomAnalyticsQuery) -> CustomAnalyticsAnswer:
-    """Raises ApiError 400 for what only the data shows to be too much."""
-    span, condition = span_and_condition_of(query)
+    """Raises ApiError 400 for words that cannot be looked for, and for what only the data shows to be too much."""
+    span, condition = scope_of(reader, query)
     scope = Scope(span, condition, reader.confine(Question(())).confined_to)
     charts = [
         chart(spec, Context(span, query.timezone or "UTC", f"customCharts[{number}]"))

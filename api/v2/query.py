@@ -1,13 +1,14 @@
 """What the three request endpoints share: filter, text search and order."""
 
 from collections.abc import Iterator
+from datetime import UTC, timedelta
 from enum import StrEnum
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, StrictStr, field_validator, model_validator
 from pydantic.config import JsonDict
 
-from aggregator.planner import Condition, Span
+from aggregator.planner import EPOCH, Condition, Span
 from api.errors import ApiError
 from api.filters.compile import Binder, FilterTooLargeError, compile_group, dimensions_of, split_span
 from api.filters.fields import BY_NAME
@@ -105,3 +106,13 @@ def span_and_condition_of(query: RequestQuery) -> tuple[Span, Condition]:
     """The query as a time range, which indexes and rollups know, and a condition for the rest of it."""
     span, rest = split_span(query.filter_group or Group(filters=[]))
     return span, condition_of(query.model_copy(update={"filter_group": rest}))
+
+
+def times_of(span: Span) -> str:
+    """SQL over the timestamp of a row."""
+    terms = []
+    for operator, moment in ((">=", span.start), ("<", span.end)):
+        if moment is not None:
+            micros = (moment.replace(tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
+            terms.append(f"timestamp {operator} fromUnixTimestamp64Micro({micros}, 'UTC')")
+    return " AND ".join(terms) or "1"

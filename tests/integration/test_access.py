@@ -1,5 +1,6 @@
 """Scopes and row-level restriction, over every operation of the OpenAPI document."""
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
@@ -20,6 +21,7 @@ from tests.support.rows import USERS, Row, random_rows
 LOGS, STATS = "/v1/request-logs", "/v1/request-logs/stats"
 ONE_LOG = "/v1/request-logs/{request_id}"
 CHARTS = "/api/public/v2/requests/analytics/custom-analytics"
+SEARCH, SUGGESTIONS = "/api/public/v2/requests/search", "/api/public/v2/requests/suggestions"
 
 # What every operation asks of its caller; None is open to all.
 RULES: dict[tuple[str, str], Right | None] = {
@@ -31,6 +33,8 @@ RULES: dict[tuple[str, str], Right | None] = {
     ("get", STATS): Right.READ,
     ("get", "/v1/analytics/meta"): Right.READ,
     ("post", CHARTS): Right.READ,
+    ("post", SEARCH): Right.READ,
+    ("get", SUGGESTIONS): Right.READ,
     ("post", "/v1/events"): Right.SEND,
     ("get", "/v1/events/schema"): Right.SEND,
 }
@@ -75,6 +79,17 @@ QUERIES: dict[tuple[str, str], list[dict[str, Any]]] = {
     ("post", CHARTS): [
         {"customCharts": [_chart(id=f"c{n}", **more) for n, more in enumerate(CHART_GROUPS)]},
         {"customCharts": [_chart(**CHART_GROUPS[2])], "filter_group": {"filters": [OF_A_TAG]}},
+    ],
+    ("post", SEARCH): [
+        {},
+        {"page": 2, "per_page": 7, "sort_by": "cost", "sort_order": "asc"},
+        {"filter_group": {"filters": [OF_A_TAG]}},
+        {"filter_group": {"filters": [OF_A_TAG]}, "page": 3, "sort_by": "request_start_time", "sort_order": "asc"},
+    ],
+    ("get", SUGGESTIONS): [
+        *({"field": name} for name in ("engine", "provider_type", "status", "tags", "metadata_keys", "prompt")),
+        {"field": "metadata_values", "metadata_key": "team", "prefix": "S"},
+        {"field": "engine", "filter_group": json.dumps({"filters": [OF_A_TAG]})},
     ],
 }
 # Operations that say the same to everybody.

@@ -14,7 +14,10 @@ from aggregator.warehouse import Warehouse
 from api.errors import CODES
 from api.models import ExplainedLog, LogPage, RequestLog, Stat, StatsAnswer
 from api.parameters import LogParameters, StatsParameters
+from api.search.answer import FoundRequest, SearchAnswer
+from api.search.query import SearchQuery
 from api.settings import ApiSettings
+from api.suggestions import SuggestionAnswer, SuggestionParameters
 from api.v2.errors import PREFIX
 from tests.support.api import client_of, client_without_data, get
 
@@ -38,6 +41,8 @@ STATUSES = {
     ("get", "/v1/events/schema"): {200, 400, 401, 403, 429, 500, 503},
     ("get", "/v1/analytics/meta"): {200, 400, 401, 403, 429, 500},
     ("post", "/api/public/v2/requests/analytics/custom-analytics"): {200, 400, 401, 403, 413, 422, 429, 500, 503, 504},
+    ("post", "/api/public/v2/requests/search"): {200, 400, 401, 403, 413, 422, 429, 500, 503, 504},
+    ("get", "/api/public/v2/requests/suggestions"): {200, 400, 401, 403, 422, 429, 500, 503, 504},
     ("get", "/healthz"): {200, 400, 500},
     ("get", "/readyz"): {200, 400, 500, 503},
     ("get", "/version"): {200, 400, 500},
@@ -75,10 +80,10 @@ def test_every_answer_has_an_example_and_every_operation_a_description(document:
 
 
 def test_the_examples_are_valid_answers() -> None:
-    for model in (RequestLog, ExplainedLog, LogPage, StatsAnswer):
+    for model in (RequestLog, ExplainedLog, LogPage, StatsAnswer, SearchAnswer, SuggestionAnswer):
         config: Any = model.model_config["json_schema_extra"]
         for example in config["examples"]:
-            assert model.model_validate(example).model_dump(mode="json") == example
+            assert model.model_validate(example).model_dump(mode="json", exclude_unset=True) == example
 
 
 def test_no_parameter_offers_null_or_hides_its_limits(document: Any) -> None:
@@ -106,8 +111,10 @@ def test_only_health_and_version_need_no_key(document: Any) -> None:
 def test_the_reference_names_every_path_parameter_field_and_error(document: Any) -> None:
     docs = Path(__file__).parents[2] / "docs"
     text = (docs / "api.md").read_text() + (docs / "analytics.md").read_text()
-    parameters = {name for model in (LogParameters, StatsParameters) for name in model.model_fields}
-    fields = {name for model in (ExplainedLog, LogPage, Stat, StatsAnswer) for name in model.model_fields}
+    asked = (LogParameters, StatsParameters, SearchQuery, SuggestionParameters)
+    answered = (ExplainedLog, LogPage, Stat, StatsAnswer, SearchAnswer, FoundRequest, SuggestionAnswer)
+    parameters = {name for model in asked for name in model.model_fields}
+    fields = {name for model in answered for name in model.model_fields}
     # Costs before the fee are described once for all.
     fields = {name.removesuffix("_before_fee") for name in fields}
     for name in {*document["paths"], *parameters, *fields, *CODES.values(), *map(str, CODES)}:

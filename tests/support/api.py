@@ -25,7 +25,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def settings(**changes: Any) -> ApiSettings:
     # Tests ask faster than people, and send wrong keys on purpose.
-    return ApiSettings(**{"api_keys": f"ak-other,{KEY}", "request_limit": "", "wrong_key_limit": "", **changes})
+    limits = ("request_limit", "wrong_key_limit", "search_limit", "suggestions_limit")
+    return ApiSettings(**{"api_keys": f"ak-other,{KEY}", **dict.fromkeys(limits, ""), **changes})
 
 
 @contextmanager

@@ -1,0 +1,163 @@
+"""Which requests a search finds: how many, and the keys of those on one page.
+
+Words are looked for in request_payloads, everything else in request_logs; both are ordered by time. A page is worked
+out on the columns of the key alone.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from aggregator.planner import Condition, Span
+from api.filters.compile import Binder
+from api.logs import KEY, KEY_COLUMNS, OLDEST_AND_NEWEST, WINDOWS, Row
+from api.reader import Reader
+from api.search.query import SearchQuery
+from api.search.words import Closeness, Word, read_words, steps, texts_condition
+from api.v2.query import RequestQuery, SortBy, SortOrder, span_and_condition_of, times_of
+
+# Words are counted as far as this: to know more takes longer than to find the page.
+COUNT_LIMIT = 10_000
+COLUMNS = {SortBy.REQUEST_START_TIME: "timestamp", SortBy.LATENCY_MS: "duration_ms"}
+SELECT_KEYS = f"SELECT {', '.join(KEY_COLUMNS)}, cityHash64{KEY} AS key_hash"
+# Tells rows apart as the whole key does (one record of Kafka is one row), and has a fixed length.
+SHORT_KEY = "timestamp, created_at, source_partition, source_offset"
+
+
+class Total(NamedTuple):
+    found: int
+    is_exact: bool
+
+
+@dataclass(frozen=True)
+class Search:
+    """`tiers` are conditions over request_payloads that include each other, closest first, with the
+    values that they bind; none without words."""
+
+    span: Span
+    condition: Condition
+    order: str
+    is_newest_first: bool
+    tiers: tuple[str, ...] = ()
+    words: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> Row:
+        return {**self.condition.parameters, **self.words}
+
+    @property
+    def is_of_texts_alone(self) -> bool:
+        """Whether request_payloads knows all that is asked about."""
+        return bool(self.tiers) and self.condition.sql == "1" and self.order.startswith("timestamp ")
+
+
+def _order(query: SearchQuery) -> str:
+    column = query.sort_by or SortBy.REQUEST_START_TIME
+    direction = (query.sort_order or SortOrder.DESC).value
+    order = [f"{name} {direction}" for name in KEY_COLUMNS]
+    if column is not SortBy.REQUEST_START_TIME:
+        order.insert(0, f"{COLUMNS.get(column, column.value)} {direction} NULLS LAST")
+    return ", ".join(order)
+
+
+def search_of(reader: Reader, query: SearchQuery) -> Search:
+    """Raises ApiError 400 for words or a filter that cannot be looked for."""
+    span, condition = span_and_condition_of(query)
+    order = _order(query)
+    search = Search(span, condition, order, order.startswith("timestamp desc"))
+    words = _words_of(reader, query)
+    return _with_words(search, words, by_closeness=query.sort_by is None) if words else search
+
+
+def _with_words(search: Search, words: Sequence[Word], by_closeness: bool) -> Search:
+    binder = Binder("q")
+    degrees = steps(words) if by_closeness else steps(words)[-1:]
+    tiers = tuple(texts_condition(words, closeness, binder) for closeness in degrees)
+    return replace(search, tiers=tiers, words=binder.parameters)
+
+
+def scope_of(reader: Reader, query: RequestQuery) -> tuple[Span, Condition]:
+    """A time range and a condition over request_logs for all that is asked, words too. Raises ApiError 400."""
+    span, condition = span_and_condition_of(query)
+    words = _words_of(reader, query)
+    if not words:
+        return span, condition
+    binder = Binder("q")
+    texts = texts_condition(words, Closeness.TYPO, binder)
+    sql = f"{condition.sql} AND {_in_texts(times_of(span), texts)}"
+    return span, Condition(sql, {**condition.parameters, **binder.parameters}, None)
+
+
+def _words_of(reader: Reader, query: RequestQuery) -> list[Word]:
+    return read_words(reader, query.q) if query.q and not query.q.isspace() else []
+
+
+def _in_texts(times: str, texts: str) -> str:
+    return f"({SHORT_KEY}) IN (SELECT {SHORT_KEY} FROM request_payloads WHERE {times} AND {texts})"
+
+
+def _where(search: Search, tier: str) -> str:
+    """FROM and WHERE; `tier` is a condition over request_payloads, or empty."""
+    times = times_of(search.span)
+    if not tier:
+        return f"FROM request_logs WHERE {times} AND {search.condition.sql}"
+    if search.is_of_texts_alone:
+        return f"FROM request_payloads WHERE {times} AND {tier}"
+    return f"FROM request_logs WHERE {times} AND {search.condition.sql}\nAND {_in_texts(times, tier)}"
+
+
+def count(reader: Reader, search: Search) -> Total:
+    """How many requests are found, of those with words up to COUNT_LIMIT."""
+    if not search.tiers:
+        sql = f"SELECT count() AS found {_where(search, '')}"
+        return Total(reader.query(sql, search.parameters)[0]["found"], True)
+    sql = f"SELECT count() AS found FROM (SELECT 1 {_where(search, search.tiers[-1])} LIMIT {COUNT_LIMIT + 1})"
+    found = reader.query(sql, search.parameters)[0]["found"]
+    return Total(min(found, COUNT_LIMIT), found <= COUNT_LIMIT)
+
+
+def page_keys(reader: Reader, search: Search, limit: int, offset: int) -> list[Row]:
+    """The keys of a page, closest first, and what is as close in the order of the search."""
+    keys: list[Row] = []
+    closer: str | None = None
+    for tier in search.tiers or ("",):
+        only_here = f"{tier} AND NOT ({closer})" if closer else tier
+        found = _keys(reader, search, only_here, limit - len(keys), offset)
+        keys += found
+        if len(keys) == limit:
+            break
+        if found or not offset:
+            offset = 0
+        elif tier != (search.tiers or ("",))[-1]:
+            sql = f"SELECT count() AS found {_where(search, only_here)}"
+            offset -= reader.query(sql, search.parameters)[0]["found"]
+        closer = tier
+    return keys
+
+
+def _keys(reader: Reader, search: Search, tier: str, limit: int, offset: int) -> list[Row]:
+    keys: list[Row] = []
+    for span in _windows(reader, search):
+        where = _where(replace(search, span=span), tier)
+        sql = f"{SELECT_KEYS} {where}\nORDER BY {search.order}\nLIMIT {limit} OFFSET {offset}"
+        keys = reader.query(sql, search.parameters)
+        if len(keys) == limit:
+            break
+    return keys
+
+
+def _windows(reader: Reader, search: Search) -> Iterator[Span]:
+    """Ever longer spans up to the newest request, where a page of the newest is likely to end early."""
+    if search.is_newest_first and not search.is_of_texts_alone and search.condition.sql != "1":
+        edges: dict[str, Any] = reader.query(OLDEST_AND_NEWEST, {})[0]
+        oldest, newest = (_aware(edges[name]) for name in ("oldest", "newest"))
+        newest = min(newest, search.span.end or newest)
+        for width in WINDOWS:
+            if newest - width > max(oldest, search.span.start or oldest):
+                yield Span(newest - width, search.span.end)
+    yield search.span
+
+
+def _aware(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC)
