@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aggregator import rollups
+from aggregator.catalogue import ROLLUPS
 from aggregator.warehouse import Warehouse
 from ingest.batch import Batch
 from ingest.events import RequestEvent
@@ -88,6 +89,17 @@ def test_a_batch_that_spans_many_months_is_written_once(warehouse: Warehouse, si
     sink.write(batch)
     assert count(warehouse, "request_logs") == len(months)
     assert_no_drift(warehouse)
+
+
+def test_the_same_month_of_two_years_is_two_partitions(warehouse: Warehouse) -> None:
+    values = [encode(request_id=str(year), timestamp=f"{year}-03-05T10:00:00Z") for year in (2025, 2026)]
+    Sink(warehouse, PriceBook()).write(batch_of(*values))
+    sql = (
+        "SELECT count(DISTINCT partition) AS partitions FROM system.parts WHERE active AND database = {database:String}"
+    )
+    for table in ("request_logs", *(rollup.table for rollup in ROLLUPS)):
+        found = warehouse.query(f"{sql} AND table = {{table:String}}", {"table": table})
+        assert found == [{"partitions": 2}], table
 
 
 @given(values=st.lists(event_bytes(), min_size=1, max_size=30))

@@ -11,7 +11,8 @@ from cli.settings import AdminSettings
 from ingest.events import RequestEvent
 from ingest.settings import IngestSettings
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
 
 
 def first_cells(document: str) -> list[str]:
@@ -38,3 +39,29 @@ def test_no_setting_is_documented_that_does_not_exist() -> None:
         for name in settings.model_fields
     }
     assert set(first_cells("settings.md")) == known | {"INSIGHTS_DATA_DIR"}
+
+
+def test_what_failed_elsewhere_is_covered_by_tests_that_exist() -> None:
+    page = (DOCS / "pitfalls.md").read_text()
+    rows = re.findall(r"^\| (\d+) \|[^|]+\|([^|]+)\|$", page, re.MULTILINE)
+    numbers = [int(number) for number, _ in rows]
+    assert numbers == sorted(set(numbers))
+    for number, covered in rows:
+        tests = re.findall(r"`(tests/\w+/\w+\.py)::(\w+)`", covered)
+        links = re.findall(r"\]\(([^)#]+)\)", covered)
+        assert tests or links, f"nothing covers {number}"
+        for file, name in tests:
+            assert f"def {name}(" in (ROOT / file).read_text(), f"{number}: {file} has no {name}"
+        for link in links:
+            assert (DOCS / link).exists(), f"{number}: there is no {link}"
+
+
+def test_no_query_over_requests_asks_for_final() -> None:
+    sources = [
+        path for folder in ("aggregator", "api", "cli", "ingest") for path in (ROOT / folder).rglob("*.[ps][yq]*")
+    ]
+    assert len(sources) > 50
+    asking = [
+        path.name for path in sources if re.search(r"request_(logs|payloads)(\s+AS\s+\w+)?\s+FINAL\b", path.read_text())
+    ]
+    assert asking == []
