@@ -46,6 +46,8 @@ RIGHTS: dict[Scope, frozenset[Right]] = {
 CONFINED_TABLES = ("request_logs", "request_payloads")
 # - not at all for a confined caller; what is in them belongs to nobody in particular:
 CLOSED_TABLES = ("dead_letters", "api_keys", "api_key_revocations", "api_key_uses", "audit_log")
+# - not at all for a confined caller either, though nobody's words are in them:
+SHARED_TABLES = ("alerts",)
 # - not necessary: nothing of a request is in them.
 OPEN_TABLES = ("rollup_generations", "schema_migrations")
 
@@ -92,7 +94,7 @@ class Restriction:
     def table_filters(self) -> dict[str, str]:
         own = self.condition
         filters = dict.fromkeys(CONFINED_TABLES, own)
-        filters |= dict.fromkeys(CLOSED_TABLES, NOTHING)
+        filters |= dict.fromkeys((*CLOSED_TABLES, *SHARED_TABLES), NOTHING)
         for rollup in ROLLUPS:
             filters[rollup.table] = own if self.dimensions <= set(rollup.dimensions) else REFUSED
         return filters

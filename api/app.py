@@ -10,11 +10,12 @@ from aggregator.warehouse import Warehouse
 from api import errors, reference
 from api.access import Right
 from api.auth import allow
+from api.budgets import BudgetStore
 from api.gate import EventGate
 from api.keyring import KeyRing
 from api.middleware import Bounds, RequestId
 from api.parameters import refuse_repeats
-from api.routes import analytics, events, health, logs, search, stats
+from api.routes import alerts, analytics, budgets, events, health, live, logs, search, stats
 from api.settings import ApiSettings
 from api.throttle import Throttle
 
@@ -26,8 +27,14 @@ Whatever goes wrong is answered in one shape: `{code, message, details}`.
 """
 
 
-def create_app(settings: ApiSettings, warehouse: Warehouse, event_gate: EventGate | None = None) -> FastAPI:
-    """The application over `warehouse`, which stays the caller's to close. Without a gate it takes no events."""
+def create_app(
+    settings: ApiSettings,
+    warehouse: Warehouse,
+    event_gate: EventGate | None = None,
+    budget_store: BudgetStore | None = None,
+) -> FastAPI:
+    """The application over `warehouse`, which stays the caller's to close. Without a gate it takes no events,
+    without a store it keeps no budgets."""
     app = FastAPI(
         title="router-insights",
         version=health.installed_version(),
@@ -49,6 +56,7 @@ def create_app(settings: ApiSettings, warehouse: Warehouse, event_gate: EventGat
         "max_memory_usage": settings.max_memory_bytes,
     }
     app.state.event_gate = event_gate
+    app.state.budget_store = budget_store
     errors.install(app)
     reference.install(app)
     _add_middleware(app, settings)
@@ -60,6 +68,9 @@ def create_app(settings: ApiSettings, warehouse: Warehouse, event_gate: EventGat
         (events.router, Right.SEND),
         (analytics.router, Right.READ),
         (search.router, Right.READ),
+        (budgets.router, Right.READ),
+        (alerts.router, Right.READ),
+        (live.router, Right.READ),
     ):
         app.include_router(router, dependencies=[allow(right), Depends(refuse_repeats)])
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
@@ -97,6 +108,10 @@ def _correct(operation: dict[str, Any]) -> None:
     parameters are answered with 400, not the framework's 422; and a query string holds no null."""
     if operation["responses"].get("422", {}).get("description") == "Validation Error":
         del operation["responses"]["422"]
+    for status, response in operation["responses"].items():
+        # A stream ends in events, but a refusal is JSON.
+        if int(status) >= 400 and "text/event-stream" in response["content"]:
+            response["content"] = {"application/json": response["content"]["text/event-stream"]}
     if refused := operation["responses"].get("403"):
         operation["responses"]["429"] = {**refused, "description": errors.MEANINGS[429]}
     for parameter in operation.get("parameters", []):

@@ -124,6 +124,8 @@ def _detail_of(error: dict[str, Any], request: Request) -> list[ErrorDetail]:
     if "messages" in context:
         return [ErrorDetail(field=name, message=message) for name, message in context["messages"].items()]
     field = ".".join(str(part) for part in error["loc"][1:])
+    if error["type"] == "extra_forbidden" and error["loc"][0] == "body":
+        return [ErrorDetail(field=field, message="is not a field of this body")]
     if error["type"] == "extra_forbidden":
         known = _known_parameters(request)
         return [ErrorDetail(field=field, message="is not a parameter of this endpoint", allowed=known)]

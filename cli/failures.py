@@ -9,8 +9,10 @@ from pydantic_settings import SettingsError
 
 from aggregator.keys import KeyNameError
 from aggregator.migrations import MigrationError
+from aggregator.motion.compacted import TopicUnavailableError
 from aggregator.warehouse import WarehouseUnavailableError
 from cli.broker import BrokerError
+from cli.budgets import BudgetError
 from cli.child import ChildError
 from cli.database import DatabaseUrlError
 from cli.datadir import DataDirError
@@ -26,6 +28,7 @@ from ingest.topics import KafkaUnavailableError, TopicError
 # Their messages are sentences already.
 TOLD = (
     BrokerError,
+    BudgetError,
     ChildError,
     DataDirError,
     DatabaseUrlError,
@@ -40,6 +43,7 @@ TOLD = (
     ServiceError,
     SettingsError,
     TopicError,
+    TopicUnavailableError,
     TraceError,
     WarehouseUnavailableError,
 )

@@ -26,6 +26,8 @@ dead_letters = typer.Typer(
 app.add_typer(dead_letters, name="dead-letters")
 keys = typer.Typer(help="Who may ask the API: keys with scopes, kept as hashes.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
+budgets = typer.Typer(help="How much a user, key, model or tag may use, and when to speak up.", no_args_is_help=True)
+app.add_typer(budgets, name="budgets")
 prices = typer.Typer(help="What costs what, and why a request cost what it did.", no_args_is_help=True)
 app.add_typer(prices, name="prices")
 
@@ -201,6 +203,64 @@ def api() -> None:
 
     configure_logs()
     asyncio.run(run_api(ApiCommandSettings()))
+
+
+@app.command()
+def aggregate() -> None:
+    """Run an aggregator: spend in windows, budgets and alerts."""
+    from aggregator.motion.settings import AggregateSettings
+    from cli.logs import configure_logs
+    from cli.service import run_aggregate
+
+    configure_logs()
+    asyncio.run(run_aggregate(AggregateSettings()))
+
+
+Servers = Annotated[
+    str, typer.Option(envvar="INSIGHTS_KAFKA_BOOTSTRAP_SERVERS", help="Kafka, host:port, comma-separated.")
+]
+BudgetName = Annotated[str, typer.Argument(metavar="NAME", help="Letters, digits, dot, underscore, hyphen.")]
+
+
+@budgets.command("list")
+def list_budgets(bootstrap_servers: Servers = "localhost:9092") -> None:
+    """Every budget, with what is spent of it."""
+    from cli.budgets import run_list
+
+    run_list(bootstrap_servers)
+
+
+@budgets.command("set")
+def set_budget(
+    name: BudgetName,
+    limit: Annotated[str, typer.Option(help="Such as 250 or 0.50.")],
+    scope: Annotated[
+        str, typer.Option(metavar="total|model:M|user:U|api_key:K|tag:T", help="Whose usage it limits.")
+    ] = "total",
+    unit: Annotated[str, typer.Option(metavar="dollars|tokens|requests")] = "dollars",
+    period: Annotated[str, typer.Option(metavar="hour|day|week|month")] = "month",
+    timezone: Annotated[str, typer.Option(help="IANA time zone in which the period begins.")] = "UTC",
+    rolling: Annotated[bool, typer.Option("--rolling", help="The last hour, 24 hours, 7 or 30 days instead.")] = False,
+    threshold: Annotated[
+        list[int] | None, typer.Option(help="Percent of the limit at which to alert; may be repeated (50, 80, 100).")
+    ] = None,
+    bootstrap_servers: Servers = "localhost:9092",
+) -> None:
+    """Make a budget, or change it; it applies to what was spent already."""
+    from cli.budgets import run_set
+
+    kind, _, value = scope.partition(":")
+    terms: dict[str, object] = {"id": name, "scope": {"kind": kind, "value": value}, "unit": unit, "limit": limit,
+                                "period": period, "timezone": timezone, "rolling": rolling}  # fmt: skip
+    run_set(bootstrap_servers, terms | ({"thresholds": sorted(threshold)} if threshold else {}))
+
+
+@budgets.command("delete")
+def delete_budget(name: BudgetName, bootstrap_servers: Servers = "localhost:9092") -> None:
+    """Remove a budget."""
+    from cli.budgets import run_delete
+
+    run_delete(bootstrap_servers, name)
 
 
 @rollups.command()

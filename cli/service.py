@@ -12,7 +12,10 @@ import uvicorn
 from fastapi import FastAPI
 from prometheus_client import start_http_server
 
+from aggregator.motion.settings import AggregateSettings
+from aggregator.warehouse import Warehouse
 from api.app import create_app
+from cli.budgets import KafkaBudgets
 from cli.database import missing_migrations, open_warehouse
 from cli.gate import KafkaGate
 from cli.settings import ApiCommandSettings
@@ -95,7 +98,8 @@ async def run_api(settings: ApiCommandSettings) -> None:
     warehouse = open_warehouse(settings.clickhouse_url.get_secret_value())
     servers = settings.kafka_bootstrap_servers
     gate = KafkaGate(servers, settings.kafka_topic) if servers else None
-    server = make_server(create_app(settings, warehouse, gate), settings.trusted_proxies)
+    budgets = KafkaBudgets(servers) if servers else None
+    server = make_server(create_app(settings, warehouse, gate, budgets), settings.trusted_proxies)
     serving = asyncio.create_task(server.serve([listen(settings.host, settings.port)]))
     stopped = asyncio.create_task(stop.wait())
     await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)
@@ -104,17 +108,41 @@ async def run_api(settings: ApiCommandSettings) -> None:
     stopped.cancel()
     if gate is not None:
         await gate.close()
+    if budgets is not None:
+        await budgets.close()
     warehouse.close()
+
+
+def _check_migrated(warehouse: Warehouse) -> None:
+    missing = missing_migrations(warehouse)
+    if missing:
+        names = ", ".join(migration.name for migration in missing)
+        raise ServiceError(f"the database lacks the migrations {names}: run insights migrate first")
 
 
 async def run_ingest(settings: IngestSettings) -> None:
     """Ingest until SIGINT or SIGTERM. Raises ServiceError when the database has not been migrated."""
     stop = stop_on_signals()
     warehouse = open_warehouse(settings.clickhouse_url)
-    missing = missing_migrations(warehouse)
-    if missing:
-        names = ", ".join(migration.name for migration in missing)
-        raise ServiceError(f"the database lacks the migrations {names}: run insights migrate first")
+    _check_migrated(warehouse)
     serve_metrics(settings.metrics_port)
     await Worker(settings, warehouse).run(stop)
     warehouse.close()
+
+
+async def run_aggregate(settings: AggregateSettings) -> None:
+    """Count usage and give alerts until SIGINT or SIGTERM. Raises ServiceError where the database lacks tables."""
+    from aggregator.motion.app import Aggregator
+
+    stop = stop_on_signals()
+    warehouse = open_warehouse(settings.clickhouse_url.get_secret_value())
+    _check_migrated(warehouse)
+    serve_metrics(settings.metrics_port)
+    aggregator = Aggregator(settings, warehouse)
+    await aggregator.start()
+    failed, stopped = asyncio.create_task(aggregator.wait()), asyncio.create_task(stop.wait())
+    await asyncio.wait([failed, stopped], return_when=asyncio.FIRST_COMPLETED)
+    await aggregator.stop()
+    stopped.cancel()
+    warehouse.close()
+    await failed

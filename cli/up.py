@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from socket import socket
 from typing import Any
@@ -10,12 +11,16 @@ from typing import Any
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from pydantic import SecretStr
 
 from aggregator.migrations import migrate
+from aggregator.motion.app import Aggregator
+from aggregator.motion.settings import AggregateSettings
 from aggregator.warehouse import Warehouse
 from api.app import create_app
 from api.settings import ApiSettings
 from cli.broker import BrokerError, EmbeddedBroker
+from cli.budgets import KafkaBudgets
 from cli.child import READY
 from cli.datadir import DataDir
 from cli.gate import KafkaGate
@@ -34,6 +39,7 @@ POLL_SECONDS = 0.05
 # The embedded broker forgets everything when it stops, so what it has taken is written first.
 DRAIN_SECONDS = 15.0
 WORKER_STOP_SECONDS = 15.0
+AGGREGATOR_STOP_SECONDS = 3.0
 
 
 def api_settings(data: DataDir, host: str, port: int) -> ApiSettings:
@@ -54,6 +60,16 @@ def ingest_settings(data: DataDir, broker: EmbeddedBroker) -> IngestSettings:
         "metrics_port": 0,
     }
     return found.model_copy(update={name: value for name, value in own.items() if name not in found.model_fields_set})
+
+
+def aggregate_settings(ingest: IngestSettings) -> AggregateSettings:
+    """Beside the worker, on the same broker and warehouse."""
+    return AggregateSettings(
+        kafka_bootstrap_servers=ingest.kafka_bootstrap_servers,
+        kafka_topic=ingest.kafka_topic,
+        kafka_session_timeout_ms=ingest.kafka_session_timeout_ms,
+        clickhouse_url=SecretStr(ingest.clickhouse_url),
+    )
 
 
 def welcome(api: ApiSettings, ingest: IngestSettings, data: DataDir) -> str:
@@ -119,8 +135,11 @@ class Stack:
         self._broker = broker
         self._warehouse = Warehouse(ingest.clickhouse_url)
         self._gate = KafkaGate(broker.address, ingest.kafka_topic)
-        self._server = make_server(create_app(api, self._warehouse, self._gate), api.trusted_proxies)
+        self._budgets = KafkaBudgets(broker.address)
+        app = create_app(api, self._warehouse, self._gate, self._budgets)
+        self._server = make_server(app, api.trusted_proxies)
         self._worker = Worker(ingest, self._warehouse)
+        self._aggregator = Aggregator(aggregate_settings(ingest), self._warehouse)
         self._stop_worker = asyncio.Event()
 
     async def run(self, sock: socket, stop: asyncio.Event, text: str) -> None:
@@ -135,9 +154,10 @@ class Stack:
         worker = asyncio.create_task(self._worker.run(self._stop_worker))
         watching = asyncio.create_task(_watch(self._broker))
         stopped = asyncio.create_task(stop.wait())
+        aggregating = asyncio.create_task(self._aggregate())
         announcing = asyncio.create_task(_announce(self._server, self._ingest, text))
         await asyncio.wait([serving, worker, watching, stopped], return_when=asyncio.FIRST_COMPLETED)
-        await self._stop(serving, worker)
+        await self._stop(serving, worker, aggregating)
         for task in (watching, announcing, stopped):
             task.cancel()
         await asyncio.gather(watching, announcing, stopped, return_exceptions=True)
@@ -146,16 +166,31 @@ class Stack:
         if worker.done():
             worker.result()
 
-    async def _stop(self, serving: asyncio.Task[None], worker: asyncio.Task[None]) -> None:
-        """End the parts in order, so that nothing that was accepted is left behind: API, then worker."""
+    async def _aggregate(self) -> None:
+        """Whatever it fails with is logged: requests are stored and answered without it."""
+        try:
+            await self._aggregator.start()
+            await self._aggregator.wait()
+        except Exception as error:
+            log.error("aggregator_failed", reason=str(error) or type(error).__name__)
+
+    async def _stop(
+        self, serving: asyncio.Task[None], worker: asyncio.Task[None], aggregating: asyncio.Task[None]
+    ) -> None:
+        """End the parts in order, so that nothing that was accepted is left behind: API, worker, aggregator."""
         self._server.should_exit = True
         await serving
         if self._broker.is_running:
             await self._gate.close()
+            await self._budgets.close()
         if self._broker.is_running and not worker.done():
             await _drain(self._ingest)
         self._stop_worker.set()
         await asyncio.wait([worker], timeout=WORKER_STOP_SECONDS)
+        aggregating.cancel()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(AGGREGATOR_STOP_SECONDS):
+                await asyncio.gather(aggregating, self._aggregator.stop(), return_exceptions=True)
         self._warehouse.close()
 
 

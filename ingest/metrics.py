@@ -30,3 +30,6 @@ RECREATED_TOPICS = Counter(
 )
 COMMITTED_OFFSET = Gauge("insights_committed_offset", "Next offset to plan, by partition", ["partition"])
 LAG = Gauge("insights_lag_records", "Records in Kafka that are not stored yet, by partition", ["partition"])
+INCREMENTS_DROPPED = Counter(
+    "insights_increments_dropped_total", "Batches whose usage increments Kafka did not take; aggregators reconcile"
+)

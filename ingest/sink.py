@@ -17,6 +17,7 @@ from ingest import metrics
 from ingest.batch import Batch, Record
 from ingest.decoder import Decoded, Decoder, Rejection, open_duckdb
 from ingest.derive import with_derived
+from ingest.increments import usage_of
 from ingest.limit import NO_LIMIT, DeadLetterLimit, DeadLetterWatch
 from ingest.pricing import PriceBook, PriceWatch, price_events
 from ingest.secrets import MARK, is_secret, redact_bytes
@@ -193,8 +194,8 @@ class Sink:
             self._generation_read_at = time.monotonic()
         return self._generation
 
-    def write(self, batch: Batch) -> None:
-        """Write a batch, once however often it is called with the same batch.
+    def write(self, batch: Batch) -> pa.Table:
+        """Write a batch, once however often it is called with the same batch; returns what it adds to usage.
 
         Rows go last: a request whose row is visible has its payload. Raises what the warehouse raises, and
         DeadLetterLimitError, before anything is written, when too much of what arrives is broken.
@@ -211,6 +212,7 @@ class Sink:
         self._chosen.pop(batch.token, None)
         self._count(batch, decoded)
         _count_unpriced(events, costs)
+        return usage_of(self._workbench.connection, events, is_error(events), costs["cost"])
 
     def stored_offsets(self, batch: Batch) -> dict[str, set[int]]:
         """By table, which records of the batch are there already. It looks through whole tables: for the rare case

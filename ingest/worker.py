@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar, TypeVarTuple
 
+import pyarrow as pa
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import (
@@ -33,6 +34,7 @@ from aggregator.warehouse import Warehouse, is_transient
 from ingest import metrics
 from ingest.batch import Batch, Mark, Plan, Record
 from ingest.group import Group, PartitionLostError
+from ingest.increments import IncrementProducer
 from ingest.lane import Lane
 from ingest.limit import DeadLetterLimit
 from ingest.pricing import PriceBook, PriceWatch
@@ -89,6 +91,7 @@ class Worker:
         self._sink = Sink(warehouse, prices, limit)
         self._lanes: dict[TopicPartition, Lane] = {}
         self._threads = Threads(settings.insert_threads)
+        self._increments = IncrementProducer(settings.kafka_bootstrap_servers)
         self._stopping = asyncio.Event()
         self._failure: Exception | None = None
 
@@ -112,9 +115,11 @@ class Worker:
             self._consumer.subscribe([settings.kafka_topic], listener=_Listener(self))
             try:
                 await self._connect()
+                self._increments.start()
                 await self._loop(stop)
             finally:
                 await self._leave()
+                await self._increments.close()
         finally:
             self._threads.close()
 
@@ -198,8 +203,9 @@ class Worker:
         try:
             batch = await self._next_batch(lane)
             if batch is not None:
-                await self._patiently(lane, self._insert, lane, batch)
+                usage = await self._patiently(lane, self._insert, lane, batch)
                 lane.written(batch.next_offset)
+                await self._increments.emit(batch, lane.topic_id, usage)
             lane.replay = None
         except (IllegalStateError, PartitionLostError) as error:
             metrics.LOST_PARTITIONS.inc()
@@ -290,12 +296,12 @@ class Worker:
         )
         return await retrying(function, *arguments)
 
-    async def _insert(self, lane: Lane, batch: Batch) -> None:
+    async def _insert(self, lane: Lane, batch: Batch) -> pa.Table:
         """One try. A worker that was stopped for long, or has been trying for long, asks Kafka first whether the
         batch is still its own: ClickHouse forgets tokens after a while."""
         if time.time() - lane.planned_at > self._settings.kafka_session_timeout_ms / 1000:
             await self._plan(lane, batch)
-        await self._threads.run(self._sink.write, batch)
+        return await self._threads.run(self._sink.write, batch)
 
     async def _plan(self, lane: Lane, batch: Batch) -> None:
         """Raises PartitionLostError when the partition is no longer ours, TopicChangedError when it is gone."""

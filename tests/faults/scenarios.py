@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from multiprocessing.process import BaseProcess
 
+from tests.faults.motion import aggregators_are_killed
 from tests.faults.stack import EXIT_SECONDS, SESSION_SECONDS, Run, StuckError
 from tests.faults.verdict import Verdict
 from tests.faults.worker import POINTS
@@ -298,7 +299,7 @@ async def rolling_restart(run: Run, seconds: float = 120.0, rate: int = 5000) ->
 async def _ready_insights_ingest(run: Run) -> "subprocess.Popen[bytes]":
     """One more process, when the group has taken it in; so an orchestrator would wait too."""
     before = len(run.log_lines("partitions_assigned"))
-    process = run.start_insights_ingest()
+    process = run.start_insights("ingest")
     await run.until(lambda: len(run.log_lines("partitions_assigned")) > before)
     return process
 
@@ -317,7 +318,7 @@ async def _expect_good_exit(run: Run, process: "subprocess.Popen[bytes]") -> Non
 async def sigterm_under_load(run: Run) -> Verdict:
     """SIGTERM to a real `insights ingest` that is busy, whose inserts hang, whose broker is dead, or all of it."""
     await run.produce(run.events(1000))
-    process = run.start_insights_ingest()
+    process = run.start_insights("ingest")
     try:
         await run.until(lambda: run.stored() > 0)
         trouble = run.rng.choice(("none", "slow inserts", "dead broker", "both"))
@@ -349,4 +350,5 @@ SCENARIOS: dict[int, list[tuple[Scenario, int, int]]] = {
     7: [(producers_retry_and_abort, 6, 1)],
     8: [(rolling_restart, 1, 0)],
     9: [(sigterm_under_load, 6, 1)],
+    10: [(aggregators_are_killed, 6, 1)],
 }

@@ -217,12 +217,13 @@ class Run:
         self.workers.append(worker)
         return worker
 
-    def start_insights_ingest(self) -> "subprocess.Popen[bytes]":
+    def start_insights(self, command: str, **settings: Any) -> "subprocess.Popen[bytes]":
         """The command that a user runs."""
-        environment = {f"INSIGHTS_{name.upper()}": str(value) for name, value in self.settings.items()}
+        given = {**self.settings, **settings}
+        environment = {f"INSIGHTS_{name.upper()}": str(value) for name, value in given.items()}
         with self.log_file.open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "cli.main", "ingest"], env={**os.environ, **environment}, stderr=log
+                [sys.executable, "-m", "cli.main", command], env={**os.environ, **environment}, stderr=log
             )
 
     def kill(self, worker: BaseProcess) -> None:

@@ -43,6 +43,12 @@ STATUSES = {
     ("post", "/api/public/v2/requests/analytics/custom-analytics"): {200, 400, 401, 403, 413, 422, 429, 500, 503, 504},
     ("post", "/api/public/v2/requests/search"): {200, 400, 401, 403, 413, 422, 429, 500, 503, 504},
     ("get", "/api/public/v2/requests/suggestions"): {200, 400, 401, 403, 422, 429, 500, 503, 504},
+    ("get", "/v1/budgets"): {200, 400, 401, 403, 429, 500, 503},
+    ("put", "/v1/budgets/{budget_id}"): {200, 400, 401, 403, 429, 500, 503},
+    ("delete", "/v1/budgets/{budget_id}"): {200, 400, 401, 403, 404, 429, 500, 503},
+    ("get", "/v1/alerts"): {200, 400, 401, 403, 429, 500, 503, 504},
+    ("get", "/v1/usage/live"): {200, 400, 401, 403, 429, 500, 503, 504},
+    ("get", "/v1/usage/live/stream"): {200, 400, 401, 403, 429, 500, 503, 504},
     ("get", "/healthz"): {200, 400, 500},
     ("get", "/readyz"): {200, 400, 500, 503},
     ("get", "/version"): {200, 400, 500},
@@ -64,6 +70,11 @@ def test_every_error_is_documented_in_the_one_shape_of_its_api(document: Any) ->
             for status, response in operation["responses"].items():
                 schema = response["content"]["application/json"]["schema"]
                 is_error = schema.get("$ref", "").endswith("/Failure" if path.startswith(PREFIX) else "/ErrorAnswer")
+                [(media_type, content)] = response["content"].items()
+                is_stream = media_type == "text/event-stream"
+                assert is_stream is (operation["operationId"] == "stream_live_usage" and status == "200")
+                schema = content.get("schema", {})
+                is_error = schema.get("$ref", "").endswith("/ErrorAnswer")
                 assert is_error is (int(status) >= 400)
     assert "HTTPValidationError" not in document["components"]["schemas"]
 
@@ -74,8 +85,8 @@ def test_every_answer_has_an_example_and_every_operation_a_description(document:
         for operation in operations.values():
             assert operation["description"]
             for status, response in operation["responses"].items():
-                content = response["content"]["application/json"]
-                name = content["schema"].get("$ref", "").rsplit("/", 1)[-1]
+                [content] = response["content"].values()
+                name = content.get("schema", {}).get("$ref", "").rsplit("/", 1)[-1]
                 assert "examples" in str(schemas.get(name)) or "example" in content, (operation["operationId"], status)
 
 

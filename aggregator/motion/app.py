@@ -1,0 +1,248 @@
+"""`insights aggregate`: the Faust app around a `Book`, which does the counting.
+
+Faust reads increments and alerts, and spreads their partitions over processes. The book is built from ClickHouse
+whenever partitions come, and the increments that follow count beyond its cut, so what Faust commits, repeats or
+forgets changes nothing but how soon an alert is given. The one table remembers which alerts went to the webhook.
+"""
+
+import asyncio
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import faust
+import structlog
+from aiokafka.errors import KafkaError
+from pydantic import ValidationError
+
+from aggregator.motion import delivery, metrics, topics
+from aggregator.motion.alert import Alert
+from aggregator.motion.book import Book, Message
+from aggregator.motion.budget import Budget
+from aggregator.motion.compacted import CompactedTopic, TopicUnavailableError
+from aggregator.motion.increment import decode
+from aggregator.motion.settings import AggregateSettings
+from aggregator.warehouse import DatabaseError, Warehouse, WarehouseUnavailableError
+
+log = structlog.get_logger(__name__)
+
+TICK_SECONDS = 1.0
+RETRY_SECONDS = 1.0
+WAREHOUSE_ERRORS = (DatabaseError, WarehouseUnavailableError, OSError)
+
+
+class Aggregator:
+    """Counts until it is stopped; `start` and `stop` in one event loop."""
+
+    def __init__(self, settings: AggregateSettings, warehouse: Warehouse) -> None:
+        self._settings = settings
+        self._warehouse = warehouse
+        self._webhook = delivery.Webhook(settings.webhook_url, settings.webhook_secret)
+        self._lock = asyncio.Lock()
+        self._reconcile_at = 0.0
+        self._folder = tempfile.TemporaryDirectory(prefix="insights-aggregate-")
+        self._budgets = CompactedTopic(settings.kafka_bootstrap_servers, topics.BUDGETS)
+        # What is in the topic, and what it says; only what changes is read again.
+        self._budget_values: Mapping[str, bytes] = {}
+        self._parsed_budgets: dict[str, Budget] = {}
+        self._ticking: asyncio.Task[None] | None = None
+        self.app: faust.App | None = None
+
+    def _make_app(self, replicas: int) -> faust.App:
+        session_seconds = self._settings.kafka_session_timeout_ms / 1000
+        servers = [f"kafka://{server.strip()}" for server in self._settings.kafka_bootstrap_servers.split(",")]
+        app = faust.App(
+            self._settings.aggregate_group,
+            broker=servers,
+            # Tables live in memory and in their changelog; this only keeps Faust's folder out of ours.
+            datadir=self._folder.name,
+            store="memory://",
+            web_enabled=False,
+            topic_disable_leader=True,
+            processing_guarantee="at_least_once",
+            broker_commit_interval=1.0,
+            consumer_auto_offset_reset="earliest",
+            topic_partitions=1,
+            topic_replication_factor=replicas,
+            broker_session_timeout=session_seconds,
+            broker_heartbeat_interval=session_seconds / 3,
+        )
+        raw: dict[str, Any] = {"key_type": bytes, "value_type": bytes, "key_serializer": "raw",
+                               "value_serializer": "raw"}  # fmt: skip
+        increments = app.topic(topics.INCREMENTS, **raw)
+        self._alerts = app.topic(topics.ALERTS, **raw)
+        self._statuses = app.topic(topics.BUDGET_STATUS, **raw)
+        self._posted = app.Table("posted-alerts", key_type=str, value_type=str, partitions=1)
+        app.agent(increments, name="count", concurrency=1)(self._count_all)
+        app.agent(self._alerts, name="deliver", concurrency=1)(self._deliver_all)
+        return app
+
+    async def start(self) -> None:
+        """Raises KafkaError or TopicUnavailableError when Kafka does not answer."""
+        servers = self._settings.kafka_bootstrap_servers
+        replicas = await topics.create_motion_topics(servers)
+        self._book = Book(self._settings.kafka_topic, await topics.partitions_of(servers, topics.INCREMENTS))
+        self.app = app = self._make_app(replicas)
+        await self._budgets.__aenter__()
+        await self._read_budgets()
+        await app.start()
+        self._ticking = asyncio.create_task(self._tick_for_ever())
+
+    async def stop(self) -> None:
+        if self._ticking is not None:
+            self._ticking.cancel()
+            await asyncio.wait([self._ticking])
+        if self.app is not None:
+            await self.app.stop()
+        await self._budgets.__aexit__()
+        self._folder.cleanup()
+
+    async def wait(self) -> None:
+        """Until it ends, once it was started; raises what it failed with."""
+        assert self.app is not None  # noqa: S101
+        assert self._ticking is not None  # noqa: S101
+        app = asyncio.create_task(self.app.wait_until_stopped())
+        await asyncio.wait([app, self._ticking], return_when=asyncio.FIRST_COMPLETED)
+        if self._ticking.done() and not self._ticking.cancelled():
+            self._ticking.result()
+        if self.app.crash_reason is not None:
+            raise self.app.crash_reason
+
+    # Increments
+
+    async def _count_all(self, stream: Any) -> None:
+        async for event in stream.events():
+            await self._count(event.message.partition, event.value, event.message.timestamp)
+
+    async def _count(self, partition: int, value: bytes, timestamp: float) -> None:
+        try:
+            increment = decode(value)
+        except ValueError as error:
+            metrics.INCREMENTS.labels("invalid").inc()
+            log.error("increment_invalid", partition=partition, reason=str(error)[:200])
+            return
+        while True:
+            async with self._lock:
+                self._own()
+                if partition not in self._assigned():
+                    return
+                if not self._book.needs_base(partition) or await self._reconcile():
+                    counted = self._book.count(partition, increment, _now())
+                    break
+            await asyncio.sleep(RETRY_SECONDS)
+        metrics.INCREMENTS.labels("counted" if counted else "seen").inc()
+        if counted:
+            metrics.INCREMENT_AGE_SECONDS.observe(max(0.0, _now().timestamp() - timestamp))
+        await self._send()
+
+    def _assigned(self) -> set[int]:
+        assert self.app is not None  # noqa: S101
+        return {tp.partition for tp in self.app.consumer.assignment() if tp.topic == topics.INCREMENTS}
+
+    def _own(self) -> None:
+        """Follow what Kafka has assigned."""
+        if self._book.own(self._assigned(), _now()):
+            self._reconcile_at = 0.0
+
+    # Time, budgets and ClickHouse
+
+    async def _tick_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            with suppress(TopicUnavailableError):
+                await self._read_budgets()
+            async with self._lock:
+                self._own()
+                if self._book.turn(_now()):
+                    self._reconcile_at = 0.0
+                if asyncio.get_running_loop().time() >= self._reconcile_at:
+                    await self._reconcile()
+            await self._send()
+
+    async def _read_budgets(self) -> None:
+        before, found = self._budget_values, await self._budgets.read()
+        if found == before:
+            return
+        self._budget_values = found
+        for name in before.keys() - found.keys():
+            self._parsed_budgets.pop(name, None)
+        for name, value in found.items():
+            if before.get(name) != value:
+                self._parsed_budgets.pop(name, None)
+                with suppress_invalid(name):
+                    self._parsed_budgets[name] = Budget.model_validate_json(value)
+        async with self._lock:
+            if self._book.set_budgets(self._parsed_budgets.values(), _now()):
+                self._reconcile_at = 0.0
+
+    async def _reconcile(self) -> bool:
+        """Within the lock, so that nothing is counted meanwhile; False when ClickHouse could not tell."""
+        loop = asyncio.get_running_loop()
+        try:
+            with metrics.RECONCILE_SECONDS.time():
+                await asyncio.to_thread(self._book.reconcile, self._warehouse, _now())
+        except WAREHOUSE_ERRORS as error:
+            metrics.RECONCILE_FAILURES.inc()
+            log.warning("reconcile_failed", reason=str(error)[:500])
+            self._reconcile_at = loop.time() + RETRY_SECONDS
+            return False
+        self._reconcile_at = loop.time() + self._settings.reconcile_seconds
+        return True
+
+    # Alerts
+
+    async def _send(self) -> None:
+        """Produce what the book has to say; what Kafka does not take stays for the next time."""
+        outbox = self._book.outbox
+        while outbox:
+            message: Message = outbox.popleft()
+            is_alert = isinstance(message.value, Alert)
+            value = message.value.model_dump_json().encode() if message.value is not None else None
+            try:
+                topic = self._alerts if is_alert else self._statuses
+                sent = await topic.send(key=message.key.encode(), value=value)
+                if is_alert:
+                    await sent
+            except KafkaError as error:
+                outbox.appendleft(message)
+                log.warning("not_sent", key=message.key, reason=str(error) or type(error).__name__)
+                return
+
+    async def _deliver_all(self, stream: Any) -> None:
+        async for value in stream:
+            try:
+                alert = Alert.model_validate_json(value)
+            except ValidationError as error:
+                log.error("alert_invalid", reason=str(error)[:300])
+                continue
+            await self._deliver(alert)
+
+    async def _deliver(self, alert: Alert) -> None:
+        while True:
+            try:
+                is_new = await asyncio.to_thread(delivery.store, self._warehouse, alert)
+                break
+            except WAREHOUSE_ERRORS as error:
+                log.warning("alert_not_stored", alert=alert.id, reason=str(error)[:300])
+                await asyncio.sleep(RETRY_SECONDS)
+        if not self._settings.webhook_url or alert.id in self._posted:
+            return
+        # Before it is posted: the webhook hears of an alert once or, if this process dies right now, not at all.
+        self._posted[alert.id] = alert.created_at.isoformat()
+        log.info("alert", alert=alert.id, message=alert.message, stored_now=is_new)
+        await self._webhook.post(alert)
+
+
+@contextmanager
+def suppress_invalid(name: str) -> Iterator[None]:
+    """Log a value that is no budget: whoever wrote it did not use the API."""
+    try:
+        yield
+    except ValidationError as error:
+        log.error("budget_invalid", budget=name, reason=str(error)[:300])
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,84 @@
+"""What a batch added: the message of the topic `usage-increments`, and its encoding as an Arrow stream.
+
+A message holds sums per minute and *scope*, for the scopes of one partition of the topic (`scope.partition_of`), and
+the source's offset range, which is whole: a batch that is replayed has the same. So every scope has one reader, tags
+cost a row per tag and minute, and a range that was seen can be dropped.
+"""
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import NamedTuple
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+SOURCE = b"source"
+SCHEMA = pa.schema(
+    [
+        ("kind", pa.string()),
+        ("value", pa.string()),
+        # Minutes since 1970 in UTC.
+        ("minute", pa.int64()),
+        ("requests", pa.int64()),
+        ("errors", pa.int64()),
+        ("unpriced", pa.int64()),
+        ("tokens", pa.int64()),
+        # Dollars.
+        ("cost", pa.decimal128(38, 12)),
+        ("duration_ms_sum", pa.int64()),
+        ("duration_ms_count", pa.int64()),
+    ]
+)
+COMPRESSED = pa.ipc.IpcWriteOptions(compression="lz4")
+
+
+class Source(BaseModel):
+    """Where the counted records are: offsets `first` to `last` of a partition of the topic with this id."""
+
+    model_config = ConfigDict(frozen=True)
+
+    topic: str
+    topic_id: str
+    partition: int
+    first: int
+    last: int
+
+
+class Usage(NamedTuple):
+    """Sums of one scope and minute; `tokens` are input plus output."""
+
+    kind: str
+    value: str
+    minute: int
+    requests: int
+    errors: int
+    unpriced: int
+    tokens: int
+    cost: Decimal
+    duration_ms_sum: int
+    duration_ms_count: int
+
+
+@dataclass(frozen=True)
+class Increment:
+    source: Source
+    usage: list[Usage]
+
+
+def encode(source: Source, usage: pa.Table) -> bytes:
+    """`usage` has the columns of SCHEMA, in order."""
+    schema = SCHEMA.with_metadata({SOURCE: source.model_dump_json().encode()})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema, options=COMPRESSED) as writer:
+        writer.write_table(pa.Table.from_arrays(usage.columns, schema=schema))
+    return bytes(sink.getvalue())
+
+
+def decode(message: bytes) -> Increment:
+    """Raises ValueError (pyarrow's and pydantic's errors are such) for what is no increment."""
+    table = pa.ipc.open_stream(message).read_all()
+    if not table.schema.equals(SCHEMA):
+        raise ValueError("not the columns of an increment")
+    source = Source.model_validate_json((table.schema.metadata or {}).get(SOURCE, b""))
+    columns = [column.to_pylist() for column in table.columns]
+    return Increment(source, list(map(Usage._make, zip(*columns, strict=True))))

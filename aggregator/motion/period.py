@@ -1,0 +1,62 @@
+"""Periods of budgets: whole hours, days, weeks and months of a time zone, as spans of UTC."""
+
+from datetime import UTC, datetime, time, timedelta
+from enum import StrEnum
+from zoneinfo import ZoneInfo
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+
+class Period(StrEnum):
+    HOUR = "hour"
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+
+
+# How far back a rolling period reaches.
+LENGTHS = {Period.HOUR: HOUR, Period.DAY: DAY, Period.WEEK: 7 * DAY, Period.MONTH: 30 * DAY}
+
+
+def _midnight(day: datetime, zone: ZoneInfo) -> datetime:
+    """The first instant of a local day. Where a clock change skips midnight, the offset before it tells the same
+    instant at which the day begins an hour late; where midnight comes twice, it is the first."""
+    return datetime.combine(day, time(0), zone).astimezone(UTC)
+
+
+def _hour_start(moment: datetime, zone: ZoneInfo) -> datetime:
+    # `replace` keeps `fold`, so that of an hour that comes twice each is an hour of its own.
+    return moment.astimezone(zone).replace(minute=0, second=0, microsecond=0).astimezone(UTC)
+
+
+def _hour(moment: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
+    """A local hour; where clocks change by half an hour (Lord Howe) it may have 30 or 90 minutes."""
+    start = _hour_start(moment, zone)
+    later = (_hour_start(start + hours * HOUR, zone) for hours in (1, 2))
+    return start, next(end for end in later if end > start)
+
+
+def span_of(period: Period, timezone: str, moment: datetime) -> tuple[datetime, datetime]:
+    """The calendar period that holds `moment` (aware), `start <= moment < end`, both in UTC.
+
+    Weeks begin on Monday. Days of 23 or 25 hours are that long here too.
+    """
+    zone = ZoneInfo(timezone)
+    if period is Period.HOUR:
+        return _hour(moment, zone)
+    today = moment.astimezone(zone).replace(tzinfo=None)
+    if period is Period.DAY:
+        first, following = today, today + DAY
+    elif period is Period.WEEK:
+        first = today - today.weekday() * DAY
+        following = first + 7 * DAY
+    else:
+        first = today.replace(day=1)
+        following = (first + 31 * DAY).replace(day=1)
+    return _midnight(first, zone), _midnight(following, zone)
+
+
+def rolling_span(period: Period, moment: datetime) -> tuple[datetime, datetime]:
+    """The rolling period up to `moment`, from a whole minute on; what is yet to come belongs to it."""
+    start = moment.astimezone(UTC).replace(second=0, microsecond=0) - LENGTHS[period]
+    return start, datetime.max.replace(tzinfo=UTC)

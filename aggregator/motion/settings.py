@@ -1,0 +1,23 @@
+"""Settings of `insights aggregate`, from `INSIGHTS_*` environment variables."""
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class AggregateSettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="INSIGHTS_", frozen=True, hide_input_in_errors=True)
+
+    kafka_bootstrap_servers: str = Field("localhost:9092", description="Kafka brokers, host:port, comma-separated")
+    kafka_topic: str = Field("request-events", description="topic whose usage is counted")
+    aggregate_group: str = Field("router-insights-aggregate", description="consumer group of the aggregators")
+    kafka_session_timeout_ms: int = Field(
+        10_000, ge=100, description="after this long without a heartbeat an aggregator has lost its partitions"
+    )
+    clickhouse_url: SecretStr = Field(
+        SecretStr("http://localhost:8123/insights"),
+        description="http(s)://user:password@host:port/database, or chdb:///directory for the engine in this process",
+    )
+    reconcile_seconds: float = Field(60.0, ge=1, description="how often windows are set to what ClickHouse holds")
+    webhook_url: str = Field("", description="where each alert is posted; none without")
+    webhook_secret: SecretStr = Field(SecretStr(""), description="signs what is posted to the webhook (HMAC-SHA256)")
+    metrics_port: int = Field(9464, ge=0, le=65535, description="port of the Prometheus metrics, 0 for none")

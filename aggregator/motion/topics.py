@@ -1,0 +1,68 @@
+"""The topics of the aggregates in motion, made by whoever comes first."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import NoError, TopicAlreadyExistsError, for_code
+
+INCREMENTS = "usage-increments"
+BUDGETS = "budgets"
+BUDGET_STATUS = "budget-status"
+ALERTS = "alerts"
+REPLICAS = 3
+POLL_SECONDS = 0.05
+COMPACTED = {"cleanup.policy": "compact"}
+
+
+@dataclass(frozen=True)
+class MotionTopic:
+    name: str
+    partitions: int
+    configs: dict[str, str] = field(default_factory=dict)
+
+
+TOPICS = (
+    # Older ones say nothing that ClickHouse does not.
+    MotionTopic(INCREMENTS, 6, {"retention.ms": "3600000"}),
+    # One partition, so that who reads it to the end knows all.
+    MotionTopic(BUDGETS, 1, COMPACTED),
+    MotionTopic(BUDGET_STATUS, 1, COMPACTED),
+    MotionTopic(ALERTS, 1),
+)
+
+
+async def create_motion_topics(bootstrap_servers: str, **client_options: Any) -> int:
+    """Create those that are not there yet, on up to REPLICAS brokers; on how many that is.
+
+    Raises KafkaError when Kafka refuses or does not answer.
+    """
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, request_timeout_ms=10_000, **client_options)
+    try:
+        await admin.start()
+        replicas = min(len((await admin.describe_cluster())["brokers"]), REPLICAS)
+        response = await admin.create_topics(
+            [NewTopic(t.name, t.partitions, replicas, topic_configs=t.configs) for t in TOPICS]
+        )
+    finally:
+        await admin.close()
+    for name, code, *rest in response.topic_errors:
+        error = for_code(code)
+        if error not in {NoError, TopicAlreadyExistsError}:
+            raise error(f"topic {name}: {rest[0] if rest and rest[0] else error.__name__}")
+    return replicas
+
+
+async def partitions_of(bootstrap_servers: str, topic: str, **client_options: Any) -> int:
+    """How many partitions a topic has; waits for one that was just made."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, request_timeout_ms=10_000, **client_options)
+    try:
+        await admin.start()
+        while True:
+            [described] = await admin.describe_topics([topic])
+            if described["partitions"]:
+                return len(described["partitions"])
+            await asyncio.sleep(POLL_SECONDS)
+    finally:
+        await admin.close()

@@ -1,0 +1,110 @@
+"""What ClickHouse says of accounts, to the last digit and exactly up to a cut of offsets."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from aggregator.motion import reconcile
+from aggregator.motion.budget import Budget, Unit
+from aggregator.motion.ledger import Account, open_account
+from aggregator.motion.reconcile import Cut
+from aggregator.planner import EPOCH
+from aggregator.warehouse import Warehouse
+from tests.support.api import filled_warehouse
+from tests.support.rows import Row, random_rows
+
+# In the middle of an hour, so that the span has settled hours and a newest part.
+NOW = datetime(2026, 2, 1, 12, 34, 56, tzinfo=UTC)
+OLD_ROWS = random_rows(seed=3, count=600, start=NOW - timedelta(days=3), span=timedelta(days=3, minutes=5))
+RECENT = timedelta(minutes=9)
+ROWS = OLD_ROWS + random_rows(seed=4, count=60, start=NOW - RECENT, span=RECENT, first_offset=1000)
+EVERYTHING = dict.fromkeys(range(3), 10**9)
+
+
+@pytest.fixture(scope="module")
+def filled(engine_url: str) -> Iterator[Warehouse]:
+    with filled_warehouse(engine_url, ROWS) as warehouse:
+        yield warehouse
+
+
+SCOPES = (
+    {"kind": "total"},
+    {"kind": "model", "value": "meta/llama: 'big'"},
+    {"kind": "user", "value": 'o\'brien "x" \\ y'},
+    {"kind": "api_key", "value": "key-1"},
+    {"kind": "tag", "value": "b'c"},
+    {"kind": "user", "value": "nobody"},
+)
+
+
+def accounts(**terms: object) -> list[Account]:
+    made = []
+    for number, scope in enumerate(SCOPES):
+        for unit in Unit:
+            given = {"id": f"{number}-{unit}", "scope": scope, "unit": unit, "limit": "1", "period": "day", **terms}
+            made.append(open_account(Budget.model_validate(given), NOW))
+    return made
+
+
+def is_of(row: Row, account: Account) -> bool:
+    scope = account.budget.scope
+    names = {"model": row["model_name"], "user": row["user_id"], "api_key": row["api_key_id"], "total": ""}
+    return scope.value in row["tags"] if scope.kind == "tag" else names[scope.kind] == scope.value
+
+
+def brute_force(account: Account, rows: list[Row]) -> Decimal:
+    mine = [row for row in rows if is_of(row, account)
+            and account.start <= (row["timestamp"] - EPOCH) // timedelta(minutes=1) < account.end]  # fmt: skip
+    if account.budget.unit is Unit.DOLLARS:
+        return sum((row["cost"] or Decimal(0) for row in mine), Decimal(0))
+    if account.budget.unit is Unit.REQUESTS:
+        return Decimal(len(mine))
+    return Decimal(sum((row["input_tokens"] or 0) + (row["output_tokens"] or 0) for row in mine))
+
+
+@pytest.mark.parametrize("period", ["hour", "day", "week", "month"])
+@pytest.mark.parametrize("timezone", ["UTC", "Asia/Kathmandu"])
+@pytest.mark.parametrize("rolling", [False, True])
+def test_spend_is_that_of_the_rows(filled: Warehouse, period: str, timezone: str, rolling: bool) -> None:
+    kept = accounts(period=period, timezone="UTC" if rolling else timezone, rolling=rolling)
+    found = reconcile.spent(filled, kept, Cut("request-events", EVERYTHING, NOW))
+    assert found == {account.budget.id: brute_force(account, ROWS) for account in kept}
+    assert any(found.values()) or period == "hour"
+
+
+def test_rows_beyond_the_cut_are_left_to_their_increment(filled: Warehouse) -> None:
+    """Of the newest part, and if they were stored a moment ago."""
+    recent = [row for row in ROWS if row["created_at"] >= NOW - reconcile.IN_FLIGHT]
+    lasts = {partition: min(r["source_offset"] for r in recent if r["source_partition"] == partition)
+             for partition in range(3)}  # fmt: skip
+    newest = NOW.replace(minute=0, second=0)
+    beyond = [row for row in recent if row["source_offset"] > lasts[row["source_partition"]]
+              and row["timestamp"] >= newest]  # fmt: skip
+    assert beyond
+    kept = [account for account in accounts() if account.budget.scope.kind != "tag"]
+    found = reconcile.spent(filled, kept, Cut("request-events", lasts, NOW))
+    rows = [row for row in ROWS if row not in beyond]
+    assert found == {account.budget.id: brute_force(account, rows) for account in kept}
+    other = reconcile.spent(filled, kept, Cut("another-topic", lasts, NOW))
+    assert other == {account.budget.id: brute_force(account, ROWS) for account in kept}
+
+
+def test_the_cut_is_what_is_stored_or_seen(filled: Warehouse) -> None:
+    recent = [row for row in ROWS if row["timestamp"] >= NOW - timedelta(hours=1)]
+    newest = {}
+    for row in sorted(recent, key=lambda row: (row["created_at"], row["source_offset"])):
+        newest[row["source_partition"]] = row["source_offset"]
+    cut = reconcile.take_cut(filled, "request-events", [{0: 10**6}, {7: 3}], NOW)
+    assert cut.lasts == {**newest, 0: 10**6, 7: 3}
+
+
+def test_the_history_of_models_is_that_of_the_rows(filled: Warehouse) -> None:
+    usages = reconcile.model_history(filled, Cut("request-events", EVERYTHING, NOW))
+    oldest = datetime(2026, 2, 1, 12, 30, tzinfo=UTC) - timedelta(minutes=185)
+    # Rollups begin at a quarter of an hour.
+    rows = [row for row in ROWS if row["timestamp"] >= oldest.replace(minute=30)]
+    assert sum(usage.requests for usage in usages) == len(rows)
+    assert sum(usage.errors for usage in usages) == sum(row["is_error"] for row in rows)
+    assert sum(usage.duration_ms_sum for usage in usages) == sum(row["duration_ms"] or 0 for row in rows)

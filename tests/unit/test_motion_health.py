@@ -1,0 +1,80 @@
+"""The rules of the alerts on models' behaviour, each at its edge."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from aggregator.motion import health
+from aggregator.motion.alert import AlertKind
+from aggregator.motion.health import History
+from aggregator.motion.increment import Usage
+from aggregator.motion.ledger import minutes
+
+NOW = datetime(2026, 11, 24, 12, 30, 30, tzinfo=UTC)
+
+
+def usage(ago: int, requests: int, errors: int = 0, unpriced: int = 0, mean_ms: int = 100) -> Usage:
+    return Usage(
+        "model", "gpt", minutes(NOW) - ago, requests, errors, unpriced, 0, Decimal(0), requests * mean_ms, requests
+    )
+
+
+def kinds(*found: Usage, now: datetime = NOW) -> list[AlertKind]:
+    history = History()
+    history.add(found)
+    return [alert.kind for alert in health.alerts(history, {}, now)]
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        pytest.param([usage(10, 100), usage(0, 100)], [], id="all is well"),
+        pytest.param([usage(10, 100), usage(4, 100, errors=4)], [], id="fewer errors than 5 %"),
+        pytest.param([usage(10, 100), usage(4, 100, errors=5)], [AlertKind.ERROR_RATE], id="5 % errors out of nothing"),
+        pytest.param([usage(10, 100, errors=4), usage(4, 100, errors=11)], [], id="less than three times as many"),
+        pytest.param(
+            [usage(10, 100, errors=4), usage(4, 100, errors=12)], [AlertKind.ERROR_RATE], id="three times as many"
+        ),
+        pytest.param([usage(10, 100), usage(4, 49, errors=49)], [], id="too few to judge"),
+        pytest.param([usage(4, 100, errors=50)], [], id="nothing to compare with"),
+        pytest.param([usage(186, 100), usage(4, 100, errors=50)], [], id="what is too old does not count"),
+        pytest.param([usage(10, 100), usage(4, 100, mean_ms=199)], [], id="not twice as slow"),
+        pytest.param([usage(10, 100), usage(4, 100, mean_ms=200)], [AlertKind.LATENCY], id="twice as slow"),
+        pytest.param([usage(60, 719)], [], id="silence of a model that was hardly used"),
+        pytest.param([usage(60, 720)], [AlertKind.SILENCE], id="silence of a busy model"),
+        pytest.param([usage(60, 720), usage(4, 1)], [], id="one request is no silence"),
+        pytest.param([usage(10, 100), usage(4, 100, unpriced=9)], [], id="few without a cost"),
+        pytest.param([usage(10, 100), usage(4, 100, unpriced=10)], [AlertKind.UNPRICED], id="a tenth without a cost"),
+        pytest.param(
+            [usage(10, 100, 30), usage(4, 100, errors=30, unpriced=30)], [], id="failed requests need no cost"
+        ),
+    ],
+)
+def test_a_rule_speaks_from_its_edge_on(found: list[Usage], expected: list[AlertKind]) -> None:
+    assert kinds(*found) == expected
+
+
+def test_each_kind_speaks_once_per_model_and_hour() -> None:
+    history, known = History(), dict[str, datetime]()
+    history.add([usage(10, 100), usage(0, 100, errors=50, mean_ms=900)])
+    assert len(list(health.alerts(history, known, NOW))) == 2
+    assert list(health.alerts(history, known, NOW + timedelta(minutes=1))) == []
+    later = NOW.replace(hour=13, minute=0)
+    history.add([Usage("model", "gpt", minutes(later), 100, 90, 0, 0, Decimal(0), 90_000, 100)])
+    assert [alert.kind for alert in health.alerts(history, known, later)] == [AlertKind.ERROR_RATE]
+
+
+def test_usage_of_other_scopes_is_not_a_models() -> None:
+    history = History()
+    history.add([usage(0, 100)._replace(kind="user"), usage(0, 100)._replace(kind="total", value="")])
+    assert not history.models
+
+
+def test_what_is_too_old_is_forgotten() -> None:
+    history = History()
+    history.add([usage(201, 1), usage(199, 1)])
+    history.forget(NOW)
+    assert [len(found) for found in history.models.values()] == [1]
+    history.forget(NOW + timedelta(hours=1))
+    assert not history.models

@@ -1,0 +1,245 @@
+"""A ledger against a brute-force count of the records: repeats, lost increments, rebases and changed budgets."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from aggregator.motion import ledger
+from aggregator.motion.budget import Budget, Level, Unit
+from aggregator.motion.increment import Increment, Source, Usage
+from aggregator.motion.ledger import Ledger, minutes
+from aggregator.motion.period import Period
+
+NOW = datetime(2026, 3, 29, 12, 0, tzinfo=UTC)
+USERS = ("ada", "ben")
+PARTITIONS = 2
+
+
+def budget(name: Any = "b", **terms: Any) -> Budget:
+    given = {"id": name, "scope": {"kind": "total"}, "unit": "dollars", "limit": "10", "period": "day", **terms}
+    return Budget.model_validate(given)
+
+
+@dataclass(frozen=True)
+class Event:
+    user: str
+    minute: int
+    tokens: int
+    cost: Decimal
+
+
+events = st.builds(
+    Event,
+    user=st.sampled_from(USERS),
+    # From the day before to the day after.
+    minute=st.integers(minutes(NOW) - 2000, minutes(NOW) + 2000),
+    tokens=st.integers(0, 2**33),
+    cost=st.decimals(0, 10**6, places=12),
+)
+batches = st.lists(st.tuples(st.integers(0, PARTITIONS - 1), st.lists(events, min_size=1, max_size=3)), max_size=8)
+budgets = st.lists(
+    st.builds(
+        budget,
+        name=st.sampled_from(["a", "b", "c", "d"]),
+        scope=st.sampled_from([{"kind": "total"}, *({"kind": "user", "value": user} for user in USERS)]),
+        unit=st.sampled_from(Unit),
+        limit=st.integers(1, 10**6).map(str),
+        period=st.sampled_from(Period),
+        timezone=st.sampled_from(["UTC", "Europe/Berlin", "Asia/Kathmandu"]),
+    ),
+    unique_by=lambda one: one.id,
+    min_size=1,
+)
+
+
+def usages(records: Sequence[Event]) -> list[Usage]:
+    """What ingest says of a batch: by total and by user."""
+    return [
+        Usage(kind, value, event.minute, 1, 0, 0, event.tokens, event.cost, 0, 0)
+        for event in records
+        for kind, value in (("total", ""), ("user", event.user))
+    ]
+
+
+def increments(found: Sequence[tuple[int, list[Event]]]) -> list[Increment]:
+    """Offsets go up in each partition."""
+    ends, made = [0] * PARTITIONS, []
+    for partition, records in found:
+        first, ends[partition] = ends[partition], ends[partition] + len(records)
+        source = Source(topic="t", topic_id="id", partition=partition, first=first, last=ends[partition] - 1)
+        made.append(Increment(source, usages(records)))
+    return made
+
+
+def brute_force(one: Budget, records: Sequence[Event]) -> Decimal:
+    start, end = one.span(NOW)
+    mine = [
+        event
+        for event in records
+        if minutes(start) <= event.minute < minutes(end) and one.scope.value in ("", event.user)
+    ]
+    if one.unit is Unit.DOLLARS:
+        return sum((event.cost for event in mine), Decimal(0))
+    return Decimal(sum(event.tokens for event in mine) if one.unit is Unit.TOKENS else len(mine))
+
+
+def spent(state: Ledger) -> dict[str, Decimal]:
+    return {name: account.spent for name, account in state.accounts.items()}
+
+
+@settings(deadline=None)
+@given(batches, budgets, st.data())
+def test_each_batch_counts_once_however_often_it_comes(
+    found: list[tuple[int, list[Event]]], kept: list[Budget], data: st.DataObject
+) -> None:
+    state = Ledger()
+    state.set_budgets(kept, NOW)
+    made = increments(found)
+    for position, increment in enumerate(made):
+        assert ledger.apply(state, increment) is not None
+        repeats = data.draw(st.lists(st.sampled_from(made[: position + 1]), max_size=2))
+        assert [ledger.apply(state, repeat) for repeat in repeats] == [None] * len(repeats)
+    records = [event for _, batch in found for event in batch]
+    assert spent(state) == {one.id: brute_force(one, records) for one in kept}
+
+
+@settings(deadline=None)
+@given(batches, budgets, st.data())
+def test_a_rebase_makes_up_for_increments_that_were_lost_and_none_is_counted_twice(
+    found: list[tuple[int, list[Event]]], kept: list[Budget], data: st.DataObject
+) -> None:
+    """Some increments are lost; ClickHouse is asked at some point when it may hold more than was seen."""
+    made = increments(found)
+    asked_at = data.draw(st.integers(0, len(made)))
+    stored = data.draw(st.integers(asked_at, len(made)))
+    lost = data.draw(st.sets(st.integers(0, max(0, stored - 1))))
+    state = Ledger()
+    state.set_budgets(kept, NOW)
+    for number in range(asked_at):
+        if number not in lost:
+            ledger.apply(state, made[number])
+    cut = {increment.source.partition: increment.source.last for increment in made[:stored]}
+    held = [event for _, batch in found[:stored] for event in batch]
+    ledger.rebase(state, cut, {one.id: brute_force(one, held) for one in kept})
+    for number in range(asked_at, len(made)):
+        if number not in lost or number >= stored:
+            ledger.apply(state, made[number])
+    records = [event for _, batch in found for event in batch]
+    assert spent(state) == {one.id: brute_force(one, records) for one in kept}
+
+
+def test_a_topic_made_anew_counts_from_its_first_offset() -> None:
+    state = Ledger()
+    state.set_budgets([budget(unit="requests")], NOW)
+    event = Event("ada", minutes(NOW), 1, Decimal(1))
+    for topic_id in ("old", "new"):
+        source = Source(topic="t", topic_id=topic_id, partition=0, first=0, last=9)
+        ledger.apply(state, Increment(source, usages([event])))
+        assert ledger.apply(state, Increment(source, usages([event]))) is None
+    assert spent(state) == {"b": Decimal(2)}
+
+
+def account_with(amount: str, **terms: object) -> tuple[Ledger, ledger.Account]:
+    state = Ledger()
+    [account] = state.set_budgets([budget(**terms)], NOW)
+    account.spent = Decimal(amount)
+    return state, account
+
+
+def percents(account: ledger.Account, known: dict[str, datetime], now: datetime = NOW) -> list[int]:
+    return [alert.threshold_percent for alert in ledger.alerts([account], known, now)]
+
+
+@pytest.mark.parametrize(
+    ("amount", "expected", "level"),
+    [
+        pytest.param("4.999999999999", [], Level.OK, id="a picodollar below the first"),
+        pytest.param("5", [50], Level.WARNING, id="exactly the first"),
+        pytest.param("9.999999999999", [50, 80], Level.WARNING, id="a picodollar below the limit"),
+        pytest.param("10", [50, 80, 100], Level.EXCEEDED, id="exactly the limit"),
+    ],
+)
+def test_thresholds_are_exact_and_speak_once(amount: str, expected: list[int], level: Level) -> None:
+    _, account = account_with(amount)
+    known: dict[str, datetime] = {}
+    assert percents(account, known) == expected
+    assert percents(account, known) == []
+    assert [status.level for status in ledger.statuses([account], NOW, levels_only=True)] == [level]
+    assert list(ledger.statuses([account], NOW, levels_only=True)) == []
+
+
+def test_a_changed_limit_is_another_fact_and_a_changed_threshold_is_not() -> None:
+    known: dict[str, datetime] = {}
+    assert percents(account_with("9")[1], known) == [50, 80]
+    assert percents(account_with("9", thresholds=[50, 85])[1], known) == [85]
+    assert percents(account_with("9", limit="18")[1], known) == [50]
+
+
+def test_a_new_period_begins_at_nothing_and_may_speak_again() -> None:
+    state, account = account_with("10", timezone="Europe/Berlin")
+    known: dict[str, datetime] = {}
+    assert percents(account, known) == [50, 80, 100]
+    # 23:59 and 24:00 in Berlin, on the day that has 23 hours.
+    before, after = datetime(2026, 3, 29, 21, 59, tzinfo=UTC), datetime(2026, 3, 29, 22, 0, tzinfo=UTC)
+    assert ledger.turn(state, before) == []
+    # Between the end of the period and its turn the old sum says nothing about the new one.
+    assert percents(account, known, after) == []
+    assert ledger.turn(state, after) == [account]
+    assert account.spent == 0
+    account.spent = Decimal(5)
+    assert percents(account, known, after) == [50]
+
+
+def test_a_rolling_budget_speaks_once_in_a_calendar_period() -> None:
+    _, account = account_with("10", rolling=True, period="hour")
+    known: dict[str, datetime] = {}
+    assert percents(account, known) == [50, 80, 100]
+    assert percents(account, known, NOW + timedelta(minutes=59)) == []
+    assert percents(account, known, NOW + timedelta(minutes=60)) == [50, 80, 100]
+
+
+def test_only_new_and_changed_budgets_need_a_base() -> None:
+    state = Ledger()
+    first, second = budget("a"), budget("b", scope={"kind": "user", "value": "ada"})
+    assert len(state.set_budgets([first, second], NOW)) == 2
+    state.accounts["a"].spent = Decimal(3)
+    changed = budget("b", scope={"kind": "user", "value": "ada"}, limit="20")
+    assert [account.budget for account in state.set_budgets([first, changed], NOW)] == [changed]
+    assert spent(state) == {"a": Decimal(3), "b": Decimal(0)}
+    assert state.set_budgets([], NOW) == []
+    assert not state.accounts
+    assert not state.by_scope
+
+
+@pytest.mark.parametrize(
+    ("terms", "field"),
+    [
+        pytest.param({"limit": "0"}, "limit", id="no limit"),
+        pytest.param({"limit": "NaN"}, "limit", id="not a number"),
+        pytest.param({"limit": "1e-13"}, "limit", id="less than a picodollar"),
+        pytest.param({"limit": "1.5", "unit": "tokens"}, "", id="half a token"),
+        pytest.param({"timezone": "Europe/Berlim"}, "timezone", id="unknown zone"),
+        pytest.param({"rolling": True, "timezone": "Europe/Berlin"}, "", id="rolling in a zone"),
+        pytest.param({"thresholds": []}, "thresholds", id="no threshold"),
+        pytest.param({"thresholds": [80, 50]}, "thresholds", id="thresholds that fall"),
+        pytest.param({"thresholds": [50, 50]}, "thresholds", id="a threshold twice"),
+        pytest.param({"thresholds": [0]}, "thresholds.0", id="threshold 0"),
+        pytest.param({"scope": {"kind": "user"}}, "scope", id="a user without name"),
+        pytest.param({"scope": {"kind": "total", "value": "x"}}, "scope", id="a total with a name"),
+        pytest.param({"scope": {"kind": "team", "value": "x"}}, "scope.kind", id="unknown scope"),
+        pytest.param({"period": "year"}, "period", id="unknown period"),
+        pytest.param({"name": "a/b"}, "id", id="a name with a slash"),
+        pytest.param({"color": "red"}, "color", id="an unknown field"),
+    ],
+)
+def test_a_budget_that_is_not_right_is_refused_by_field(terms: dict[str, object], field: str) -> None:
+    with pytest.raises(ValidationError) as raised:
+        budget(**terms)
+    assert ".".join(map(str, raised.value.errors()[0]["loc"])) == field

@@ -1,0 +1,93 @@
+"""Periods of budgets at the edges of days and months, where clocks change, and as a partition of time."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aggregator.motion.period import LENGTHS, Period, rolling_span, span_of
+
+ZONES = (
+    "UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Asia/Kathmandu", "Australia/Lord_Howe", "Africa/Cairo",
+    "America/Havana", "Pacific/Apia", "America/St_Johns", "Pacific/Chatham",
+)  # fmt: skip
+
+
+# From 2005 to 2040.
+MOMENTS = st.integers(1_104_537_600, 2_208_988_800).map(lambda seconds: datetime.fromtimestamp(seconds, UTC))
+
+
+def at(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+@pytest.mark.parametrize(
+    ("period", "zone", "moment", "start", "end"),
+    [
+        pytest.param(
+            Period.DAY, "Europe/Berlin", "2026-03-29T12:00:00+02:00", "2026-03-29T00:00:00+01:00",
+            "2026-03-30T00:00:00+02:00", id="a day of 23 hours"),
+        pytest.param(
+            Period.DAY, "Europe/Berlin", "2026-10-25T12:00:00+01:00", "2026-10-25T00:00:00+02:00",
+            "2026-10-26T00:00:00+01:00", id="a day of 25 hours"),
+        pytest.param(
+            Period.DAY, "Africa/Cairo", "2026-04-24T05:00:00+03:00", "2026-04-24T01:00:00+03:00",
+            "2026-04-25T00:00:00+03:00", id="a day without midnight"),
+        pytest.param(
+            Period.DAY, "America/Havana", "2026-11-01T12:00:00-05:00", "2026-11-01T00:00:00-04:00",
+            "2026-11-02T00:00:00-05:00", id="a day with two midnights"),
+        pytest.param(
+            Period.DAY, "Pacific/Apia", "2011-12-29T12:00:00-10:00", "2011-12-29T00:00:00-10:00",
+            "2011-12-31T00:00:00+14:00", id="the day before one that was skipped"),
+        pytest.param(
+            Period.MONTH, "Europe/Berlin", "2026-03-31T23:59:59+02:00", "2026-03-01T00:00:00+01:00",
+            "2026-04-01T00:00:00+02:00", id="a month in which clocks go forward"),
+        pytest.param(
+            Period.MONTH, "America/New_York", "2026-11-01T03:59:59+00:00", "2026-10-01T00:00:00-04:00",
+            "2026-11-01T00:00:00-04:00", id="the last second of October in New York"),
+        pytest.param(
+            Period.MONTH, "America/New_York", "2026-11-01T04:00:00+00:00", "2026-11-01T00:00:00-04:00",
+            "2026-12-01T00:00:00-05:00", id="the first second of November in New York"),
+        pytest.param(
+            Period.MONTH, "UTC", "2026-12-31T23:59:59+00:00", "2026-12-01T00:00:00+00:00",
+            "2027-01-01T00:00:00+00:00", id="the last second of a year"),
+        pytest.param(
+            Period.WEEK, "Europe/Berlin", "2026-03-29T23:00:00+02:00", "2026-03-23T00:00:00+01:00",
+            "2026-03-30T00:00:00+02:00", id="a week that ends with a short day"),
+        pytest.param(
+            Period.HOUR, "Asia/Kathmandu", "2026-05-01T10:20:00+05:45", "2026-05-01T10:00:00+05:45",
+            "2026-05-01T11:00:00+05:45", id="an hour of a zone at a quarter"),
+        pytest.param(
+            Period.HOUR, "America/New_York", "2026-11-01T01:30:00-05:00", "2026-11-01T01:00:00-05:00",
+            "2026-11-01T02:00:00-05:00", id="the second of two equal hours"),
+        pytest.param(
+            Period.HOUR, "Australia/Lord_Howe", "2026-04-05T01:45:00+10:30", "2026-04-05T01:00:00+11:00",
+            "2026-04-05T02:00:00+10:30", id="an hour of 90 minutes"),
+        pytest.param(
+            Period.HOUR, "Australia/Lord_Howe", "2026-10-04T02:45:00+11:00", "2026-10-04T02:30:00+11:00",
+            "2026-10-04T03:00:00+11:00", id="an hour of 30 minutes"),
+    ],
+)  # fmt: skip
+def test_a_period_begins_and_ends_by_the_local_clock(
+    period: Period, zone: str, moment: str, start: str, end: str
+) -> None:
+    assert span_of(period, zone, at(moment)) == (at(start), at(end))
+
+
+@settings(deadline=None)
+@given(st.sampled_from(Period), st.sampled_from(ZONES), MOMENTS)
+def test_periods_follow_each_other_without_gap_or_overlap(period: Period, zone: str, moment: datetime) -> None:
+    start, end = span_of(period, zone, moment)
+    assert start <= moment < end
+    assert span_of(period, zone, start) == (start, end)
+    assert span_of(period, zone, end - timedelta(microseconds=1)) == (start, end)
+    assert span_of(period, zone, end)[0] == end
+
+
+def test_a_rolling_period_reaches_back_from_the_current_minute() -> None:
+    now = at("2026-11-24T12:34:56+00:00")
+    for period, length in LENGTHS.items():
+        start, end = rolling_span(period, now)
+        assert start == at("2026-11-24T12:34:00+00:00") - length
+        assert end > now
