@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kafka faults backlog kafka check lock clean
+.PHONY: help demo test test-kafka faults backlog motion kafka check lock clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -22,6 +22,9 @@ faults: $(VENV)/installed ## Kill, stop and cut off workers, Kafka and ClickHous
 
 backlog: $(VENV)/installed ## Work off a backlog of 2 GB and show the worker's peak memory
 	$(BIN)/python -m tests.faults.backlog $(ARGS)
+
+motion: $(VENV)/installed ## Emit 5,000 requests a second and show how soon their alerts come, and the aggregator's memory
+	$(BIN)/python -m tests.benchmarks.bench_motion $(ARGS)
 
 kafka: $(VENV)/installed ## Run an Apache Kafka on port 9092 until Ctrl-C
 	$(BIN)/python -m tests.support.kafka

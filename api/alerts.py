@@ -1,6 +1,6 @@
 """Alerts that were given, newest first."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,12 +11,14 @@ from api.parameters import TimeRange
 from api.reader import Reader
 
 ALERTS = """
-SELECT alert_id, any(kind) AS kind, min(created_at) AS created_at, any(scope_kind) AS scope_kind,
-    any(scope_value) AS scope_value, any(budget_id) AS budget_id, any(threshold_percent) AS threshold_percent,
-    any(value) AS value, any(alerts.limit) AS limit, any(period_start) AS period_start, any(period_end) AS period_end,
+SELECT alert_id, any(kind) AS kind, toUnixTimestamp64Milli(min(alerts.created_at)) AS created_at,
+    any(scope_kind) AS scope_kind, any(scope_value) AS scope_value, any(budget_id) AS budget_id, any(threshold_percent) AS threshold_percent,
+    any(value) AS value, any(alerts.limit) AS limit, toUnixTimestamp64Milli(any(alerts.period_start)) AS period_start,
+    toUnixTimestamp64Milli(any(alerts.period_end)) AS period_end,
     any(message) AS message
 FROM alerts WHERE {where} GROUP BY alert_id ORDER BY created_at DESC, alert_id LIMIT {limit}
 """
+MILLISECOND = timedelta(milliseconds=1)
 CONDITIONS = {
     "start": "alerts.created_at >= fromUnixTimestamp64Micro({start:Int64}, 'UTC')",
     "end": "alerts.created_at < fromUnixTimestamp64Micro({end:Int64}, 'UTC')",
@@ -67,7 +69,7 @@ def list_alerts(reader: Reader, parameters: AlertParameters) -> AlertList:
 
 
 def _alert(row: dict[str, Any]) -> Alert:
-    times = {name: row[name].astimezone(UTC) for name in ("created_at", "period_start", "period_end")}
+    times = {name: EPOCH + int(row[name]) * MILLISECOND for name in ("created_at", "period_start", "period_end")}
     scope = {"kind": row["scope_kind"], "value": row["scope_value"]}
     names = ("kind", "budget_id", "threshold_percent", "value", "limit", "message")
     return Alert.model_validate({"id": row["alert_id"], "scope": scope, **times, **{n: row[n] for n in names}})

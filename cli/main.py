@@ -216,9 +216,6 @@ def aggregate() -> None:
     asyncio.run(run_aggregate(AggregateSettings()))
 
 
-Servers = Annotated[
-    str, typer.Option(envvar="INSIGHTS_KAFKA_BOOTSTRAP_SERVERS", help="Kafka, host:port, comma-separated.")
-]
 BudgetName = Annotated[str, typer.Argument(metavar="NAME", help="Letters, digits, dot, underscore, hyphen.")]
 
 

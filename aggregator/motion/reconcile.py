@@ -37,6 +37,7 @@ from aggregator.warehouse import Warehouse
 IN_FLIGHT = timedelta(minutes=10)
 # Requests of an hour that has ended are taken from rollups once this has passed.
 SETTLE = timedelta(minutes=5)
+MILLISECOND = timedelta(milliseconds=1)
 HOUR, QUARTER = timedelta(hours=1), timedelta(minutes=15)
 # No row lies beyond.
 FAR = datetime(2200, 1, 1, tzinfo=UTC)
@@ -110,7 +111,8 @@ FROM request_logs WHERE timestamp >= fromUnixTimestamp64Micro({newest:Int64}, 'U
 GROUP BY model, minute
 """)
 KNOWN_ALERTS = """
-SELECT DISTINCT alert_id, period_end FROM alerts WHERE period_end > fromUnixTimestamp64Micro({now:Int64}, 'UTC')
+SELECT DISTINCT alert_id, toUnixTimestamp64Milli(period_end) AS period_end_ms FROM alerts
+WHERE period_end > fromUnixTimestamp64Micro({now:Int64}, 'UTC')
 """
 
 
@@ -232,4 +234,5 @@ def model_history(warehouse: Warehouse, cut: Cut) -> list[Usage]:
 
 def known_alerts(warehouse: Warehouse, now: datetime) -> dict[str, datetime]:
     """Alerts whose period is not over, by id, with its end: those are not to be given again."""
-    return {row["alert_id"]: row["period_end"] for row in warehouse.query(KNOWN_ALERTS, {"now": _micros(now)})}
+    rows = warehouse.query(KNOWN_ALERTS, {"now": _micros(now)})
+    return {row["alert_id"]: EPOCH + int(row["period_end_ms"]) * MILLISECOND for row in rows}
