@@ -12,7 +12,8 @@ from api.reader import Reader
 
 ALERTS = """
 SELECT alert_id, any(kind) AS kind, toUnixTimestamp64Milli(min(alerts.created_at)) AS created_at,
-    any(scope_kind) AS scope_kind, any(scope_value) AS scope_value, any(budget_id) AS budget_id, any(threshold_percent) AS threshold_percent,
+    any(scope_kind) AS scope_kind, any(scope_value) AS scope_value, any(budget_id) AS budget_id,
+    any(threshold_percent) AS threshold_percent,
     any(value) AS value, any(alerts.limit) AS limit, toUnixTimestamp64Milli(any(alerts.period_start)) AS period_start,
     toUnixTimestamp64Milli(any(alerts.period_end)) AS period_end,
     any(message) AS message
