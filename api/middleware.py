@@ -81,6 +81,10 @@ def _account(scope: Scope, status: int, seconds: float) -> None:
     log.info("request", method=scope["method"], route=route, status=status, ms=round(seconds * 1000, 1), key=caller)
 
 
+# Answers that have no end.
+STREAMS = frozenset({"/v1/usage/live/stream"})
+
+
 class Bounds:
     """Ends a request whose body is too large, or that is not answered in time, however it is read."""
 
@@ -109,7 +113,7 @@ class Bounds:
             await send(message)
 
         try:
-            async with asyncio.timeout(self._timeout_seconds):
+            async with asyncio.timeout(None if scope["path"] in STREAMS else self._timeout_seconds):
                 await self._app(scope, receive_within, send_noting)
         except TimeoutError:
             if has_started:
