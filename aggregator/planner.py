@@ -20,6 +20,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class Bucket(StrEnum):
     """Width of a time group, in the question's time zone; a week starts on Monday."""
 
+    SECOND = "second"
     MINUTE = "minute"
     FIVE_MINUTES = "five_minutes"
     QUARTER_HOUR = "quarter_hour"
@@ -32,6 +33,7 @@ class Bucket(StrEnum):
 
 # From an expression and a zone to an instant. Weeks and longer come as dates, whose start is local midnight.
 BUCKET_START = {
+    Bucket.SECOND: "toStartOfSecond({column}, {zone})",
     Bucket.MINUTE: "toStartOfMinute({column}, {zone})",
     Bucket.FIVE_MINUTES: "toStartOfFiveMinutes({column}, {zone})",
     Bucket.QUARTER_HOUR: "toStartOfFifteenMinutes({column}, {zone})",
@@ -42,7 +44,7 @@ BUCKET_START = {
     Bucket.YEAR: "toStartOfDay(toDateTime(toStartOfYear({column}, {zone}), {zone}), {zone})",
 }
 # Shorter than an hour: a rollup of a coarser grain cannot tell them apart.
-FINE_SECONDS = {Bucket.MINUTE: 60, Bucket.FIVE_MINUTES: 300, Bucket.QUARTER_HOUR: 900}
+FINE_SECONDS = {Bucket.SECOND: 1, Bucket.MINUTE: 60, Bucket.FIVE_MINUTES: 300, Bucket.QUARTER_HOUR: 900}
 
 
 def bucket_key(column: str, bucket: Bucket, zone: str) -> str:

@@ -71,5 +71,5 @@ def key_of(bucket: Bucket, start: datetime) -> str:
 
 def label_of(bucket: Bucket, start: datetime) -> str:
     if bucket in CLOCK_SECONDS:
-        return start.strftime("%Y-%m-%d %H:%M")
+        return start.strftime("%Y-%m-%d %H:%M:%S" if bucket is Bucket.SECOND else "%Y-%m-%d %H:%M")
     return start.date().isoformat()[: LABEL_LENGTHS.get(bucket)]

@@ -9,10 +9,12 @@ from api.charts.answer import CustomAnalyticsAnswer
 from api.charts.run import answer_custom_analytics
 from api.charts.spec import CustomAnalyticsQuery
 from api.meta import ANALYTICS_META, AnalyticsMeta
+from api.overview.answer import AnalyticsAnswer
+from api.overview.run import answer_analytics
 from api.parameters import NoParameters
-from api.reader import AppReader
+from api.reader import AppReader, Reader
 from api.v2.errors import documented
-from api.v2.query import asks_for_content
+from api.v2.query import RequestLogQuery, RequestQuery, asks_for_content
 
 router = APIRouter(tags=["request analytics"])
 
@@ -23,6 +25,20 @@ def get_analytics_meta(_: Annotated[NoParameters, Query()]) -> AnalyticsMeta:
     return ANALYTICS_META
 
 
+def _check_content(query: RequestQuery, reader: Reader) -> None:
+    if asks_for_content(query):
+        require(reader.caller, Right.CONTENT)
+
+
+@router.post("/api/public/v2/requests/analytics", responses=documented(400, 401, 403, 413, 422, 500, 503, 504))
+def request_analytics(
+    query: RequestLogQuery, _: Annotated[NoParameters, Query()], reader: AppReader
+) -> AnalyticsAnswer:
+    """An overview of the requests that the filter leaves: totals, over time, by model, provider, prompt and more."""
+    _check_content(query, reader)
+    return answer_analytics(reader, query)
+
+
 @router.post(
     "/api/public/v2/requests/analytics/custom-analytics",
     responses=documented(400, 401, 403, 413, 422, 500, 503, 504),
@@ -31,6 +47,5 @@ def custom_analytics(
     query: CustomAnalyticsQuery, _: Annotated[NoParameters, Query()], reader: AppReader
 ) -> CustomAnalyticsAnswer:
     """Charts over the requests that the filter leaves, in the order they are asked for."""
-    if asks_for_content(query):
-        require(reader.caller, Right.CONTENT)
+    _check_content(query, reader)
     return answer_custom_analytics(reader, query)

@@ -11,7 +11,7 @@ MEANINGS = {
     400: "The body is understood but means nothing: the message names the path of the value and what is allowed.",
     401: "The key is missing or wrong.",
     403: "The key may not ask this.",
-    413: "The body is larger than 8 MiB.",
+    413: "The body is larger than 1 MiB.",
     422: "The body has a wrong shape or type, or an unknown property; the message names its path.",
     429: "Too many requests with this key; `Retry-After` says in how many seconds to try again.",
     500: "A fault of this service.",

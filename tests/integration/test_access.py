@@ -20,6 +20,7 @@ from tests.support.rows import USERS, Row, random_rows
 
 LOGS, STATS = "/v1/request-logs", "/v1/request-logs/stats"
 ONE_LOG = "/v1/request-logs/{request_id}"
+OVERVIEW = "/api/public/v2/requests/analytics"
 CHARTS = "/api/public/v2/requests/analytics/custom-analytics"
 SEARCH, SUGGESTIONS = "/api/public/v2/requests/search", "/api/public/v2/requests/suggestions"
 
@@ -41,6 +42,7 @@ RULES: dict[tuple[str, str], Right | None] = {
     ("get", "/v1/alerts"): Right.READ,
     ("get", "/v1/usage/live"): Right.READ,
     ("get", "/v1/usage/live/stream"): Right.READ,
+    ("post", OVERVIEW): Right.READ,
     ("post", "/v1/events"): Right.SEND,
     ("get", "/v1/events/schema"): Right.SEND,
 }
@@ -82,6 +84,7 @@ QUERIES: dict[tuple[str, str], list[dict[str, Any]]] = {
         {"model_name": "gpt-5", "group_by": "status", "start_time": "2026-01-30T21:20:00Z"},
         {"group_by": "day", "timezone": "Asia/Kolkata", "end_time": "2026-02-01T00:00:00.5Z"},
     ],
+    ("post", OVERVIEW): [{}],
     ("post", CHARTS): [
         {"customCharts": [_chart(id=f"c{n}", **more) for n, more in enumerate(CHART_GROUPS)]},
         {"customCharts": [_chart(**CHART_GROUPS[2])], "filter_group": {"filters": [OF_A_TAG]}},

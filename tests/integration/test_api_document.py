@@ -40,6 +40,7 @@ STATUSES = {
     ("post", "/v1/events"): {202, 400, 401, 403, 413, 415, 422, 429, 500, 503},
     ("get", "/v1/events/schema"): {200, 400, 401, 403, 429, 500, 503},
     ("get", "/v1/analytics/meta"): {200, 400, 401, 403, 429, 500},
+    ("post", "/api/public/v2/requests/analytics"): {200, 400, 401, 403, 413, 422, 429, 500, 503, 504},
     ("post", "/api/public/v2/requests/analytics/custom-analytics"): {200, 400, 401, 403, 413, 422, 429, 500, 503, 504},
     ("post", "/api/public/v2/requests/search"): {200, 400, 401, 403, 413, 422, 429, 500, 503, 504},
     ("get", "/api/public/v2/requests/suggestions"): {200, 400, 401, 403, 422, 429, 500, 503, 504},

@@ -1,0 +1,192 @@
+"""How long analytics take over ten million requests, and how much memory; the targets are printed beside.
+
+Run: make bench-analytics, or python -m tests.benchmarks.bench_analytics [rows] [directory to keep the rows in]
+"""
+
+import statistics
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from aggregator.migrations import migrate
+from aggregator.warehouse import Warehouse
+from api.access import Caller, Scope
+from api.charts.run import answer_custom_analytics
+from api.charts.spec import CustomAnalyticsQuery
+from api.reader import Reader
+
+DEFAULT_ROWS = 10_000_000
+ROUNDS = 15
+CHUNK = 1_000_000
+DAYS = 60
+MEMORY_TARGET_MB = 1000
+ONE_DAY = {"field": "request_start_time", "operator": "between", "value": ["2026-02-10", "2026-02-10"]}
+
+# Two months; 2,000 users of whom few send most; ten models of four providers; tags, and metadata of six keys, one of
+# them different for every request.
+FILL = """
+INSERT INTO request_logs (timestamp, request_id, created_at, source_topic, source_partition, source_offset, provider,
+    model_name, user_id, api_key_id, status, is_error, error_type, usage_source, input_tokens, output_tokens,
+    cached_input_tokens, duration_ms, cost, tags, metadata, tool_names, tool_call_count, turn_count, prompt_id,
+    prompt_version_number, session_id, is_json)
+WITH toUInt32(2000 * pow(cityHash64(number, 1) % 1000000 / 1000000, 3)) AS user, cityHash64(number, 7) % 10 AS model,
+    cityHash64(number, 9) AS noise
+SELECT toDateTime64('2026-01-01 00:00:00', 6, 'UTC') + toIntervalMicrosecond(
+        toUInt64(number * {step_us:UInt64} + noise % {step_us:UInt64})),
+    concat('req-', toString(number)), now64(3), 'request-events', number % 6, number,
+    ['openai', 'anthropic', 'google', 'deepseek'][1 + model % 4],
+    concat('model-', toString(model)), concat('user-', toString(user)), concat('key-', toString(user % 300)),
+    if(noise % 50 = 0, 'error', 'success'), noise % 50 = 0,
+    if(noise % 50 = 0, ['PROVIDER_TIMEOUT', 'PROVIDER_ERROR'][1 + noise % 2], ''), 'reported',
+    100 + noise % 30000, noise % 4000, noise % 100, 200 + noise % 60000, toDecimal64(noise % 100000 / 1000000, 12),
+    arrayFilter(tag -> cityHash64(tag, number) % 3 = 0, ['production', 'batch', 'nightly', 'eval']),
+    format('{{"environment":"{}","team":"team-{}","region":"eu-{}","attempt":{},"cached":{},"trace":"{}"}}',
+        ['prod', 'staging', 'dev'][1 + noise % 3], toString(user % 40), toString(noise % 5), toString(noise % 4),
+        if(noise % 2 = 0, 'true', 'false'), hex(noise)),
+    if(noise % 4 = 0, ['search', 'send_email'], []), noise % 4, noise % 7, if(noise % 3 = 0, toString(noise % 50), ''),
+    if(noise % 3 = 0, noise % 9, NULL), concat('session-', toString(number / 20)), noise % 5 = 0
+FROM numbers({first:UInt64}, {rows:UInt64})
+"""
+
+
+def _fill(warehouse: Warehouse, rows: int) -> None:
+    for first in range(0, rows, CHUNK):
+        warehouse.client.command(
+            FILL,
+            {"first": first, "rows": min(CHUNK, rows - first), "step_us": DAYS * 86_400_000_000 // rows},
+            settings={"async_insert": 0, "max_insert_threads": 2},
+        )
+        print(f"\r{first + CHUNK:,} rows", end="", file=sys.stderr, flush=True)
+    warehouse.command("OPTIMIZE TABLE request_logs")
+    print(file=sys.stderr)
+
+
+def _chart(**properties: Any) -> dict[str, Any]:
+    return {"id": "c", "chartType": "bar", "metric": "count", **properties}
+
+
+def _filter(field: str, operator: str, value: Any = None, nested_key: str | None = None) -> dict[str, Any]:
+    return {"field": field, "operator": operator, "value": value, "nested_key": nested_key}
+
+
+COST, P95 = (
+    {"metric": "sum", "metricField": "cost"},
+    {"metric": "percentile", "metricField": "latency_ms", "percentile": 95},
+)
+ROLLUPS = {
+    "cost by model, everything": (_chart(**COST, groupByField="engine"), []),
+    "requests by user, everything": (_chart(groupByField="user_id"), []),
+    "latency by hour, four days": (
+        _chart(metric="avg", metricField="latency_ms", timeSeries=True),
+        [{**ONE_DAY, "value": ["2026-02-10", "2026-02-13"]}],
+    ),
+    "cost by hour of a model, four days": (
+        _chart(**COST, timeSeries=True),
+        [{**ONE_DAY, "value": ["2026-02-10", "2026-02-13"]}, _filter("engine", "is", "model-3")],
+    ),
+    "requests by day and model, everything": (_chart(groupByField="engine", timeSeries=True), []),
+}
+RAW_FILTERS = {
+    "cost > 0.05": _filter("cost", "gt", 0.05),
+    "tag production": _filter("tags", "contains", "production"),
+    "metadata team": _filter("metadata", "key_equals", "team-7", "team"),
+    "metadata attempt not": _filter("metadata", "key_not_equals", 3, "attempt"),
+    "tool send_email": _filter("tool_names", "in", ["send_email", "x"]),
+    "session": _filter("session_id", "is", "session-77"),
+}
+METRICS: dict[str, Mapping[str, Any]] = {
+    "count": {},
+    "cost": COST,
+    "p95": P95,
+    "max": {"metric": "max", "metricField": "output_tokens"},
+}
+BREAKDOWNS = {
+    "requests by environment": _chart(groupByMetadataKey="environment"),
+    "cost by team": _chart(**COST, groupByMetadataKey="team"),
+    "requests by cached": _chart(groupByMetadataKey="cached"),
+}
+HEAVY: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
+    "cost by session": (_chart(**COST, groupByField="session_id"), []),
+    "p95 by user": (_chart(**P95, groupByField="user_id"), []),
+    "requests by trace (all different)": (_chart(groupByMetadataKey="trace"), []),
+    "distinct traces": (_chart(metric="distinct_count", distinctMetadataKey="trace"), []),
+    "heatmap tags x team": (
+        {**_chart(groupByField="tags", secondaryGroupByMetadataKey="team"), "chartType": "heatmap"},
+        [],
+    ),
+}
+
+
+def _cases() -> list[tuple[str, dict[str, Any], list[dict[str, Any]], float | None]]:
+    """(name, chart, filters, target of the median in ms)."""
+    cases: list[tuple[str, dict[str, Any], list[dict[str, Any]], float | None]] = [
+        (f"rollup: {name}", chart, filters, 50.0) for name, (chart, filters) in ROLLUPS.items()
+    ]
+    for name, leaf in RAW_FILTERS.items():
+        for metric, asked in METRICS.items():
+            cases.append((f"day, {name}: {metric}", _chart(**asked), [ONE_DAY, leaf], 200.0))
+            cases.append((f"all, {name}: {metric}", _chart(**asked), [leaf], 1000.0))
+    cases += [(f"metadata: {name}", chart, [], 500.0) for name, chart in BREAKDOWNS.items()]
+    cases += [(f"heavy: {name}", chart, filters, None) for name, (chart, filters) in HEAVY.items()]
+    return cases
+
+
+def _measure(reader: Reader, chart: dict[str, Any], filters: list[dict[str, Any]]) -> list[float]:
+    query = CustomAnalyticsQuery.model_validate({"customCharts": [chart], "filter_group": {"filters": filters}})
+    times = []
+    for _ in range(ROUNDS + 1):
+        started = time.perf_counter()
+        answer_custom_analytics(reader, query)
+        times.append((time.perf_counter() - started) * 1000)
+        if sum(times) > 15_000:
+            break
+    return times[1:] or times
+
+
+def _peak_mb(warehouse: Warehouse, since: str) -> float:
+    """The most memory that a query has needed since then."""
+    warehouse.command("SYSTEM FLUSH LOGS query_log")
+    sql = "SELECT max(memory_usage) AS bytes FROM system.query_log WHERE log_comment = {comment:String}"
+    return float(warehouse.query(sql, {"comment": since})[0]["bytes"]) / 1e6
+
+
+def run(rows: int, folder: str) -> bool:
+    """Print the table; whether every target was met."""
+    warehouse = Warehouse(f"chdb://{Path(folder).resolve()}")
+    migrate(warehouse)
+    if warehouse.query("SELECT count() AS n FROM request_logs")[0]["n"] < rows:
+        _fill(warehouse, rows)
+    table = Table("query", "p50 ms", "p95 ms", "target", "peak MB", title=f"{rows:,} requests")
+    is_met = True
+    for name, chart, filters, target in _cases():
+        comment = uuid.uuid4().hex
+        limits = {"max_memory_usage": 2 * 1024**3, "log_comment": comment, "log_queries": 1}
+        times = _measure(Reader(warehouse, limits, Caller("bench", frozenset({Scope.ADMIN}))), chart, filters)
+        p50, p95 = statistics.median(times), sorted(times)[int(0.95 * (len(times) - 1))]
+        peak = _peak_mb(warehouse, comment)
+        is_good = (target is None or p50 <= target) and peak <= MEMORY_TARGET_MB
+        is_met = is_met and is_good
+        style = None if is_good else "red"
+        table.add_row(name, f"{p50:.0f}", f"{p95:.0f}", f"{target:.0f}" if target else "", f"{peak:.0f}", style=style)
+    Console(width=110).print(table)
+    warehouse.close()
+    return is_met
+
+
+def main() -> None:
+    rows = int(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT_ROWS
+    if len(sys.argv) > 2:
+        sys.exit(not run(rows, sys.argv[2]))
+    with tempfile.TemporaryDirectory(prefix="router-insights-bench-") as folder:
+        sys.exit(not run(rows, folder))
+
+
+if __name__ == "__main__":
+    main()
