@@ -9,6 +9,7 @@ from api.charts.scan import Ask, Row, Scope, statements
 from api.charts.spec import CustomAnalyticsQuery
 from api.reader import Reader
 from api.search.find import scope_of
+from api.v2.query import RequestQuery
 
 # Rows of all groups and buckets of one query; what limits of ours allow stays far below.
 MAX_ROWS = 500_000
@@ -18,6 +19,12 @@ SETTINGS = {
     # Groups that need more go to disk.
     "max_bytes_before_external_group_by": 400_000_000,
 }
+
+
+def scope_for(reader: Reader, query: RequestQuery) -> Scope:
+    """What is asked about, words included. Raises ApiError 400."""
+    span, condition = scope_of(reader, query)
+    return Scope(span, condition, reader.confine(Question(())).confined_to)
 
 
 def answer_asks(reader: Reader, scope: Scope, asks: Sequence[Ask]) -> dict[Ask, list[Row]]:
@@ -48,10 +55,9 @@ def run(reader: Reader, scope: Scope, charts: Sequence[ChartSteps]) -> list[Char
 
 def answer_custom_analytics(reader: Reader, query: CustomAnalyticsQuery) -> CustomAnalyticsAnswer:
     """Raises ApiError 400 for words that cannot be looked for, and for what only the data shows to be too much."""
-    span, condition = scope_of(reader, query)
-    scope = Scope(span, condition, reader.confine(Question(())).confined_to)
+    scope = scope_for(reader, query)
     charts = [
-        chart(spec, Context(span, query.timezone or "UTC", f"customCharts[{number}]"))
+        chart(spec, Context(scope.span, query.timezone or "UTC", f"customCharts[{number}]"))
         for number, spec in enumerate(query.customCharts)
     ]
     return CustomAnalyticsAnswer(customCharts=run(reader, scope, charts))

@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from aggregator.planner import Bucket, Question
+from aggregator.planner import Bucket
 from api.charts.buckets import ABOUT_SECONDS, AUTO_BUCKETS, MAX_BUCKETS, about_count, key_of, label_of, starts
 from api.charts.metrics import FIRST_SECONDS, LAST_SECONDS, Value
-from api.charts.run import answer_asks
+from api.charts.run import answer_asks, scope_for
 from api.charts.scan import Ask, GroupKey, Row, Scan, Scope, TimeKey
 from api.charts.spec import Metric
 from api.overview.answer import (
@@ -30,7 +30,7 @@ from api.overview.answer import (
     ToolUse,
 )
 from api.reader import Reader
-from api.v2.query import RequestLogQuery, span_and_condition_of
+from api.v2.query import RequestLogQuery
 
 TOP = 25
 MAX_METADATA_VALUES = 50
@@ -237,8 +237,7 @@ def _prompt_names(reader: Reader, prompts: Sequence[Row]) -> dict[str, str]:
 
 def answer_analytics(reader: Reader, query: RequestLogQuery) -> AnalyticsAnswer:
     """Two rounds: what is largest, and when; then everything over time, for the largest."""
-    span, condition = span_and_condition_of(query)
-    scope = Scope(span, condition, reader.confine(Question(())).confined_to)
+    scope = scope_for(reader, query)
     first = answer_asks(reader, scope, [TOTALS, EXTENT, *TOPS.values()])
     time = _time_of(scope, first[EXTENT][0])
     tops = {name: first[ask] for name, ask in TOPS.items()}

@@ -272,6 +272,16 @@ def test_a_histogram_makes_round_bins_by_itself(analytics: Analytics) -> None:
     assert message.startswith("customCharts[0].histogramInterval: makes more than 1000 bins")
 
 
+def test_words_and_filter_hold_together(analytics: Analytics) -> None:
+    tree = {"filters": [{"field": "engine", "operator": "is", "value": "gpt-4o"}]}
+    wanted = [row for row in analytics.rows if holds(row, tree) and "wonderful" in row["output_text"]]
+    for words in ("WONDERFUL", "wonderf wor", "wonderfull"):
+        (counted,) = analytics.charts(bar(metric="count", groupByField="engine"), filter_group=tree, q=words)
+        assert counted["data"] == [{"label": "gpt-4o", "value": len(wanted)}]
+        assert analytics.post("analytics", {"filter_group": tree, "q": words})["totalRequests"] == len(wanted) > 0
+    assert analytics.charts(bar(metric="count"), q=" ")[0]["data"][0]["value"] == len(analytics.rows)
+
+
 def series(**changes: Any) -> list[dict[str, Any]]:
     return [{**SERIES[0], **changes}, SERIES[1]]
 
