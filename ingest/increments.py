@@ -30,46 +30,70 @@ SEND_SECONDS = 0.2
 PAUSE_SECONDS = 5.0
 CLOSE_SECONDS = 0.5
 
-COLUMNS = ("timestamp", "model_name", "user_id", "api_key_id", "tags", "status", "input_tokens", "output_tokens",
-           "duration_ms")  # fmt: skip
-SUMS = """
-    count(*)::BIGINT AS requests,
-    count(*) FILTER (is_error)::BIGINT AS errors,
-    count(*) FILTER (cost IS NULL)::BIGINT AS unpriced,
-    coalesce(sum(tokens), 0)::BIGINT AS tokens,
-    coalesce(sum(cost), 0)::DECIMAL(38, 12) AS cost,
-    coalesce(sum(duration_ms), 0)::BIGINT AS duration_ms_sum,
-    count(duration_ms)::BIGINT AS duration_ms_count
-"""
-USAGE = f"""
-WITH event AS (
-    SELECT epoch_us("timestamp") // 60000000 AS minute, model_name, user_id, api_key_id, tags, is_error, cost,
-        coalesce(input_tokens, 0)::BIGINT + coalesce(output_tokens, 0)::BIGINT AS tokens, duration_ms
-    FROM counted
-), usage AS (
-    SELECT
-        CASE grouping(model_name, user_id, api_key_id)
-            WHEN 7 THEN 'total' WHEN 3 THEN 'model' WHEN 5 THEN 'user' ELSE 'api_key' END AS kind,
-        coalesce(model_name, user_id, api_key_id, '') AS value, minute, {SUMS}
-    FROM event
-    GROUP BY GROUPING SETS ((minute), (minute, model_name), (minute, user_id), (minute, api_key_id))
-    UNION ALL
-    (SELECT 'tag' AS kind, tag AS value, minute, {SUMS}
-    FROM (SELECT *, unnest(list_distinct(tags)) AS tag FROM event WHERE len(tags) > 0)
-    GROUP BY tag, minute ORDER BY cost DESC LIMIT {MAX_TAG_ROWS})
-)
-SELECT *, {HASH_SQL} AS hash FROM usage WHERE kind = 'total' OR value != ''
-"""
+SUMS = ("requests", "errors", "unpriced", "tokens", "cost", "duration_ms_sum", "duration_ms_count")
+SCOPE_COLUMNS = (("model", "model_name"), ("user", "user_id"), ("api_key", "api_key_id"))
+MICROSECONDS_PER_MINUTE = 60_000_000
+HASHES = f"SELECT {HASH_SQL} AS hash FROM usage_scopes"
 
 
-def usage_of(connection: duckdb.DuckDBPyConnection, events: pa.Table, is_error: pa.ChunkedArray, cost: Any) -> pa.Table:
+def _counts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Whole numbers, 0 where there is none."""
+    return pc.fill_null(pc.cast(column, pa.int64()), 0)
+
+
+def _measures(events: pa.Table, is_error: pa.ChunkedArray, cost: pa.ChunkedArray) -> pa.Table:
+    """What each event adds, with its minute."""
+    dollars = SCHEMA.field("cost").type
+    micros = pc.cast(pc.floor_temporal(events["timestamp"], unit="minute"), pa.int64())
+    return pa.table(
+        {
+            "minute": pc.divide(micros, MICROSECONDS_PER_MINUTE),
+            "requests": pa.repeat(pa.scalar(1, pa.int64()), len(events)),
+            "errors": _counts(is_error),
+            "unpriced": _counts(pc.is_null(cost)),
+            "tokens": pc.add(_counts(events["input_tokens"]), _counts(events["output_tokens"])),
+            "cost": pc.fill_null(cost.cast(dollars), pa.scalar(0, pa.int64()).cast(dollars)),
+            "duration_ms_sum": _counts(events["duration_ms"]),
+            "duration_ms_count": _counts(pc.is_valid(events["duration_ms"])),
+        }
+    )
+
+
+def _sums(kind: str, values: Any, measures: pa.Table) -> pa.Table:
+    """Sums by value and minute, as SCHEMA says. Decimals of 38 digits add up exactly."""
+    grouped = (
+        measures.append_column("value", values)
+        .group_by(["value", "minute"], use_threads=False)
+        .aggregate([(name, "sum") for name in SUMS])
+    )
+    kinds = pa.repeat(pa.scalar(kind), len(grouped))
+    columns = [kinds, grouped["value"].cast(pa.string()), grouped["minute"], *(grouped[f"{n}_sum"] for n in SUMS)]
+    return pa.Table.from_arrays(columns, schema=SCHEMA)
+
+
+def _tag_sums(tags: pa.ChunkedArray, measures: pa.Table) -> pa.Table:
+    """A tag that an event has twice counts once; the MAX_TAG_ROWS most expensive."""
+    tagged = pa.table({"row": pc.list_parent_indices(tags), "tag": pc.list_flatten(tags)})
+    once = tagged.group_by(["row", "tag"], use_threads=False).aggregate([])
+    sums = _sums("tag", once["tag"], measures.take(once["row"]))
+    return sums.sort_by([("cost", "descending")]).slice(0, MAX_TAG_ROWS) if len(sums) > MAX_TAG_ROWS else sums
+
+
+def usage_of(
+    connection: duckdb.DuckDBPyConnection, events: pa.Table, is_error: pa.ChunkedArray, cost: pa.ChunkedArray
+) -> pa.Table:
     """Sums per scope and minute: the columns of `increment.SCHEMA`, and the `hash` that picks the partition."""
-    counted = events.select(COLUMNS).append_column("is_error", is_error).append_column("cost", cost)
-    connection.register("counted", counted)
+    measures = _measures(events, is_error, cost)
+    parts = [_sums("total", pa.repeat(pa.scalar(""), len(events)), measures)]
+    parts += [_sums(kind, events[column], measures) for kind, column in SCOPE_COLUMNS]
+    parts.append(_tag_sums(events["tags"], measures))
+    usage = pa.concat_tables(parts)
+    usage = usage.filter(pc.or_(pc.equal(usage["kind"], "total"), pc.not_equal(usage["value"], "")))
+    connection.register("usage_scopes", usage.select(["kind", "value"]))
     try:
-        return connection.sql(USAGE).to_arrow_table()
+        return usage.append_column("hash", connection.sql(HASHES).to_arrow_table()["hash"])
     finally:
-        connection.unregister("counted")
+        connection.unregister("usage_scopes")
 
 
 def messages(batch: Batch, topic_id: str, usage: pa.Table, partitions: int) -> Mapping[int, bytes]:

@@ -56,10 +56,11 @@ class FusedSink(Sink):
         super().__init__(warehouse, PRICES)
         self._fuse = fuse
 
-    def write(self, batch: Batch) -> None:
+    def write(self, batch: Batch) -> pa.Table:
         self._fuse.passes("before_insert")
-        super().write(batch)
+        usage = super().write(batch)
         self._fuse.passes("after_insert")
+        return usage
 
     def _insert(self, table: str, rows: pa.Table, batch: Batch) -> None:
         if table == "request_logs":

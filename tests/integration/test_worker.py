@@ -130,12 +130,12 @@ class FailingSink(Sink):
         super().__init__(warehouse, PriceBook())
         self.failures, self.error, self.after = failures, error, after
 
-    def write(self, batch: Batch) -> None:
-        if self.after or self.failures <= 0:
-            super().write(batch)
+    def write(self, batch: Batch) -> Any:
+        usage = super().write(batch) if self.after or self.failures <= 0 else None
         self.failures -= 1
         if self.failures >= 0:
             raise self.error
+        return usage
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["nothing written", "answer lost"])
