@@ -1,5 +1,6 @@
 """Budgets, alerts and live usage over HTTP and on the command line."""
 
+import asyncio
 import json
 import uuid
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+import httpx2
 import pytest
 from starlette.testclient import TestClient
 
@@ -19,6 +21,7 @@ from api.app import create_app
 from api.keyring import KeyRing
 from api.routes import live
 from cli.budgets import KafkaBudgets
+from cli.service import listen, make_server
 from tests.support.api import KEY, client_as, client_of, get, rfc3339, settings
 from tests.support.insights import insights
 from tests.support.rows import Row, insert_rows, random_rows
@@ -171,8 +174,7 @@ def expected_minute(rows: list[Row], moment: datetime) -> dict[str, Any]:
     }
 
 
-def test_live_usage_is_that_of_the_rows_minute_by_minute(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "STREAM_SECONDS", 0.01)
+def test_live_usage_is_that_of_the_rows_minute_by_minute(warehouse: Warehouse) -> None:
     now = datetime.now(UTC)
     rows = random_rows(5, 400, start=now - timedelta(minutes=63), span=timedelta(minutes=63))
     insert_rows(warehouse, rows)
@@ -193,3 +195,34 @@ def test_live_usage_is_that_of_the_rows_minute_by_minute(warehouse: Warehouse, m
                 assert {**one, "cost": Decimal(one["cost"])} == expected_minute(mine, moment)
         for query in ("scope=user", "value=x", "scope=team&value=x", "colour=red"):
             assert client.get(f"/v1/usage/live?{query}").status_code == 400
+
+
+async def test_the_stream_says_what_has_come_since(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "STREAM_SECONDS", 0.05)
+    now = datetime.now(UTC)
+    first, second = (random_rows(n, 20, now - timedelta(seconds=30), timedelta(seconds=30), n * 100) for n in (1, 2))
+    insert_rows(warehouse, first)
+    settings_ = settings()
+    server = make_server(create_app(settings_, warehouse), settings_.trusted_proxies)
+    sock = listen("127.0.0.1", 0)
+    serving = asyncio.create_task(server.serve([sock]))
+    url = f"http://127.0.0.1:{sock.getsockname()[1]}/v1/usage/live/stream"
+    counts: list[int] = []
+    headers = {"Authorization": f"Bearer {KEY}"}
+    async with (
+        asyncio.timeout(60),
+        httpx2.AsyncClient(trust_env=False) as client,
+        client.stream("GET", url, headers=headers) as answer,
+    ):
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        async for line in answer.aiter_lines():
+            if line.startswith("data: "):
+                usage = json.loads(line.removeprefix("data: "))
+                counts.append(sum(one["requests"] for one in [usage["current"], *usage["minutes"]]))
+            if len(counts) == 1:
+                await asyncio.to_thread(insert_rows, warehouse, second)
+            if counts[-1:] == [40]:
+                break
+    assert counts[0] == 20
+    server.should_exit = True
+    await serving
