@@ -10,7 +10,7 @@ from pydantic_settings import SettingsError
 from aggregator.keys import KeyNameError
 from aggregator.migrations import MigrationError
 from aggregator.motion.compacted import TopicUnavailableError
-from aggregator.warehouse import WarehouseUnavailableError
+from aggregator.warehouse import DatabaseError, WarehouseUnavailableError
 from cli.broker import BrokerError
 from cli.budgets import BudgetError
 from cli.child import ChildError
@@ -24,6 +24,9 @@ from cli.trace import TraceError
 from ingest.pricing import PriceFileError
 from ingest.reprice import RepriceError
 from ingest.topics import KafkaUnavailableError, TopicError
+
+# ClickHouse's codes for a table and a database that are not there.
+NOT_MIGRATED = (60, 81)
 
 # Their messages are sentences already.
 TOLD = (
@@ -57,11 +60,17 @@ def sentence_for(error: Exception) -> str | None:
         return _about_settings(error)
     if isinstance(error, ClickHouseError) and "chdb engine" in str(error):
         return _about_engine(str(error))
+    if isinstance(error, DatabaseError) and error.code in NOT_MIGRATED:
+        return f"the database lacks what this asks for: run insights migrate first ({_first_line(error)})"
     if isinstance(error, ClickHouseError):
-        return f"ClickHouse refused: {str(error).splitlines()[0]}"
+        return f"ClickHouse refused: {_first_line(error)}"
     if isinstance(error, KafkaError):
         return f"Kafka refused: {str(error) or type(error).__name__}"
     return None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
 
 
 def _about_engine(message: str) -> str:

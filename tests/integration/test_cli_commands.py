@@ -150,6 +150,12 @@ def test_rollups_that_drift_are_shown_then_rebuilt(tmp_path: Path) -> None:
     assert insights("rollups", "verify", **settings).returncode == 0
 
 
+def test_a_database_that_was_not_migrated_is_met_with_what_to_run(tmp_path: Path) -> None:
+    done = insights("dead-letters", "list", INSIGHTS_CLICKHOUSE_URL=f"chdb://{tmp_path}/clickhouse")
+    assert done.returncode == 1
+    assert "run insights migrate first (Code: 81" in done.stderr
+
+
 def test_ingest_refuses_a_database_that_was_not_migrated(tmp_path: Path) -> None:
     done = insights("ingest", INSIGHTS_CLICKHOUSE_URL=f"chdb://{tmp_path}/clickhouse")
     assert done.returncode == 1
