@@ -30,6 +30,7 @@ log = structlog.get_logger(__name__)
 
 TICK_SECONDS = 1.0
 RETRY_SECONDS = 1.0
+SUMS_AT_A_TIME = 2_000
 WAREHOUSE_ERRORS = (DatabaseError, WarehouseUnavailableError, OSError)
 
 
@@ -194,8 +195,13 @@ class Aggregator:
     # Alerts
 
     async def _send(self) -> None:
-        """Produce what the book has to say; what Kafka does not take stays for the next time."""
+        """Produce what the book has to say; what Kafka does not take stays for the next time.
+
+        Of mere sums a few at a time, so that no alert waits behind those of a hundred thousand budgets.
+        """
         outbox = self._book.outbox
+        if not outbox:
+            self._book.tell_sums(SUMS_AT_A_TIME, _now())
         while outbox:
             message: Message = outbox.popleft()
             is_alert = isinstance(message.value, Alert)
@@ -203,7 +209,7 @@ class Aggregator:
             try:
                 topic = self._alerts if is_alert else self._statuses
                 sent = await topic.send(key=message.key.encode(), value=value)
-                if is_alert:
+                if is_alert or not outbox:
                     await sent
             except KafkaError as error:
                 outbox.appendleft(message)

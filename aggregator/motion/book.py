@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 
 from aggregator.motion import health, ledger, metrics, reconcile
 from aggregator.motion.alert import Alert
@@ -34,6 +35,8 @@ class Book:
         self._known: dict[str, datetime] = {}
         self._has_base: set[int] = set()
         self.outbox: deque[Message] = deque()
+        # Budgets whose sum `budget-status` does not know yet, which is less urgent, by id.
+        self._untold: dict[str, Account] = {}
 
     @property
     def accounts(self) -> list[Account]:
@@ -75,7 +78,8 @@ class Book:
         if changed is None:
             return False
         self._history.add(increment.usage)
-        self._speak(changed, now, levels_only=True)
+        self._post(ledger.alerts(changed, self._known, now))
+        self._tell(changed, now, levels_only=True)
         return True
 
     def turn(self, now: datetime) -> bool:
@@ -104,10 +108,21 @@ class Book:
         self._history.add(u for u in usages if partition_of(u.kind, u.value, self._partitions) in owned)
         self._has_base = set(owned)
         metrics.BUDGETS.set(len(bases))
-        self._speak(self.accounts, now, levels_only=False)
+        self._post(ledger.alerts(self.accounts, self._known, now))
+        self._untold = {account.budget.id: account for account in self.accounts}
 
-    def _speak(self, accounts: list[Account], now: datetime, levels_only: bool) -> None:
-        self._post(ledger.alerts(accounts, self._known, now))
+    def tell_sums(self, count: int, now: datetime) -> None:
+        """Put up to `count` of the sums that a reconcile has left to be told into the outbox."""
+        names = list(islice(self._untold, count))
+        accounts = [self._untold.pop(name) for name in names]
+        self._tell([account for account in accounts if account is self._current(account)], now, levels_only=False)
+
+    def _current(self, account: Account) -> Account | None:
+        """The account of this budget now: it may have been changed, removed, or gone to another process."""
+        found = (owned.accounts.get(account.budget.id) for owned in self._ledgers.values())
+        return next(filter(None, found), None)
+
+    def _tell(self, accounts: list[Account], now: datetime, levels_only: bool) -> None:
         for status in ledger.statuses(accounts, now, levels_only):
             self.outbox.append(Message(status.budget_id, status))
 
