@@ -158,7 +158,7 @@ def answer_search(reader: Reader, query: SearchQuery) -> SearchAnswer:
     offset = (query.number - 1) * query.limit
     keys: list[Row] = []
     if offset < total.found:
-        keys = page_keys(reader, search, min(query.limit, total.found - offset), offset)
+        keys = page_keys(reader, search, total, min(query.limit, total.found - offset), offset)
     rows = rows_by_key(reader, READ, keys)
     return _envelope(query, total, [_item(row, bool(query.include_prompt_name)) for row in rows])
 

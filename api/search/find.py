@@ -6,10 +6,10 @@ out on the columns of the key alone.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from aggregator.planner import Condition, Span
+from aggregator.planner import EPOCH, Condition, Span
 from api.filters.compile import Binder
 from api.logs import KEY, KEY_COLUMNS, OLDEST_AND_NEWEST, WINDOWS, Row
 from api.reader import Reader
@@ -117,46 +117,67 @@ def count(reader: Reader, search: Search) -> Total:
     return Total(min(found, COUNT_LIMIT), found <= COUNT_LIMIT)
 
 
-def page_keys(reader: Reader, search: Search, limit: int, offset: int) -> list[Row]:
+def page_keys(reader: Reader, search: Search, total: Total, limit: int, offset: int) -> list[Row]:
     """The keys of a page, closest first, and what is as close in the order of the search."""
+    spans = [*_windows(reader, search), search.span] if total.found >= COUNT_LIMIT else [search.span]
     keys: list[Row] = []
-    closer: str | None = None
+    closer = ""
     for tier in search.tiers or ("",):
         only_here = f"{tier} AND NOT ({closer})" if closer else tier
-        found = _keys(reader, search, only_here, limit - len(keys), offset)
+        found = _keys(reader, search, only_here, spans, limit - len(keys), offset)
         keys += found
         if len(keys) == limit:
             break
-        if found or not offset:
+        if found:
             offset = 0
-        elif tier != (search.tiers or ("",))[-1]:
+        elif offset:
             sql = f"SELECT count() AS found {_where(search, only_here)}"
             offset -= reader.query(sql, search.parameters)[0]["found"]
         closer = tier
     return keys
 
 
-def _keys(reader: Reader, search: Search, tier: str, limit: int, offset: int) -> list[Row]:
+def _keys(reader: Reader, search: Search, tier: str, spans: Sequence[Span], limit: int, offset: int) -> list[Row]:
+    """From the first of `spans` that fills the page, or the last."""
     keys: list[Row] = []
-    for span in _windows(reader, search):
+    for span in spans:
         where = _where(replace(search, span=span), tier)
-        sql = f"{SELECT_KEYS} {where}\nORDER BY {search.order}\nLIMIT {limit} OFFSET {offset}"
-        keys = reader.query(sql, search.parameters)
+        if tier and search.is_newest_first:
+            keys = _newest_keys(reader, search, where, limit, offset)
+        else:
+            sql = f"{SELECT_KEYS} {where}\nORDER BY {search.order}\nLIMIT {limit} OFFSET {offset}"
+            keys = reader.query(sql, search.parameters)
         if len(keys) == limit:
             break
     return keys
 
 
+def _newest_keys(reader: Reader, search: Search, where: str, limit: int, offset: int) -> list[Row]:
+    """First the times of the page, which are one column, then what is there at these times: to order all matches by
+    the whole key would read all of it for each."""
+    sql = f"SELECT timestamp {where} ORDER BY timestamp DESC LIMIT {limit + offset}"
+    times = [_aware(row["timestamp"]) for row in reader.query(sql, search.parameters)]
+    page = times[offset:]
+    if not page:
+        return []
+    sql = (
+        f"{SELECT_KEYS} {where}\n"
+        "AND timestamp IN (SELECT fromUnixTimestamp64Micro(arrayJoin({times_us:Array(Int64)}), 'UTC'))\n"
+        f"ORDER BY {search.order}\nLIMIT {limit} OFFSET {times[:offset].count(page[0])}"
+    )
+    times_us = sorted({(moment - EPOCH) // timedelta(microseconds=1) for moment in page})
+    return reader.query(sql, {**search.parameters, "times_us": times_us})
+
+
 def _windows(reader: Reader, search: Search) -> Iterator[Span]:
     """Ever longer spans up to the newest request, where a page of the newest is likely to end early."""
-    if search.is_newest_first and not search.is_of_texts_alone and search.condition.sql != "1":
+    if search.is_newest_first and (search.tiers or search.condition.sql != "1"):
         edges: dict[str, Any] = reader.query(OLDEST_AND_NEWEST, {})[0]
         oldest, newest = (_aware(edges[name]) for name in ("oldest", "newest"))
         newest = min(newest, search.span.end or newest)
         for width in WINDOWS:
             if newest - width > max(oldest, search.span.start or oldest):
                 yield Span(newest - width, search.span.end)
-    yield search.span
 
 
 def _aware(moment: datetime) -> datetime:

@@ -3,11 +3,14 @@
 Run: python -m tests.benchmarks.bench_search [rows] [folder to keep the rows in]
 """
 
+import logging
 import statistics
 import sys
 import tempfile
 import time
 from typing import Any
+
+import structlog
 
 from aggregator.migrations import migrate
 from aggregator.warehouse import Warehouse
@@ -31,7 +34,7 @@ SELECT arrayStringConcat(arrayMap(
 FROM numbers(20000)
 """
 ROW_KEY = """
-    toDateTime64('2026-01-01 00:00:00', 6, 'UTC') + toIntervalMicrosecond(intDiv(number * 5184000000000, {rows:UInt64}))
+    toDateTime64('2026-01-01 00:00:00', 6, 'UTC') + toIntervalMicrosecond(number * intDiv(5184000000000, {rows:UInt64}))
         AS timestamp,
     toString(number) AS request_id, toDateTime64(timestamp, 3, 'UTC') AS created_at,
     number % 6 AS source_partition, number AS source_offset
@@ -94,6 +97,7 @@ def fill(warehouse: Warehouse, rows: int) -> None:
 
 
 def main(rows: int, folder: str) -> None:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     warehouse = Warehouse(f"chdb://{folder}")
     warehouse.create_database()
     if not warehouse.query("SELECT 1 FROM system.tables WHERE database = currentDatabase() AND name = 'sentences'"):
