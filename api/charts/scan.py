@@ -186,7 +186,7 @@ class _RawSql:
             return self._each(place, nested_values(BY_NAME["metadata"], key.metadata_key, self.binder), within)
         spec = BY_NAME[key.field]
         if spec.kind is Kind.ARRAY:
-            return self._each(place, spec.column, within)
+            return self._each(place, f"arrayDistinct({spec.column})", within)
         column = spec.column
         if spec.kind is Kind.NUMERIC:
             self.where.append(f"isNotNull({column})")
@@ -198,14 +198,11 @@ class _RawSql:
         return column
 
     def _each(self, place: int, values: str, within: tuple[str, ...] | None) -> str:
-        """One row per different value."""
-        if within is None:
-            distinct = f"arrayDistinct({values})"
-        else:
-            wanted = self.binder.texts(list(within))
-            distinct = f"arrayDistinct(arrayFilter(item -> has({wanted}, item), {values}))"
+        """One row per value, all of which are different."""
+        if within is not None:
+            values = f"arrayFilter(item -> has({self.binder.texts(list(within))}, item), {values})"
         # The same array joined twice would be joined once.
-        return f"arrayJoin(arraySlice({distinct}, 1))" if place else f"arrayJoin({distinct})"
+        return f"arrayJoin(arraySlice({values}, 1))" if place else f"arrayJoin({values})"
 
     def instant(self, name: str, moment: Any) -> str:
         micros = int(moment.timestamp()) * 1_000_000 + moment.microsecond

@@ -83,13 +83,13 @@ class Field:
 # All values under a key, as an array of text, from the Dynamic value that is kept under its dotted path.
 # `output` and `variables` are flattened at ingest: every path holds the array of its scalars as text.
 _FLATTENED = f"dynamicElement({VALUE}, 'Array(Nullable(String))')"
-# `metadata` is kept as it was sent: a scalar of any type, or a list. Asking for the type of a value costs more than
-# reading it, so that is only asked of what looks like a list.
+# Of `metadata`, which is kept as it was sent (a scalar of any type, or a list), the different ones. Asking for the type
+# of a value costs more than reading it, so that is only asked of what looks like a list.
 _NATIVE = (
     f"multiIf(isNull({VALUE}), emptyArrayString(),"
     f" startsWith(ifNull(toString({VALUE}), ''), '[') AND startsWith(dynamicType({VALUE}), 'Array'),"
-    " arrayMap(item -> if(startsWith(item, '\"'), JSONExtractString(item), item),"
-    f" arrayFilter(item -> item != 'null', JSONExtractArrayRaw(ifNull(toJSONString({VALUE}), '[]')))),"
+    " arrayDistinct(arrayMap(item -> if(startsWith(item, '\"'), JSONExtractString(item), item),"
+    f" arrayFilter(item -> item != 'null', JSONExtractArrayRaw(ifNull(toJSONString({VALUE}), '[]'))))),"
     f" [ifNull(toString({VALUE}), '')])"
 )
 

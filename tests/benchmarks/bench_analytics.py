@@ -29,15 +29,15 @@ DAYS = 60
 MEMORY_LIMITS_MB = (50, 100, 200, 400, 700, 1000)
 ONE_DAY = {"field": "request_start_time", "operator": "between", "value": ["2026-02-10", "2026-02-10"]}
 
-# Two months; 2,000 users of whom few send most; ten models of four providers; tags, and metadata of six keys, one of
+# Two months; 2,000 users of whom few send most, each with three of ten models; tags, and metadata of six keys, one of
 # them different for every request.
 FILL = """
 INSERT INTO request_logs (timestamp, request_id, created_at, source_topic, source_partition, source_offset, provider,
     model_name, user_id, api_key_id, status, is_error, error_type, usage_source, input_tokens, output_tokens,
     cached_input_tokens, duration_ms, cost, tags, metadata, tool_names, tool_call_count, turn_count, prompt_id,
     prompt_version_number, session_id, is_json)
-WITH toUInt32(2000 * pow(cityHash64(number, 1) % 1000000 / 1000000, 3)) AS user, cityHash64(number, 7) % 10 AS model,
-    cityHash64(number, 9) AS noise
+WITH toUInt32(2000 * pow(cityHash64(number, 1) % 1000000 / 1000000, 3)) AS user,
+    (user + cityHash64(number, 7) % 3) % 10 AS model, cityHash64(number, 9) AS noise
 SELECT toDateTime64('2026-01-01 00:00:00', 6, 'UTC') + toIntervalMicrosecond(
         toUInt64(number * {step_us:UInt64} + noise % {step_us:UInt64})),
     concat('req-', toString(number)), now64(3), 'request-events', number % 6, number,
