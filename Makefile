@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kafka faults backlog motion kafka check lock bench-analytics clean
+.PHONY: help demo test test-kafka faults backlog motion kafka check lock analytics-random bench-analytics clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ backlog: $(VENV)/installed ## Work off a backlog of 2 GB and show the worker's p
 
 motion: $(VENV)/installed ## Emit 5,000 requests a second and show how soon their alerts come, and the aggregator's memory
 	$(BIN)/python -m tests.benchmarks.bench_motion $(ARGS)
+
+analytics-random: $(VENV)/installed ## Compare thousands of random filters and charts with plain Python
+	ANALYTICS_EXAMPLES=$(or $(EXAMPLES),3000) $(BIN)/pytest --timeout 0 -n0 -k 'random or rollups_are or together' tests/integration/test_analytics_filters.py tests/integration/test_analytics_charts.py $(ARGS)
 
 bench-analytics: $(VENV)/installed ## Time charts over ten million requests and find the memory they need (ARGS="rows [directory]")
 	$(BIN)/python -m tests.benchmarks.bench_analytics $(ARGS)

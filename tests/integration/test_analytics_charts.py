@@ -15,7 +15,7 @@ from api.filters.fields import GROUP_FIELDS, METRIC_FIELDS
 from tests.support.analytics import data_of, holds
 from tests.support.analytics_stack import Analytics
 
-EXAMPLES = int(os.environ.get("ANALYTICS_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("ANALYTICS_EXAMPLES", "40"))
 ZONES = ("UTC", "America/New_York", "Asia/Kathmandu", "Europe/Berlin", "Pacific/Auckland")
 MARCH = {
     "filters": [
