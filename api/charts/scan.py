@@ -149,9 +149,11 @@ def _qualify(scan: Scan, asks: list[Ask], values: Sequence[Value]) -> str:
     for ask in asks:
         place = values.index(ask.values[0])
         limits[place] = max(limits.get(place, 0), ask.limit or 0)
-    ranks = (
-        f"row_number() OVER (ORDER BY v{place} DESC NULLS LAST, {keys}) <= {limit}" for place, limit in limits.items()
-    )
+    orders = {place: f"ORDER BY v{place} DESC NULLS LAST, {keys}" for place in limits}
+    if len(limits) == 1:
+        # Keeps the best while it reads; a window sorts all of them.
+        return "".join(f"\n{orders[place]} LIMIT {limit}" for place, limit in limits.items())
+    ranks = (f"row_number() OVER ({orders[place]}) <= {limit}" for place, limit in limits.items())
     return f"\nQUALIFY {' OR '.join(ranks)}"
 
 

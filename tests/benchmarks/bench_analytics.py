@@ -51,7 +51,7 @@ SELECT toDateTime64('2026-01-01 00:00:00', 6, 'UTC') + toIntervalMicrosecond(
         ['prod', 'staging', 'dev'][1 + noise % 3], toString(user % 40), toString(noise % 5), toString(noise % 4),
         if(noise % 2 = 0, 'true', 'false'), hex(noise)),
     if(noise % 4 = 0, ['search', 'send_email'], []), noise % 4, noise % 7, if(noise % 3 = 0, toString(noise % 50), ''),
-    if(noise % 3 = 0, noise % 9, NULL), concat('session-', toString(number / 20)), noise % 5 = 0
+    if(noise % 3 = 0, noise % 9, NULL), concat('session-', toString(intDiv(number, 20))), noise % 5 = 0
 FROM numbers({first:UInt64}, {rows:UInt64})
 """
 
