@@ -41,7 +41,7 @@ TOPIC = "request-events"
 PARTITIONS = 6
 PROBES_PER_SECOND = 5
 STEP_SECONDS = 0.1
-READY_SECONDS = 300.0
+READY_SECONDS = 600.0
 PATIENCE_SECONDS = 60.0
 MODELS = ("gpt-4o", "gpt-4o-mini", "claude-sonnet-4-5", "gemini-2.5-flash")
 
