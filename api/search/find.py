@@ -19,6 +19,9 @@ from api.v2.query import RequestQuery, SortBy, SortOrder, span_and_condition_of,
 
 # Words are counted as far as this: to know more takes longer than to find the page.
 COUNT_LIMIT = 10_000
+# So few are counted by their times, and every further query reads these times only.
+FEW = 500
+AT_TIMES = " AND timestamp IN (SELECT fromUnixTimestamp64Micro(arrayJoin({found_us:Array(Int64)}), 'UTC'))"
 COLUMNS = {SortBy.REQUEST_START_TIME: "timestamp", SortBy.LATENCY_MS: "duration_ms"}
 SELECT_KEYS = f"SELECT {', '.join(KEY_COLUMNS)}, cityHash64{KEY} AS key_hash"
 # Tells rows apart as the whole key does (one record of Kafka is one row), and has a fixed length.
@@ -26,14 +29,17 @@ SHORT_KEY = "timestamp, created_at, source_partition, source_offset"
 
 
 class Total(NamedTuple):
+    """`times_us` of all that words have found, where these are few."""
+
     found: int
     is_exact: bool
+    times_us: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Search:
     """`tiers` are conditions over request_payloads that include each other, closest first, with the
-    values that they bind; none without words."""
+    values that they bind; none without words. `times_us`, if there are any, are the only times to look at."""
 
     span: Span
     condition: Condition
@@ -41,10 +47,12 @@ class Search:
     is_newest_first: bool
     tiers: tuple[str, ...] = ()
     words: Mapping[str, Any] = field(default_factory=dict)
+    times_us: tuple[int, ...] = ()
 
     @property
     def parameters(self) -> Row:
-        return {**self.condition.parameters, **self.words}
+        times = {"found_us": list(self.times_us)} if self.times_us else {}
+        return {**self.condition.parameters, **self.words, **times}
 
     @property
     def is_of_texts_alone(self) -> bool:
@@ -99,7 +107,7 @@ def _in_texts(times: str, texts: str) -> str:
 
 def _where(search: Search, tier: str) -> str:
     """FROM and WHERE; `tier` is a condition over request_payloads, or empty."""
-    times = times_of(search.span)
+    times = times_of(search.span) + (AT_TIMES if search.times_us else "")
     if not tier:
         return f"FROM request_logs WHERE {times} AND {search.condition.sql}"
     if search.is_of_texts_alone:
@@ -112,13 +120,18 @@ def count(reader: Reader, search: Search) -> Total:
     if not search.tiers:
         sql = f"SELECT count() AS found {_where(search, '')}"
         return Total(reader.query(sql, search.parameters)[0]["found"], True)
-    sql = f"SELECT count() AS found FROM (SELECT 1 {_where(search, search.tiers[-1])} LIMIT {COUNT_LIMIT + 1})"
-    found = reader.query(sql, search.parameters)[0]["found"]
-    return Total(min(found, COUNT_LIMIT), found <= COUNT_LIMIT)
+    matches = f"SELECT timestamp {_where(search, search.tiers[-1])} LIMIT {COUNT_LIMIT + 1}"
+    times = f"groupUniqArray({FEW + 1})(toUnixTimestamp64Micro(timestamp))"
+    sql = f"SELECT count() AS found, {times} AS times_us FROM ({matches})"
+    row = reader.query(sql, search.parameters)[0]
+    found = row["found"]
+    times_us = tuple(row["times_us"]) if found <= min(FEW, COUNT_LIMIT) else ()
+    return Total(min(found, COUNT_LIMIT), found <= COUNT_LIMIT, times_us)
 
 
 def page_keys(reader: Reader, search: Search, total: Total, limit: int, offset: int) -> list[Row]:
     """The keys of a page, closest first, and what is as close in the order of the search."""
+    search = replace(search, times_us=total.times_us)
     spans = [*_windows(reader, search), search.span] if total.found >= COUNT_LIMIT else [search.span]
     keys: list[Row] = []
     closer = ""

@@ -122,7 +122,13 @@ def test_words_find_what_their_rule_says_closest_first(found: Analytics, typed: 
 
 
 @pytest.mark.parametrize("per_page", [1, 3, 7])
-def test_pages_go_on_from_closer_to_farther_texts(found: Analytics, per_page: int) -> None:
+@pytest.mark.parametrize(("few", "count_limit"), [(500, 10_000), (0, 10_000), (0, 150)])
+def test_pages_go_on_from_closer_to_farther_texts(
+    found: Analytics, monkeypatch: pytest.MonkeyPatch, per_page: int, few: int, count_limit: int
+) -> None:
+    """In each of the ways that few, many and too many matches are read."""
+    monkeypatch.setattr(find, "FEW", few)
+    monkeypatch.setattr(find, "COUNT_LIMIT", min(count_limit, len(expected(found.rows, "refund"))))
     wanted = expected(found.rows, "refund")
     assert {rank(row, "refund") for row in wanted} == {0, 1, 2}
     assert walk(found, per_page, q="refund") == public_ids(wanted)
