@@ -468,6 +468,17 @@ def revoke_key(name: Annotated[str, typer.Argument(help="As `insights keys list`
 
 
 @app.command()
+def doctor() -> None:
+    """Check Kafka, ClickHouse and what is in them, and say what to do. Exit 1 when there is a fault."""
+    from cli.database import open_warehouse
+    from cli.doctor.report import run_doctor
+    from ingest.settings import IngestSettings
+
+    settings = IngestSettings()
+    raise typer.Exit(0 if run_doctor(settings, open_warehouse(settings.clickhouse_url)) else 1)
+
+
+@app.command()
 def audit(limit: Annotated[int, typer.Option(min=1, max=100_000, help="At most this many, the newest.")] = 50) -> None:
     """Who created and revoked keys, changed budgets, repriced, rebuilt, and let dead letters go."""
     from cli.audit import run_audit

@@ -81,14 +81,14 @@ def stop_on_signals() -> asyncio.Event:
     return stop
 
 
-def serve_metrics(port: int) -> None:
+def serve_metrics(port: int, setting: str = "INSIGHTS_METRICS_PORT") -> None:
     """Prometheus metrics on every address of this machine; 0 for none. Raises ServiceError when the port is taken."""
     if port:
         try:
             start_http_server(port)
         except OSError as error:
             raise ServiceError(
-                f"metrics cannot be served on port {port}: {error.strerror}; choose another with INSIGHTS_METRICS_PORT"
+                f"metrics cannot be served on port {port}: {error.strerror}; choose another with {setting}"
             ) from error
 
 
@@ -100,6 +100,7 @@ async def run_api(settings: ApiCommandSettings) -> None:
     gate = KafkaGate(servers, settings.kafka_topic) if servers else None
     budgets = KafkaBudgets(servers) if servers else None
     server = make_server(create_app(settings, warehouse, gate, budgets), settings.trusted_proxies)
+    serve_metrics(settings.api_metrics_port, "INSIGHTS_API_METRICS_PORT")
     serving = asyncio.create_task(server.serve([listen(settings.host, settings.port)]))
     stopped = asyncio.create_task(stop.wait())
     await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)

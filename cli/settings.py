@@ -25,3 +25,4 @@ class ApiCommandSettings(ApiSettings):
         "", description="Kafka brokers that POST /v1/events writes to, host:port; events are refused without"
     )
     kafka_topic: str = Field("request-events", description="topic that POST /v1/events writes to")
+    api_metrics_port: int = Field(9465, ge=0, le=65535, description="port of the Prometheus metrics, 0 for none")

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextvars import copy_context
 from queue import SimpleQueue
 from typing import Any, TypeVar, TypeVarTuple
 
@@ -36,7 +37,9 @@ class Threads:
 
     async def run(self, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
         future: Future[Result] = Future()
-        self._jobs.put((future, lambda: function(*arguments)))
+        # With what is bound for log lines.
+        context = copy_context()
+        self._jobs.put((future, lambda: context.run(function, *arguments)))
         return await asyncio.wrap_future(future)
 
     def close(self) -> None:

@@ -301,7 +301,9 @@ class Worker:
         batch is still its own: ClickHouse forgets tokens after a while."""
         if time.time() - lane.planned_at > self._settings.kafka_session_timeout_ms / 1000:
             await self._plan(lane, batch)
-        return await self._threads.run(self._sink.write, batch)
+        # Every line that is logged on the way names the batch.
+        with structlog.contextvars.bound_contextvars(batch=batch.token):
+            return await self._threads.run(self._sink.write, batch)
 
     async def _plan(self, lane: Lane, batch: Batch) -> None:
         """Raises PartitionLostError when the partition is no longer ours, TopicChangedError when it is gone."""

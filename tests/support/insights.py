@@ -24,7 +24,7 @@ print(json.dumps(warehouse.query(sys.argv[2]), default=str))
 def environment(**settings: str) -> dict[str, str]:
     """This process's, without its own settings of the product, and with `settings`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("INSIGHTS_")}
-    return {**kept, "COLUMNS": "200", **settings}
+    return {**kept, "COLUMNS": "200", "INSIGHTS_API_METRICS_PORT": "0", **settings}
 
 
 def _deliver_interrupts() -> None:

@@ -1,0 +1,62 @@
+"""The alert rules ask for metrics that exist, and the operations page explains each alert."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client import REGISTRY
+from prometheus_client.metrics import MetricWrapperBase
+
+import aggregator.motion.metrics
+import api.metrics
+import ingest.metrics
+
+ROOT = Path(__file__).parents[2]
+LOADED = (aggregator.motion.metrics, api.metrics, ingest.metrics)
+
+
+def rules() -> list[dict[str, Any]]:
+    groups = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yml").read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def labels_by_sample() -> dict[str, set[str]]:
+    """Names that a scrape shows, with the labels that each has."""
+    found = {}
+    for collector in set(REGISTRY._names_to_collectors.values()):
+        labels = set(getattr(collector, "_labelnames", ()))
+        for name, owner in REGISTRY._names_to_collectors.items():
+            if owner is collector:
+                found[name] = labels | ({"le"} if name.endswith("_bucket") else set())
+    return found
+
+
+@pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
+def test_a_rule_asks_for_metrics_and_labels_that_exist(rule: dict[str, Any]) -> None:
+    known = labels_by_sample()
+    names = set(re.findall(r"\binsights_\w+", rule["expr"]))
+    assert names
+    assert names <= known.keys()
+    asked = {label for inner in re.findall(r"\{([^}]*)\}", rule["expr"]) for label in re.findall(r"(\w+)\s*=", inner)}
+    asked |= {name.strip() for inner in re.findall(r"by \(([^)]*)\)", rule["expr"]) for name in inner.split(",")}
+    asked |= set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]))
+    assert asked <= set().union(*(known[name] for name in names))
+    assert rule["expr"].count("(") == rule["expr"].count(")")
+
+
+@pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
+def test_an_alert_is_complete_and_explained(rule: dict[str, Any]) -> None:
+    assert set(rule) - {"for"} == {"alert", "expr", "labels", "annotations"}
+    assert rule["labels"]["severity"] in ("warning", "critical")
+    assert f"| `{rule['alert']}` |" in (ROOT / "docs/operations.md").read_text()
+
+
+def test_every_metric_is_documented() -> None:
+    text = (ROOT / "docs/operations.md").read_text()
+    for module in LOADED:
+        for metric in vars(module).values():
+            if isinstance(metric, MetricWrapperBase):
+                (described,) = metric.describe()
+                assert f"`{described.name}" in text, described.name
