@@ -92,7 +92,8 @@ class SuggestionParameters(BaseModel):
 
     @property
     def asks_for_content(self) -> bool:
-        return self.field in NESTED and BY_NAME[NESTED[self.field]].is_content
+        field = BY_NAME.get(NESTED.get(self.field, self.field))
+        return field is not None and field.is_content
 
 
 class SuggestionAnswer(BaseModel):

@@ -260,6 +260,16 @@ class CustomAnalyticsQuery(RequestQuery):
     customCharts: Annotated[list[ChartSpec], Field(min_length=1, max_length=MAX_CHARTS)]
     timezone: Timezone | None = Field(None, description="IANA time zone whose buckets are meant; default UTC.")
 
+    @property
+    def group_fields(self) -> list[str]:
+        """What any of the charts is grouped by."""
+        named = [
+            name
+            for chart in self.customCharts
+            for name in (chart.groupByField, chart.secondaryGroupByField, *(chart.hierarchyFields or ()))
+        ]
+        return [name for name in named if name is not None]
+
     @model_validator(mode="after")
     def _ids_are_unique(self) -> Self:
         ids = [chart.id for chart in self.customCharts]

@@ -149,16 +149,32 @@ FIELDS = (
     Field("has_trace", Kind.BOOLEAN, "trace_id != ''", "it belongs to a trace"),
     Field("tags", Kind.ARRAY, "tags", "tags", can_group=True),
     Field("metadata_keys", Kind.ARRAY, "metadata_keys", "dotted keys of the metadata", can_group=True),
-    Field("output_keys", Kind.ARRAY, "output_keys", "dotted keys of a structured answer", can_group=True),
-    Field("input_variable_keys", Kind.ARRAY, "input_variable_keys", "dotted keys of the variables", can_group=True),
+    Field(
+        "output_keys",
+        Kind.ARRAY,
+        "output_keys",
+        "dotted keys of a structured answer",
+        can_group=True,
+        is_content=True,
+    ),
+    Field(
+        "input_variable_keys",
+        Kind.ARRAY,
+        "input_variable_keys",
+        "dotted keys of the variables",
+        can_group=True,
+        is_content=True,
+    ),
     Field("tool_names", Kind.ARRAY, "tool_names", "names of the called tools", can_group=True),
     Field("metadata", Kind.NESTED, "metadata", "value of a metadata key", values=_NATIVE),
     Field("output", Kind.NESTED, "output", "value of a key of a structured answer", values=_FLATTENED, is_content=True),
     Field(
         "input_variables", Kind.NESTED, "variables", "value of a prompt variable", values=_FLATTENED, is_content=True
     ),
-    Field("user_intent", Kind.INTENT, "user_intent", ", ".join(f"`{word}`" for word in INTENTS["user_intent"])),
-    Field("agent_intent", Kind.INTENT, "agent_intent", ", ".join(f"`{word}`" for word in INTENTS["agent_intent"])),
+    *(
+        Field(name, Kind.INTENT, name, ", ".join(f"`{word}`" for word in words), is_content=True)
+        for name, words in INTENTS.items()
+    ),
 )
 BY_NAME = {field.name: field for field in FIELDS}
 GROUP_FIELDS = tuple(field.name for field in FIELDS if field.can_group)

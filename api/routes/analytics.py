@@ -1,3 +1,4 @@
+from collections.abc import Iterable
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -25,8 +26,8 @@ def get_analytics_meta(_: Annotated[NoParameters, Query()]) -> AnalyticsMeta:
     return ANALYTICS_META
 
 
-def _check_content(query: RequestQuery, reader: Reader) -> None:
-    if asks_for_content(query):
+def _check_content(query: RequestQuery, reader: Reader, groups: Iterable[str] = ()) -> None:
+    if asks_for_content(query, groups):
         require(reader.caller, Right.CONTENT)
 
 
@@ -47,5 +48,5 @@ def custom_analytics(
     query: CustomAnalyticsQuery, _: Annotated[NoParameters, Query()], reader: AppReader
 ) -> CustomAnalyticsAnswer:
     """Charts over the requests that the filter leaves, in the order they are asked for."""
-    _check_content(query, reader)
+    _check_content(query, reader, query.group_fields)
     return answer_custom_analytics(reader, query)

@@ -1,6 +1,6 @@
 """What the three request endpoints share: filter, text search and order."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, timedelta
 from enum import StrEnum
 from typing import Self
@@ -86,10 +86,12 @@ def _fields_of(tree: Group) -> Iterator[str]:
         yield from _fields_of(part) if isinstance(part, Group) else (part.field,)
 
 
-def asks_for_content(query: RequestQuery) -> bool:
-    """Whether the answer would tell what people or models wrote, be it one question at a time."""
+def asks_for_content(query: RequestQuery, others: Iterable[str] = ()) -> bool:
+    """Whether the answer would tell what people or models wrote, be it one question at a time. `others` are fields
+    that are asked about beside the filter."""
     tree = query.filter_group or Group(filters=[])
-    return query.q is not None or any(BY_NAME[name].is_content for name in _fields_of(tree))
+    asked = (*_fields_of(tree), *others)
+    return query.q is not None or any(BY_NAME[name].is_content for name in asked if name in BY_NAME)
 
 
 def condition_of(query: RequestQuery) -> Condition:

@@ -14,6 +14,7 @@ from aggregator.planner import Question, plan
 from aggregator.warehouse import DatabaseError, Warehouse
 from api import access
 from api.access import Caller, Restriction, Right, Scope
+from api.filters.fields import FIELDS, INTENTS, Field, Kind
 from api.reader import Reader
 from tests.support.api import client_as, client_of, filled_warehouse, get
 from tests.support.rows import USERS, Row, random_rows
@@ -293,3 +294,66 @@ def test_who_may_not_see_bodies_gets_none(full: Warehouse) -> None:
         assert seen == [log | hidden for log in all_of_it]
         one = get(client, f"{LOGS}/{seen[0]['request_id']}")
         assert {name: one[name] for name in hidden} == hidden
+
+
+# Pieces of what rows hold in each place that is content (tests/support/rows.py).
+CONTENT = ("it broke", "plain ", "x-row", "data: ", "temperature", '\\"row\\"')
+
+
+def test_no_answer_holds_content_for_who_may_not_see_it(full: Warehouse) -> None:
+    """Over every operation that answers from requests, so that a new one is held to it too."""
+    told = {True: "", False: ""}
+    with client_of(full) as everything, client_as(full, reader_of(None, Scope.READ_NO_BODIES)) as client:
+        for (method, path), queries in QUERIES.items():
+            for query in queries:
+                status, answer = ask(client, method, path, query)
+                assert status in (200, 404), (path, query)
+                told[False] += json.dumps(answer)
+                told[True] += json.dumps(ask(everything, method, path, query)[1])
+    assert [word for word in CONTENT if word not in told[True]] == []
+    assert [word for word in CONTENT if word in told[False]] == []
+
+
+def _asks(field: Field, operator: str) -> dict[str, Any]:
+    """A filter of this field and operator that is well-formed."""
+    words = INTENTS.get(field.name, ("x",))
+    value: Any = list(words[:1]) if operator in ("in", "not_in") else words[0]
+    tree = {"field": field.name, "operator": operator}
+    if field.kind is Kind.NESTED:
+        tree["nested_key"] = "a"
+    return tree if operator in ("is_empty", "is_not_empty") else tree | {"value": value}
+
+
+CONTENT_FIELDS = [field for field in FIELDS if field.is_content]
+
+
+@pytest.mark.parametrize("field", CONTENT_FIELDS, ids=lambda field: field.name)
+def test_who_may_not_see_content_may_not_ask_about_it_either(full: Warehouse, field: Field) -> None:
+    """A filter, a group or a suggestion tells the text one question at a time."""
+    with client_as(full, reader_of()) as reads, client_as(full, reader_of(None, Scope.READ_NO_BODIES)) as client:
+        chart = {"customCharts": [_chart()]}
+        asked: list[tuple[str, str, dict[str, Any]]] = []
+        for operator in field.operators:
+            for tree in ([_asks(field, operator)], [{"logic": "OR", "filters": [_asks(field, operator)]}]):
+                group = {"filter_group": {"logic": "AND", "filters": tree}}
+                asked += [("post", SEARCH, group), ("post", CHARTS, group | chart)]
+                asked.append(
+                    ("get", SUGGESTIONS, {"field": "engine", "filter_group": json.dumps(group["filter_group"])})
+                )
+        if field.can_group:
+            asked += [
+                ("post", CHARTS, {"customCharts": [_chart(groupByField=field.name)]}),
+                ("get", SUGGESTIONS, {"field": field.name}),
+            ]
+        for method, path, query in asked:
+            assert ask(client, method, path, query)[0] == 403, query
+        # The question itself is a good one.
+        for method, path, query in asked[:3] + asked[-2:]:
+            assert ask(reads, method, path, query)[0] == 200, query
+
+
+def test_every_content_column_is_a_content_field() -> None:
+    payload = {"input_text", "output_text"}
+    assert {field.name for field in FIELDS if field.column in {*access.CONTENT_COLUMNS, *payload}} == {
+        field.name for field in CONTENT_FIELDS
+    }
