@@ -160,7 +160,7 @@ async def test_records_that_nobody_reads_are_named(broker: str, topic: str) -> N
         await events.deliver([(b"k", str(an_event()).encode())] * 7)
     found = by_check(await kafka.examine(broker, topic, f"group-of-{topic}"))
     assert found["consumer lag"].level is Level.FAULT
-    assert found["consumer lag"].said.startswith("7 records")
+    assert "has never read" in found["consumer lag"].said
 
 
 def test_the_exit_says_whether_there_is_a_fault(
