@@ -7,7 +7,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from aggregator.warehouse import Warehouse
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from aggregator.warehouse import Warehouse, WarehouseUnavailableError, is_transient
 
 
 class Action(StrEnum):
@@ -41,9 +43,17 @@ def record(
     warehouse: Warehouse, actor: str, action: Action, target: str, details: Mapping[str, Any] | None = None
 ) -> None:
     """Write one entry, before the action: what fails half way was done by somebody too. `actor` is
-    `user@host` on the command line and `key <name>` over the API; `details` is kept as JSON."""
+    `user@host` on the command line and `key <name>` over the API; `details` is kept as JSON.
+
+    Raises WarehouseUnavailableError for what may pass: what cannot be written down must not be done.
+    """
     text = json.dumps(details or {}, default=str, ensure_ascii=False, sort_keys=True)
-    warehouse.command(WRITE, {"actor": actor, "action": action.value, "target": target, "details": text})
+    try:
+        warehouse.command(WRITE, {"actor": actor, "action": action.value, "target": target, "details": text})
+    except (ClickHouseError, OSError) as error:
+        if is_transient(error):
+            raise WarehouseUnavailableError(str(error)) from error
+        raise
 
 
 def newest(warehouse: Warehouse, limit: int) -> list[AuditEntry]:

@@ -1,9 +1,11 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
+from starlette.concurrency import run_in_threadpool
 
+from aggregator.audit import Action, record
 from aggregator.motion.budget import Budget, BudgetTerms
-from api.access import Right
+from api.access import Caller, Right
 from api.auth import RequestCaller, allow
 from api.budgets import EXAMPLE_BUDGET, BudgetList, BudgetStore, BudgetsUnavailableError, list_budgets
 from api.errors import ApiError, documented
@@ -30,6 +32,11 @@ def _store(request: Request) -> BudgetStore:
     return store
 
 
+async def _write_down(request: Request, caller: Caller, action: Action, budget: Budget) -> None:
+    details = budget.model_dump(mode="json", exclude={"id"})
+    await run_in_threadpool(record, request.app.state.warehouse, f"key {caller.name}", action, budget.id, details)
+
+
 @router.get("/v1/budgets")
 async def get_budgets(request: Request, _: Annotated[NoParameters, Query()], caller: RequestCaller) -> BudgetList:
     """Every budget, with what is spent of it."""
@@ -41,25 +48,30 @@ async def get_budgets(request: Request, _: Annotated[NoParameters, Query()], cal
 
 @router.put("/v1/budgets/{budget_id}", dependencies=[allow(Right.ADMIN)], responses=ANSWER)
 async def put_budget(
-    request: Request, budget_id: Name, terms: BudgetTerms, _: Annotated[NoParameters, Query()]
+    request: Request, budget_id: Name, terms: BudgetTerms, _: Annotated[NoParameters, Query()], caller: RequestCaller
 ) -> Budget:
     """Make a budget, or change it. It applies at once to what was spent in its period already."""
     budget = Budget(id=budget_id, **terms.model_dump())
+    store = _store(request)
+    await _write_down(request, caller, Action.PUT_BUDGET, budget)
     try:
-        await _store(request).put(budget)
+        await store.put(budget)
     except BudgetsUnavailableError as error:
         raise ApiError(503, AWAY) from error
     return budget
 
 
 @router.delete("/v1/budgets/{budget_id}", dependencies=[allow(Right.ADMIN)], responses={**ANSWER, **documented(404)})
-async def delete_budget(request: Request, budget_id: Name, _: Annotated[NoParameters, Query()]) -> Budget:
+async def delete_budget(
+    request: Request, budget_id: Name, _: Annotated[NoParameters, Query()], caller: RequestCaller
+) -> Budget:
     """Remove a budget; the answer is what it was."""
     store = _store(request)
     try:
         found = (await store.budgets()).get(budget_id)
         if found is None:
             raise ApiError(404, "There is no budget of this name.")
+        await _write_down(request, caller, Action.DELETE_BUDGET, found)
         await store.delete(budget_id)
     except BudgetsUnavailableError as error:
         raise ApiError(503, AWAY) from error
