@@ -7,6 +7,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from aggregator.planner import Bucket
+from api.access import Right
 from api.charts.buckets import ABOUT_SECONDS, AUTO_BUCKETS, MAX_BUCKETS, about_count, key_of, label_of, starts
 from api.charts.metrics import FIRST_SECONDS, LAST_SECONDS, Value
 from api.charts.run import answer_asks, scope_for
@@ -293,7 +294,8 @@ def answer_analytics(reader: Reader, query: RequestLogQuery) -> AnalyticsAnswer:
         ],
         tagsBreakdown=[TagShare(tag=row.keys[0], **_share(row)) for row in tops["tags"]],
         metadataKeysTop=_by_size(tops["metadata_keys"], "key", KeyCount),
-        outputKeysTop=_by_size(tops["output_keys"], "key", KeyCount),
+        # The model wrote these keys.
+        outputKeysTop=_by_size(tops["output_keys"], "key", KeyCount) if reader.caller.may(Right.CONTENT) else [],
         toolsLatency=[_tool_latency(row) for row in tops["tool_names"]],
         toolsUsageBars=_by_size(tops["tool_names"], "name", ToolUse),
         metadataValueBreakdown=_metadata_values(query, {key: second.get(ask, []) for key, ask in metadata.items()}),

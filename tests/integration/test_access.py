@@ -352,6 +352,19 @@ def test_who_may_not_see_content_may_not_ask_about_it_either(full: Warehouse, fi
             assert ask(reads, method, path, query)[0] == 200, query
 
 
+def test_the_overview_tells_no_keys_that_models_wrote(warehouse: Warehouse) -> None:
+    insert = "INSERT INTO request_logs (timestamp, request_id, output) SELECT now64(6), 'r', '{\"diagnosis\": \"flu\"}'"
+    warehouse.command(insert)
+    with (
+        client_as(warehouse, reader_of()) as reads,
+        client_as(warehouse, reader_of(None, Scope.READ_NO_BODIES)) as other,
+    ):
+        assert [found["key"] for found in ask(reads, "post", OVERVIEW, {})[1]["outputKeysTop"]] == ["diagnosis"]
+        status, seen = ask(other, "post", OVERVIEW, {})
+    assert (status, seen["totalRequests"], seen["outputKeysTop"]) == (200, 1, [])
+    assert "diagnosis" not in json.dumps(seen)
+
+
 def test_every_content_column_is_a_content_field() -> None:
     payload = {"input_text", "output_text"}
     assert {field.name for field in FIELDS if field.column in {*access.CONTENT_COLUMNS, *payload}} == {
