@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from aggregator.cluster import refuse_on_cluster
 from aggregator.planner import EPOCH, EVERYTHING, Span
 from aggregator.warehouse import Warehouse
 
@@ -109,7 +110,8 @@ def newest(warehouse: Warehouse, selection: Selection, limit: int) -> list[DeadL
 
 
 def drop(warehouse: Warehouse, selection: Selection) -> int:
-    """Delete the selection; how many there were."""
+    """Delete the selection; how many there were. Raises ClusterError on a cluster."""
+    refuse_on_cluster(warehouse, "deleting dead letters")
     where, values = selection.where()
     count = sum(int(row["letters"]) for row in reasons(warehouse, selection))
     warehouse.command(DROP.format(where=where), values)

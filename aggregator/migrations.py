@@ -1,14 +1,17 @@
 """Numbered, forward-only, checksummed SQL migrations.
 
 Every statement is idempotent (`IF NOT EXISTS`), so two processes that migrate at once do no harm and a
-migration that failed half way is simply run again; no lock is needed.
+migration that failed half way is simply run again; no lock is needed. A cluster gets the same text, rendered
+(cluster.py), under the same checksum.
 """
 
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from aggregator.cluster import Cluster
 from aggregator.warehouse import Warehouse
 
 MIGRATIONS_FOLDER = Path(__file__).with_name("migrations")
@@ -30,7 +33,8 @@ LEDGER_EXISTS = """
 SELECT count() AS found FROM system.tables WHERE database = {database:String} AND name = 'schema_migrations'
 """
 WRITE_LEDGER = """
-INSERT INTO schema_migrations (number, name, checksum) VALUES ({number:UInt32}, {name:String}, {checksum:String})
+INSERT INTO schema_migrations (number, name, checksum) SETTINGS distributed_foreground_insert = 1
+VALUES ({number:UInt32}, {name:String}, {checksum:String})
 """
 
 
@@ -94,19 +98,47 @@ def pending(warehouse: Warehouse, migrations: list[Migration]) -> list[Migration
     return [migration for migration in migrations if migration.number not in applied]
 
 
-def migrate(warehouse: Warehouse, dry_run: bool = False, folder: Path = MIGRATIONS_FOLDER) -> list[Migration]:
-    """Bring the database up to date; returns the migrations that were (or, dry, would be) applied."""
+def cluster_of(name: str, database: str, folder: Path = MIGRATIONS_FOLDER) -> Cluster:
+    """The cluster `name` with the tables of a folder's migrations. Raises MigrationError as `read_migrations` does."""
+    statements = [statement for migration in read_migrations(folder) for statement in migration.statements]
+    return Cluster(name, database, [CREATE_LEDGER.strip(), *statements])
+
+
+def migrate(
+    warehouse: Warehouse, dry_run: bool = False, folder: Path = MIGRATIONS_FOLDER, cluster: str = ""
+) -> list[Migration]:
+    """Bring the database up to date, on every node of `cluster` if one is named; returns the migrations that were
+    (or, dry, would be) applied."""
     migrations = read_migrations(folder)
     if dry_run:
         return pending(warehouse, migrations)
-    warehouse.create_database()
-    warehouse.command(CREATE_LEDGER)
+    run = _runner(warehouse, cluster, folder)
+    run(CREATE_LEDGER.strip())
     todo = pending(warehouse, migrations)
     for migration in todo:
         for statement in migration.statements:
-            warehouse.command(statement)
+            run(statement)
         warehouse.command(
             WRITE_LEDGER,
             {"number": migration.number, "name": migration.name, "checksum": migration.checksum},
         )
     return todo
+
+
+def _runner(warehouse: Warehouse, cluster: str, folder: Path) -> Callable[[str], None]:
+    """What executes a statement of a migration; the databases are there when it returns."""
+    if not cluster:
+        warehouse.create_database()
+        return warehouse.command
+    rendering = cluster_of(cluster, warehouse.database, folder)
+    server = warehouse.in_database("default")
+    for statement in rendering.databases:
+        server.command(statement)
+    server.close()
+    shard = warehouse.in_database(rendering.shard_database)
+
+    def run(statement: str) -> None:
+        for rendered in rendering.render(statement):
+            shard.command(rendered)
+
+    return run

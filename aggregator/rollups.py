@@ -14,6 +14,7 @@ from decimal import Decimal
 from typing import Any
 
 from aggregator.catalogue import DURATION_SKETCH, MEASURES, RAW_TABLE, ROLLUPS, Measure, Rollup
+from aggregator.cluster import refuse_on_cluster
 from aggregator.planner import EPOCH, EVERYTHING, Span
 from aggregator.warehouse import Warehouse
 
@@ -194,7 +195,9 @@ def rebuild(
 
     Readers see each month of each rollup before or after the swap, never in between; ingestion goes on.
     Safe to interrupt and to run again. `progress` is called with (partitions done, partitions in all).
+    Raises ClusterError on a cluster.
     """
+    refuse_on_cluster(warehouse, "rebuilding rollups")
     aligned = align(span)
     for row in warehouse.query(LEFTOVERS):
         warehouse.command(f"DROP TABLE IF EXISTS `{row['name']}`")

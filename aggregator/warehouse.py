@@ -1,7 +1,7 @@
 """The one connection to ClickHouse: a server over HTTP, or the engine in this process (chDB)."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -16,6 +16,8 @@ DEFAULT_DATABASE = "insights"
 # and each of these is part of the exactly-once protocol (docs/architecture.md).
 INSERT_SETTINGS: dict[str, Any] = {
     "async_insert": 0,
+    # Through a Distributed table too an insert is done when it is stored, not when it is queued.
+    "distributed_foreground_insert": 1,
     "insert_deduplicate": 1,
     # Without it a retry that the raw table rejects as a duplicate still feeds the rollups.
     "deduplicate_blocks_in_dependent_materialized_views": 1,
@@ -77,10 +79,12 @@ class Warehouse:
     per process. The database defaults to `insights`. A chDB client serialises its calls and an HTTP client
     keeps per-call state, so each thread gets its own; `close` closes all of them.
 
+    On a cluster `shards` are the warehouses of its shards, in the cluster's order.
+
     Raises ValueError for a URL of another kind.
     """
 
-    def __init__(self, url: str, database: str | None = None) -> None:
+    def __init__(self, url: str, database: str | None = None, shards: Sequence["Warehouse"] = ()) -> None:
         parts = _parse(url)
         self.is_embedded = parts.scheme == "chdb"
         path_database = "" if self.is_embedded else parts.path.strip("/")
@@ -88,6 +92,7 @@ class Warehouse:
         self._dsn = url
         # Without user and password: it stands in messages.
         self._address = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        self._shards = shards
         self._local = threading.local()
         self._clients: list[Client] = []
         self._lock = threading.Lock()
@@ -111,6 +116,14 @@ class Warehouse:
             with self._lock:
                 self._clients.append(client)
         return client
+
+    def shard_for(self, partition: int) -> "Warehouse":
+        """Where rows of a Kafka partition are written: always the same shard, as only it knows their tokens."""
+        return self._shards[partition % len(self._shards)] if self._shards else self
+
+    def in_database(self, database: str) -> "Warehouse":
+        """Another database of the same server; to be closed by the caller."""
+        return Warehouse(self._dsn, database)
 
     def create_database(self) -> None:
         """Create the database if it is not there yet; the only call that works without it."""
@@ -149,6 +162,8 @@ class Warehouse:
                 client.close()
             self._clients.clear()
         self._local = threading.local()
+        for shard in self._shards:
+            shard.close()
 
 
 __all__ = ["DatabaseError", "Warehouse", "WarehouseUnavailableError", "is_transient"]

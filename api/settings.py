@@ -2,12 +2,11 @@
 
 from limits import parse_many
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from aggregator.settings import Settings
 
 
-class ApiSettings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="INSIGHTS_", frozen=True, hide_input_in_errors=True)
-
+class ApiSettings(Settings):
     clickhouse_url: SecretStr = Field(
         SecretStr("http://localhost:8123/insights"),
         description="ClickHouse: http(s)://user:password@host:port/database, or chdb:///directory in process.",

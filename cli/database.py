@@ -1,5 +1,8 @@
 """The warehouse that `INSIGHTS_CLICKHOUSE_URL` names."""
 
+from urllib.parse import urlsplit
+
+from aggregator.cluster import is_shard
 from aggregator.migrations import Migration, pending, read_migrations
 from aggregator.warehouse import DatabaseError, Warehouse
 
@@ -10,12 +13,31 @@ class DatabaseUrlError(Exception):
     """INSIGHTS_CLICKHOUSE_URL is no address of a database; the message says what is allowed."""
 
 
-def open_warehouse(url: str) -> Warehouse:
-    """Raises DatabaseUrlError for a URL of an unknown kind; whether it answers shows with the first query."""
+def open_warehouse(url: str, shard_urls: str = "") -> Warehouse:
+    """The warehouse at `url`, which writes to the shards at the comma-separated `shard_urls` where there are any.
+
+    Raises DatabaseUrlError for a URL of an unknown kind, and for a shard that is none; whether a single server answers
+    shows with the first query.
+    """
+    shards = [_shard(shard_url.strip()) for shard_url in shard_urls.split(",") if shard_url.strip()]
     try:
-        return Warehouse(url)
+        return Warehouse(url, shards=shards)
     except ValueError as error:
         raise DatabaseUrlError(f"INSIGHTS_CLICKHOUSE_URL: {error}") from error
+
+
+def _shard(url: str) -> Warehouse:
+    try:
+        shard = Warehouse(url)
+    except ValueError as error:
+        raise DatabaseUrlError(f"INSIGHTS_CLICKHOUSE_SHARD_URLS: {error}") from error
+    if not is_shard(shard):
+        # Inserts through Distributed tables, or into a database of another kind, would not know the tokens.
+        raise DatabaseUrlError(
+            f"INSIGHTS_CLICKHOUSE_SHARD_URLS: the database {shard.database} of {urlsplit(url).hostname} has no"
+            " replicated tables; it must be the shard's database (like insights_shard), after insights migrate"
+        )
+    return shard
 
 
 def missing_migrations(warehouse: Warehouse) -> list[Migration]:

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from aggregator.dead_letters import DeadLetter, Selection, drop, newest, reasons
+from aggregator.kafka import KafkaSettings
 from aggregator.warehouse import Warehouse
 from cli.connection import connect
 from ingest.emitter import EventEmitter
@@ -81,9 +82,10 @@ async def _send(warehouse: Warehouse, letters: list[DeadLetter], emitter: EventE
 
 async def _replay(warehouse: Warehouse, letters: list[DeadLetter], bootstrap_servers: str) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    options = KafkaSettings().client_options()
     with Progress(*columns, console=Console(stderr=True)) as progress:
         for topic in sorted({letter.topic for letter in letters}):
-            async with await connect(bootstrap_servers, topic) as emitter:
+            async with await connect(bootstrap_servers, topic, **options) as emitter:
                 await _send(warehouse, [letter for letter in letters if letter.topic == topic], emitter, progress)
 
 

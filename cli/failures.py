@@ -7,6 +7,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
+from aggregator.cluster import ClusterError
 from aggregator.keys import KeyNameError
 from aggregator.migrations import MigrationError
 from aggregator.motion.compacted import TopicUnavailableError
@@ -23,6 +24,7 @@ from cli.service import ServiceError
 from cli.trace import TraceError
 from ingest.pricing import PriceFileError
 from ingest.reprice import RepriceError
+from ingest.topic_plan import TopicFileError
 from ingest.topics import KafkaUnavailableError, TopicError
 
 # ClickHouse's codes for a table and a database that are not there.
@@ -33,6 +35,7 @@ TOLD = (
     BrokerError,
     BudgetError,
     ChildError,
+    ClusterError,
     DataDirError,
     DatabaseUrlError,
     DemoError,
@@ -46,6 +49,7 @@ TOLD = (
     ServiceError,
     SettingsError,
     TopicError,
+    TopicFileError,
     TopicUnavailableError,
     TraceError,
     WarehouseUnavailableError,
@@ -87,7 +91,9 @@ def _about_settings(error: ValidationError) -> str | None:
     if not error.title.endswith("Settings"):
         return None
     problems = error.errors(include_url=False, include_input=False, include_context=False)
+    # What is wrong with several together has no place, and names them.
     return "; ".join(
-        f"INSIGHTS_{'.'.join(map(str, item['loc'])).upper()}: {item['msg'].removeprefix('Value error, ')}"
+        f"INSIGHTS_{'.'.join(map(str, item['loc'])).upper()}: ".removeprefix("INSIGHTS_: ")
+        + item["msg"].removeprefix("Value error, ")
         for item in problems
     )

@@ -18,16 +18,17 @@ class KafkaGate:
     It connects with the first events, so that an API which mostly reads does not depend on Kafka.
     """
 
-    def __init__(self, bootstrap_servers: str, topic: str) -> None:
+    def __init__(self, bootstrap_servers: str, topic: str, **client_options: Any) -> None:
         self._bootstrap_servers = bootstrap_servers
         self._topic = topic
+        self._client_options = client_options
         self._connecting = asyncio.Lock()
         self._emitter: EventEmitter | None = None
 
     async def _connected(self) -> EventEmitter:
         async with self._connecting:
             if self._emitter is None:
-                self._emitter = await connect(self._bootstrap_servers, self._topic)
+                self._emitter = await connect(self._bootstrap_servers, self._topic, **self._client_options)
             return self._emitter
 
     async def accept(self, body: bytes, is_ndjson: bool) -> int:

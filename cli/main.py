@@ -30,6 +30,8 @@ budgets = typer.Typer(help="How much a user, key, model or tag may use, and when
 app.add_typer(budgets, name="budgets")
 prices = typer.Typer(help="What costs what, and why a request cost what it did.", no_args_is_help=True)
 app.add_typer(prices, name="prices")
+topics = typer.Typer(help="Compare Kafka's topics and rights with a file, or make them so.", no_args_is_help=True)
+app.add_typer(topics, name="topics")
 
 
 def _moment(text: str) -> datetime:
@@ -62,7 +64,7 @@ def _directory(text: str) -> Path:
 
 
 def _servers(text: str) -> str:
-    from ingest.settings import kafka_addresses
+    from aggregator.kafka import kafka_addresses
 
     try:
         return kafka_addresses(text)
@@ -171,12 +173,14 @@ def replay(
 def migrate(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only name what would be applied.")] = False,
 ) -> None:
-    """Bring the database at INSIGHTS_CLICKHOUSE_URL up to date."""
+    """Bring the database at INSIGHTS_CLICKHOUSE_URL up to date, on all nodes of INSIGHTS_CLICKHOUSE_CLUSTER."""
     from aggregator.migrations import migrate
     from cli.database import missing_migrations
+    from cli.settings import AdminSettings
 
     warehouse = _admin_warehouse()
-    applied = missing_migrations(warehouse) if dry_run else migrate(warehouse)
+    cluster = AdminSettings().clickhouse_cluster
+    applied = missing_migrations(warehouse) if dry_run else migrate(warehouse, cluster=cluster)
     for migration in applied:
         print(f"{'would apply' if dry_run else 'applied'} {migration.name}")
     if not applied:
@@ -484,6 +488,28 @@ def audit(limit: Annotated[int, typer.Option(min=1, max=100_000, help="At most t
     from cli.audit import run_audit
 
     run_audit(_admin_warehouse(), limit)
+
+
+TopicFile = Annotated[Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, readable=True)]
+Replicas = Annotated[
+    int | None, typer.Option("--replication-factor", min=1, help="Instead of the file's, for fewer brokers.")
+]
+
+
+@topics.command("check")
+def check_topics(file: TopicFile, replication_factor: Replicas = None) -> None:
+    """Name everything in which Kafka differs from FILE, and what to do about it. Exit 1 when anything does."""
+    from cli.topics import run_topics
+
+    raise typer.Exit(0 if asyncio.run(run_topics(file, replication_factor, does_apply=False)) else 1)
+
+
+@topics.command("apply")
+def apply_topics(file: TopicFile, replication_factor: Replicas = None) -> None:
+    """Create, add and set what is missing; nothing is deleted or shrunk. Exit 1 when something is left to do."""
+    from cli.topics import run_topics
+
+    raise typer.Exit(0 if asyncio.run(run_topics(file, replication_factor, does_apply=True)) else 1)
 
 
 def main() -> None:

@@ -83,7 +83,8 @@ async def _replay(files: list[Path], form: TraceFormat, speed: float, bootstrap_
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    async with await connect(bootstrap_servers, IngestSettings().kafka_topic) as emitter:
+    settings = IngestSettings()
+    async with await connect(bootstrap_servers, settings.kafka_topic, **settings.client_options()) as emitter:
         with Progress(*columns, console=Console(stderr=True)) as progress:
             replay = Replay(emitter, form, speed, progress)
             for path in files:

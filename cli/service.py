@@ -97,8 +97,9 @@ async def run_api(settings: ApiCommandSettings) -> None:
     stop = stop_on_signals()
     warehouse = open_warehouse(settings.clickhouse_url.get_secret_value())
     servers = settings.kafka_bootstrap_servers
-    gate = KafkaGate(servers, settings.kafka_topic) if servers else None
-    budgets = KafkaBudgets(servers) if servers else None
+    options = settings.client_options()
+    gate = KafkaGate(servers, settings.kafka_topic, **options) if servers else None
+    budgets = KafkaBudgets(servers, **options) if servers else None
     server = make_server(create_app(settings, warehouse, gate, budgets), settings.trusted_proxies)
     serve_metrics(settings.api_metrics_port, "INSIGHTS_API_METRICS_PORT")
     serving = asyncio.create_task(server.serve([listen(settings.host, settings.port)]))
@@ -124,7 +125,7 @@ def _check_migrated(warehouse: Warehouse) -> None:
 async def run_ingest(settings: IngestSettings) -> None:
     """Ingest until SIGINT or SIGTERM. Raises ServiceError when the database has not been migrated."""
     stop = stop_on_signals()
-    warehouse = open_warehouse(settings.clickhouse_url)
+    warehouse = open_warehouse(settings.clickhouse_url, settings.clickhouse_shard_urls)
     _check_migrated(warehouse)
     serve_metrics(settings.metrics_port)
     await Worker(settings, warehouse).run(stop)

@@ -3,22 +3,23 @@
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from aggregator.kafka import KafkaSettings, kafka_addresses
+from aggregator.settings import Settings
 from api.settings import ApiSettings
-from ingest.settings import kafka_addresses
 
 
-class AdminSettings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="INSIGHTS_", frozen=True, hide_input_in_errors=True)
-
+class AdminSettings(Settings):
     clickhouse_url: SecretStr = Field(
         SecretStr("http://localhost:8123/insights"),
         description="http(s)://user:password@host:port/database, or chdb:///directory for the engine in this process",
     )
+    clickhouse_cluster: str = Field(
+        "", description="name of the cluster in the servers' remote_servers that is migrated; none for a single server"
+    )
 
 
-class ApiCommandSettings(ApiSettings):
+class ApiCommandSettings(ApiSettings, KafkaSettings):
     """`insights api`: the read API, and Kafka for those who send events to it."""
 
     kafka_bootstrap_servers: Annotated[str, AfterValidator(lambda text: text and kafka_addresses(text))] = Field(

@@ -52,7 +52,14 @@ def api_settings(data: DataDir, host: str, port: int) -> ApiSettings:
 
 def ingest_settings(data: DataDir, broker: EmbeddedBroker) -> IngestSettings:
     """What differs from a worker of its own, unless the environment says otherwise."""
-    found = IngestSettings(kafka_bootstrap_servers=broker.address, clickhouse_url=data.clickhouse_url)
+    found = IngestSettings(
+        kafka_bootstrap_servers=broker.address,
+        kafka_security_protocol="PLAINTEXT",
+        kafka_username="",
+        kafka_ca_file=None,
+        clickhouse_url=data.clickhouse_url,
+        clickhouse_shard_urls="",
+    )
     own: dict[str, Any] = {
         # The embedded broker keeps the only member of the group waiting for most of its session timeout.
         "kafka_session_timeout_ms": SESSION_TIMEOUT_MS,

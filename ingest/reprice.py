@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from aggregator import rollups
 from aggregator.catalogue import RAW_TABLE
+from aggregator.cluster import refuse_on_cluster
 from aggregator.planner import EPOCH, Span
 from aggregator.rollups import Drift
 from aggregator.warehouse import Warehouse
@@ -110,8 +111,11 @@ def reprice(
     """Price the rows of `span` (of one model, unless it is '') with `book`, write those whose cost changes, and
     rebuild the rollups of the span. Ingestion may go on; interrupted, it can be run again.
 
-    `progress` is called with what is being done, and how much of how much. Raises RepriceError.
+    `progress` is called with what is being done, and how much of how much. Raises RepriceError, and
+    ClusterError on a cluster unless it is dry.
     """
+    if not dry_run:
+        refuse_on_cluster(warehouse, "repricing")
     pieces = _pieces(warehouse, span, model)
     changes = "" if dry_run else _create_changes(warehouse)
     try:

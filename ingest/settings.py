@@ -1,30 +1,13 @@
 """Settings of the ingest worker, from `INSIGHTS_*` environment variables."""
 
-import re
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import AfterValidator, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field
 
-ADDRESS = re.compile(r"(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::(\d{1,5}))?")
+from aggregator.kafka import KafkaSettings
 
 
-def kafka_addresses(text: str) -> str:
-    """`text` as it is. Raises ValueError that names the first part of it that is no address."""
-    for address in text.split(","):
-        match = ADDRESS.fullmatch(address.strip())
-        if match is None or not 0 < int(match[1] or 9092) < 65536:
-            raise ValueError(f"{address.strip()!r} must be host:port; several are separated by commas")
-    return text
-
-
-class IngestSettings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="INSIGHTS_", frozen=True)
-
-    kafka_bootstrap_servers: Annotated[str, AfterValidator(kafka_addresses)] = Field(
-        "localhost:9092", description="Kafka brokers, host:port, comma-separated"
-    )
+class IngestSettings(KafkaSettings):
     kafka_topic: str = Field("request-events", description="topic the gateway writes its events to")
     kafka_group: str = Field("router-insights", description="consumer group of the ingest workers")
     kafka_session_timeout_ms: int = Field(
@@ -33,6 +16,9 @@ class IngestSettings(BaseSettings):
     clickhouse_url: str = Field(
         "http://localhost:8123/insights",
         description="http(s)://user:password@host:port/database, or chdb:///directory for the engine in this process",
+    )
+    clickhouse_shard_urls: str = Field(
+        "", description="on a cluster: one URL for each shard, comma-separated, in its order, with the shard's database"
     )
     prices_file: Path | None = Field(
         None, description="YAML with prices and fees of your own (pricing.md); read again when it changes"

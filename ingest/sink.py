@@ -221,7 +221,10 @@ class Sink:
             "created_at_ms": batch.created_at_ms, "partition": batch.partition, "first": batch.first, "last": batch.last
         }  # fmt: skip
         return {
-            table: {row["offset"] for row in self._warehouse.query(STORED_OFFSETS.format(table=table), values)}
+            table: {
+                row["offset"]
+                for row in self._warehouse.shard_for(batch.partition).query(STORED_OFFSETS.format(table=table), values)
+            }
             for table in ("dead_letters", "request_payloads", "request_logs")
         }
 
@@ -233,7 +236,7 @@ class Sink:
         if stored := batch.stored.get(table):
             rows = rows.filter(pc.invert(pc.is_in(rows["source_offset"], pa.array(stored, pa.uint64()))))
         if len(rows):
-            self._warehouse.insert(table, rows, batch.token)
+            self._warehouse.shard_for(batch.partition).insert(table, rows, batch.token)
 
     def _count(self, batch: Batch, decoded: Decoded) -> None:
         metrics.RECORDS.labels(batch.partition).inc(len(batch.records))

@@ -100,6 +100,7 @@ class Worker:
         settings = self._settings
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=settings.kafka_bootstrap_servers,
+            **settings.client_options(),
             group_id=settings.kafka_group,
             enable_auto_commit=False,
             # Positions are set explicitly on assignment; a log that ends before them must never be jumped silently.

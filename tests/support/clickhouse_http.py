@@ -2,7 +2,7 @@
 
 The engine, its tables on disk and its deduplication are the real ones; only the HTTP server is ours. It speaks as
 much of the protocol as clickhouse-connect uses. `python -m tests.support.clickhouse_http --data DIR --port P` runs
-it; it may be killed at any moment and started again on its data.
+it, with `--config FILE` under a configuration; it may be killed at any moment and started again on its data.
 
 Faults are given to `POST /faults` as JSON (see `Fault`) and strike the next inserts, in the order they were given;
 `DELETE /faults` forgets them, `GET /faults` lists those that are left.
@@ -81,8 +81,8 @@ def _literal(text: str) -> str:
 class Engine:
     """chDB on a folder; each statement gets a connection of its own, so settings never leak into another."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = str(folder.resolve())
+    def __init__(self, folder: Path, config: Path | None = None) -> None:
+        self._folder = str(folder.resolve()) + (f"?config-file={config.resolve()}" if config else "")
         self._keep_open = self._connect()
 
     def _connect(self) -> Any:
@@ -215,8 +215,9 @@ def _drop(receive: Receive) -> None:
 class ClickHouseServer:
     """The front as a child process on `folder`: it may be stopped, killed and started again on its data."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, config: Path | None = None) -> None:
         self._folder = folder
+        self._config = config
         self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -228,6 +229,8 @@ class ClickHouseServer:
         """Start and wait until it answers."""
         self._folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "tests.support.clickhouse_http"]
+        if self._config:
+            command += ["--config", str(self._config)]
         with (self._folder.parent / "clickhouse.log").open("ab") as log:
             self._process = start_guarded(
                 [*command, "--data", str(self._folder), "--port", str(self._port)], grace_seconds=5, output=log
@@ -273,8 +276,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--config", type=Path)
     arguments = parser.parse_args()
-    front = Front(Engine(arguments.data))
+    front = Front(Engine(arguments.data, arguments.config))
     uvicorn.run(
         front, host=HOST, port=arguments.port, http="h11", lifespan="off", access_log=False, log_level="warning"
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic_settings import BaseSettings
 
+from aggregator.kafka import KafkaSettings
 from aggregator.motion.settings import AggregateSettings
 from cli.settings import AdminSettings, ApiCommandSettings
 from ingest.events import RequestEvent
@@ -24,7 +25,9 @@ def test_every_field_of_an_event_is_documented_in_order() -> None:
     assert first_cells("events.md") == list(RequestEvent.model_fields)
 
 
-@pytest.mark.parametrize("settings", [IngestSettings, ApiCommandSettings, AdminSettings, AggregateSettings])
+@pytest.mark.parametrize(
+    "settings", [IngestSettings, ApiCommandSettings, AdminSettings, AggregateSettings, KafkaSettings]
+)
 def test_every_setting_is_described_and_documented(settings: type[BaseSettings]) -> None:
     documented = first_cells("settings.md")
     for name, field in settings.model_fields.items():
