@@ -1,0 +1,113 @@
+"""Writes the dashboards' JSON from `charts.py`: `make dashboards`. A test holds the files to it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from grafana_foundation_sdk.builders import dashboard, stat, table, timeseries
+from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.variants import Dataquery
+from grafana_foundation_sdk.models import dashboard as models
+
+from deploy.grafana.charts import BOARDS, TEXT, Board, Chart
+
+FOLDER = Path(__file__).with_name("dashboards")
+PLUGIN, PLUGIN_VERSION = "grafana-clickhouse-datasource", "4.20.0"
+SOURCE = models.DataSourceRef(type_val=PLUGIN, uid="insights")
+# Where the API is reached from the reader's browser; a constant of each dashboard.
+API_URL = "http://localhost:8080"
+
+
+class ClickHouseQuery(Dataquery, Builder[Dataquery]):
+    """The data source's query in its SQL editor; time series are told by `format`."""
+
+    def __init__(self, sql: str, is_series: bool) -> None:
+        self._sql = sql
+        self._is_series = is_series
+
+    def build(self) -> Dataquery:
+        return self
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "refId": "A",
+            "datasource": SOURCE,
+            "editorType": "sql",
+            "format": 0 if self._is_series else 1,
+            "queryType": "timeseries" if self._is_series else "table",
+            "pluginVersion": PLUGIN_VERSION,
+            "rawSql": self._sql,
+        }
+
+
+def _panel(chart: Chart) -> Any:
+    kinds = {"timeseries": timeseries.Panel, "stat": stat.Panel, "table": table.Panel}
+    panel = (
+        kinds[chart.kind]()
+        .title(chart.title)
+        .description(chart.description)
+        .datasource(SOURCE)
+        .span(chart.width)
+        .height(chart.height)
+        .with_target(ClickHouseQuery(chart.sql, chart.kind == "timeseries"))
+    )
+    if chart.kind == "timeseries":
+        units = {unit for column, unit in chart.units.items() if column != "time" and unit != TEXT}
+        # One axis.
+        [unit] = units
+        return panel.unit(unit).fill_opacity(10).min(0)
+    for column, unit in chart.units.items():
+        properties = [models.DynamicConfigValue("unit", unit)] if unit != TEXT else []
+        if column == chart.link:
+            url = "${api}/v1/request-logs/${__value.raw:percentencode}"
+            link = {"title": "the log in the API", "url": url, "targetBlank": True}
+            properties.append(models.DynamicConfigValue("links", [link]))
+        if properties:
+            panel.override_by_name(column, properties)
+    return panel
+
+
+def _variable(name: str, sql: str) -> dashboard.QueryVariable:
+    everything = models.VariableOption(selected=True, text=["All"], value=["$__all"])
+    return (
+        dashboard.QueryVariable(name)
+        .label(name)
+        .query(sql)
+        .datasource(SOURCE)
+        .multi(True)
+        .include_all(True)
+        .current(everything)
+        .refresh(models.VariableRefresh.ON_TIME_RANGE_CHANGED)
+    )
+
+
+def build(board: Board) -> str:
+    """A dashboard as the JSON that Grafana provisions."""
+    made = (
+        dashboard.Dashboard(board.title)
+        .uid(board.uid)
+        .description(board.description)
+        .tags(["router-insights"])
+        .time("now-24h", "now")
+        .refresh("1m")
+        .timezone("browser")
+        .link(dashboard.DashboardLink("Other dashboards").type(models.DashboardLinkType.DASHBOARDS).tags(["router-insights"]).keep_time(True))
+        .link(dashboard.DashboardLink("API").type(models.DashboardLinkType.LINK).url("${api}/docs").target_blank(True))
+        .with_variable(dashboard.ConstantVariable("api").value(API_URL))
+    )  # fmt: skip
+    for name, sql in board.variables.items():
+        made.with_variable(_variable(name, sql))
+    for chart in board.charts:
+        made.with_panel(_panel(chart))
+    return json.dumps(made.build(), cls=JSONEncoder, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def main() -> None:
+    FOLDER.mkdir(exist_ok=True)
+    for board in BOARDS:
+        (FOLDER / f"{board.uid}.json").write_text(build(board))
+
+
+if __name__ == "__main__":
+    main()
