@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kafka faults backlog motion kafka check lock analytics-random bench-analytics clean
+.PHONY: help demo test test-kafka faults backlog motion kafka check lock analytics-random dashboards bench-analytics clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -41,9 +41,16 @@ check: $(VENV)/installed ## Lint, formatting, strict types, import directions
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-lock: ## Resolve requirements.lock anew (needs uv)
+dashboards: $(VENV)/installed ## Write the JSON of Grafana's dashboards from deploy/grafana
+	$(BIN)/python -m deploy.grafana.dashboards
+
+lock: ## Resolve the lock files anew (needs uv): of development, of the image, of building the image's wheel
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	  --extra embedded --extra otel --extra dev -o requirements.lock pyproject.toml
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  --constraints requirements.lock --extra otel -o requirements-runtime.lock pyproject.toml
+	printf 'hatchling\neditables\n' | uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
+	  --no-annotate --constraints requirements.lock -o requirements-build.lock -
 
 clean: ## Remove the environment and every cache
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -12,9 +12,10 @@ from grafana_foundation_sdk.models import dashboard as models
 
 from deploy.grafana.charts import BOARDS, TEXT, Board, Chart
 
-FOLDER = Path(__file__).with_name("dashboards")
+FOLDER = Path(__file__).with_name("boards")
 PLUGIN, PLUGIN_VERSION = "grafana-clickhouse-datasource", "4.20.0"
 SOURCE = models.DataSourceRef(type_val=PLUGIN, uid="insights")
+TAG = "router-insights"
 # Where the API is reached from the reader's browser; a constant of each dashboard.
 API_URL = "http://localhost:8080"
 
@@ -84,18 +85,21 @@ def _variable(name: str, sql: str) -> dashboard.QueryVariable:
 
 def build(board: Board) -> str:
     """A dashboard as the JSON that Grafana provisions."""
+    links = models.DashboardLinkType
+    others = dashboard.DashboardLink("Other dashboards").type(links.DASHBOARDS).tags([TAG]).keep_time(True)
+    api = dashboard.DashboardLink("API").type(links.LINK).url("${api}/docs").target_blank(True)
     made = (
         dashboard.Dashboard(board.title)
         .uid(board.uid)
         .description(board.description)
-        .tags(["router-insights"])
+        .tags([TAG])
         .time("now-24h", "now")
         .refresh("1m")
         .timezone("browser")
-        .link(dashboard.DashboardLink("Other dashboards").type(models.DashboardLinkType.DASHBOARDS).tags(["router-insights"]).keep_time(True))
-        .link(dashboard.DashboardLink("API").type(models.DashboardLinkType.LINK).url("${api}/docs").target_blank(True))
+        .link(others)
+        .link(api)
         .with_variable(dashboard.ConstantVariable("api").value(API_URL))
-    )  # fmt: skip
+    )
     for name, sql in board.variables.items():
         made.with_variable(_variable(name, sql))
     for chart in board.charts:
