@@ -104,7 +104,12 @@ def is_shard(warehouse: Warehouse) -> bool:
     return _engine_of_rows(warehouse).startswith("Replicated")
 
 
+def is_cluster(warehouse: Warehouse) -> bool:
+    """Whether the rows are replicated or distributed."""
+    return _engine_of_rows(warehouse).startswith(("Replicated", "Distributed"))
+
+
 def refuse_on_cluster(warehouse: Warehouse, what: str) -> None:
     """Raises ClusterError on a cluster: better than to change one shard, or one replica, and not the others."""
-    if _engine_of_rows(warehouse).startswith(("Replicated", "Distributed")):
+    if is_cluster(warehouse):
         raise ClusterError(f"{what} is not supported on a cluster yet; see docs/deploy.md for what to do instead")

@@ -11,6 +11,9 @@ from aggregator.migrations import CREATE_LEDGER, cluster_of, migrate, read_migra
 from aggregator.planner import EVERYTHING, Question, compile_answer
 from aggregator.rollups import rebuild, verify
 from aggregator.warehouse import Warehouse
+from api.access import Caller, Restriction, Scope
+from api.errors import ApiError
+from api.reader import Reader
 from cli.database import DatabaseUrlError, open_warehouse
 from ingest.batch import Batch
 from ingest.pricing import PriceBook
@@ -114,6 +117,14 @@ def test_what_would_change_one_shard_only_is_refused(cluster: Warehouse) -> None
             drop(warehouse, Selection())
     # Asking what repricing would change is no change.
     assert reprice(cluster, EVERYTHING, PriceBook(), dry_run=True).changed_rows == 0
+
+
+def test_a_key_that_sees_only_some_rows_sees_nothing(cluster: Warehouse) -> None:
+    confined = Caller("confined", frozenset({Scope.READ}), Restriction(user_id="ada"))
+    warehouse = cluster.in_database(DISTRIBUTED)
+    with pytest.raises(ApiError, match="not supported on a cluster"):
+        Reader(warehouse, {}, confined).query("SELECT * FROM request_logs", {})
+    warehouse.close()
 
 
 def test_a_worker_takes_only_shards_for_shards(address: str) -> None:
