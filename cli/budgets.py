@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 import structlog
 from pydantic import ValidationError
@@ -10,6 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from aggregator.kafka import KafkaSettings
 from aggregator.motion.budget import Budget, BudgetStatus, Level, plain
 from aggregator.motion.compacted import CompactedTopic, TopicUnavailableError
 from aggregator.motion.topics import BUDGET_STATUS, BUDGETS, create_motion_topics
@@ -28,17 +30,20 @@ class BudgetError(Exception):
 class KafkaBudgets:
     """What the API asks of a budget store (`api.budgets.BudgetStore`). It connects with the first question."""
 
-    def __init__(self, bootstrap_servers: str) -> None:
+    def __init__(self, bootstrap_servers: str, **client_options: Any) -> None:
         self._bootstrap_servers = bootstrap_servers
+        self._client_options = client_options
         self._connecting = asyncio.Lock()
         self._topics: dict[str, CompactedTopic] = {}
 
     async def _topic(self, name: str) -> CompactedTopic:
         async with self._connecting:
             if not self._topics:
-                await create_motion_topics(self._bootstrap_servers)
+                await create_motion_topics(self._bootstrap_servers, **self._client_options)
             if name not in self._topics:
-                self._topics[name] = await CompactedTopic(self._bootstrap_servers, name).__aenter__()
+                self._topics[name] = await CompactedTopic(
+                    self._bootstrap_servers, name, **self._client_options
+                ).__aenter__()
             return self._topics[name]
 
     async def budgets(self) -> Mapping[str, Budget]:
@@ -84,7 +89,7 @@ def _parsed(name: str, value: bytes) -> Budget | None:
 
 @asynccontextmanager
 async def _store(bootstrap_servers: str) -> AsyncIterator[KafkaBudgets]:
-    store = KafkaBudgets(bootstrap_servers)
+    store = KafkaBudgets(bootstrap_servers, **KafkaSettings().client_options())
     try:
         yield store
     except BudgetsUnavailableError as error:

@@ -110,8 +110,9 @@ def messages(batch: Batch, topic_id: str, usage: pa.Table, partitions: int) -> M
 class IncrementProducer:
     """Sends increments as long as Kafka takes them. `start` returns at once; `close` within CLOSE_SECONDS."""
 
-    def __init__(self, bootstrap_servers: str) -> None:
+    def __init__(self, bootstrap_servers: str, **client_options: Any) -> None:
         self._bootstrap_servers = bootstrap_servers
+        self._client_options = client_options
         self._producer: AIOKafkaProducer | None = None
         self._partitions = 0
         self._silent_until = 0.0
@@ -124,10 +125,10 @@ class IncrementProducer:
         while self._producer is None:
             # A repeated increment is recognised, and the embedded broker knows no idempotent producers.
             producer = AIOKafkaProducer(
-                bootstrap_servers=self._bootstrap_servers, linger_ms=2, request_timeout_ms=5_000
+                bootstrap_servers=self._bootstrap_servers, linger_ms=2, request_timeout_ms=5_000, **self._client_options
             )
             try:
-                await create_motion_topics(self._bootstrap_servers)
+                await create_motion_topics(self._bootstrap_servers, **self._client_options)
                 await producer.start()
                 self._partitions = len(await producer.partitions_for(INCREMENTS))
                 self._producer = producer

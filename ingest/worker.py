@@ -91,7 +91,7 @@ class Worker:
         self._sink = Sink(warehouse, prices, limit)
         self._lanes: dict[TopicPartition, Lane] = {}
         self._threads = Threads(settings.insert_threads)
-        self._increments = IncrementProducer(settings.kafka_bootstrap_servers)
+        self._increments = IncrementProducer(settings.kafka_bootstrap_servers, **settings.client_options())
         self._stopping = asyncio.Event()
         self._failure: Exception | None = None
 

@@ -15,6 +15,7 @@ from typing import Any
 import faust
 import structlog
 from aiokafka.errors import KafkaError
+from faust.auth import SASLCredentials, SSLCredentials
 from pydantic import ValidationError
 
 from aggregator.motion import delivery, metrics, topics
@@ -44,12 +45,25 @@ class Aggregator:
         self._lock = asyncio.Lock()
         self._reconcile_at = 0.0
         self._folder = tempfile.TemporaryDirectory(prefix="insights-aggregate-")
-        self._budgets = CompactedTopic(settings.kafka_bootstrap_servers, topics.BUDGETS)
+        self._options = settings.client_options()
+        self._budgets = CompactedTopic(settings.kafka_bootstrap_servers, topics.BUDGETS, **self._options)
         # What is in the topic, and what it says; only what changes is read again.
         self._budget_values: Mapping[str, bytes] = {}
         self._parsed_budgets: dict[str, Budget] = {}
         self._ticking: asyncio.Task[None] | None = None
         self.app: faust.App | None = None
+
+    def _credentials(self) -> Any:
+        """What aiokafka is told with `client_options`, as Faust wants it; None for plain text."""
+        settings = self._settings
+        if settings.kafka_username:
+            return SASLCredentials(
+                username=settings.kafka_username,
+                password=settings.kafka_password.get_secret_value(),
+                mechanism=settings.kafka_sasl_mechanism,
+                ssl_context=self._options["ssl_context"],
+            )
+        return SSLCredentials(self._options["ssl_context"]) if self._options else None
 
     def _make_app(self, replicas: int) -> faust.App:
         session_seconds = self._settings.kafka_session_timeout_ms / 1000
@@ -57,6 +71,7 @@ class Aggregator:
         app = faust.App(
             self._settings.aggregate_group,
             broker=servers,
+            broker_credentials=self._credentials(),
             # Tables live in memory and in their changelog; this only keeps Faust's folder out of ours.
             datadir=self._folder.name,
             store="memory://",
@@ -83,8 +98,10 @@ class Aggregator:
     async def start(self) -> None:
         """Raises KafkaError or TopicUnavailableError when Kafka does not answer."""
         servers = self._settings.kafka_bootstrap_servers
-        replicas = await topics.create_motion_topics(servers)
-        self._book = Book(self._settings.kafka_topic, await topics.partitions_of(servers, topics.INCREMENTS))
+        replicas = await topics.create_motion_topics(servers, **self._options)
+        self._book = Book(
+            self._settings.kafka_topic, await topics.partitions_of(servers, topics.INCREMENTS, **self._options)
+        )
         self.app = app = self._make_app(replicas)
         await self._budgets.__aenter__()
         await self._read_budgets()

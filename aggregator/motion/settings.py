@@ -1,13 +1,11 @@
 """Settings of `insights aggregate`, from `INSIGHTS_*` environment variables."""
 
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from aggregator.kafka import KafkaSettings
 
 
-class AggregateSettings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="INSIGHTS_", frozen=True, hide_input_in_errors=True)
-
-    kafka_bootstrap_servers: str = Field("localhost:9092", description="Kafka brokers, host:port, comma-separated")
+class AggregateSettings(KafkaSettings):
     kafka_topic: str = Field("request-events", description="topic whose usage is counted")
     aggregate_group: str = Field("router-insights-aggregate", description="consumer group of the aggregators")
     kafka_session_timeout_ms: int = Field(

@@ -140,4 +140,19 @@ INGEST = Board(
     ),
 )  # fmt: skip
 
-BOARDS = (SPEND, LATENCY, CACHE, INGEST)
+BUDGETS = Board(
+    "insights-budgets",
+    "Budgets and alerts",
+    "What went past its limit, and when.",
+    (
+        Chart("Alerts", "timeseries", "SELECT $__timeInterval(created_at) AS time, kind, count() AS alerts FROM alerts WHERE $__timeFilter_ms(created_at) GROUP BY time, kind ORDER BY time",
+              {"time": TIME, "kind": TEXT, "alerts": COUNT}, 24, 7),
+        Chart("Budgets that passed a threshold", "table", "SELECT budget_id AS budget, scope_kind, scope_value AS scope, max(threshold_percent) / 100 AS threshold, toFloat64(argMax(a.value, a.created_at)) AS spent, toFloat64(argMax(a.limit, a.created_at)) AS limit, max(a.period_end) AS period_end FROM alerts AS a WHERE $__timeFilter_ms(created_at) AND budget_id != '' GROUP BY budget, scope_kind, scope, period_start ORDER BY period_end DESC LIMIT 100",
+              {"budget": TEXT, "scope_kind": TEXT, "scope": TEXT, "threshold": SHARE, "spent": COUNT, "limit": COUNT, "period_end": TIME}, 24, 8,
+              description="Spent and limit are in the budget's unit: dollars, tokens or requests, as of the last alert."),
+        Chart("Newest alerts", "table", "SELECT created_at AS time, kind, scope_kind, scope_value AS scope, message FROM alerts WHERE $__timeFilter_ms(created_at) ORDER BY created_at DESC LIMIT 100",
+              {"time": TIME, "kind": TEXT, "scope_kind": TEXT, "scope": TEXT, "message": TEXT}, 24, 9),
+    ),
+)  # fmt: skip
+
+BOARDS = (SPEND, LATENCY, CACHE, INGEST, BUDGETS)

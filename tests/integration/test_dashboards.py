@@ -21,8 +21,14 @@ from tests.support.rows import START, insert_rows, random_rows
 FROM_MS = int(START.timestamp() // 3600 * 3600 * 1000)
 TO_MS = FROM_MS + int(timedelta(days=4).total_seconds() * 1000)
 PANELS = [pytest.param(board, chart, id=f"{board.uid}: {chart.title}") for board in BOARDS for chart in board.charts]
-# Panels of rows, each with its reason in the description; all others ask rollups or dead letters.
+# Panels of rows, each with its reason in the description; all others ask rollups, dead letters or alerts.
 OF_ROWS = {"Tags", "Time to first token", "Newest failures", "From request to row", "Partitions"}
+ALERT = """
+INSERT INTO alerts (created_at, alert_id, kind, scope_kind, scope_value, budget_id, threshold_percent, value, limit,
+    period_start, period_end, message)
+SELECT fromUnixTimestamp64Milli({at:Int64}), 'a', 'budget', 'user', 'ada', 'b', 80, 8, 10,
+    fromUnixTimestamp64Milli({at:Int64}), fromUnixTimestamp64Milli({at:Int64}), 'ada has spent 80 %'
+"""
 
 
 def expand(sql: str, chosen: dict[str, list[str]]) -> str:
@@ -59,6 +65,7 @@ def filled(engine_url: str) -> Iterator[Warehouse]:
         "INSERT INTO dead_letters (created_at, source_topic, reason, field)"
         f" VALUES (fromUnixTimestamp64Milli({FROM_MS + 1000}), 't', 'bad_json', '')"
     )
+    warehouse.command(ALERT, {"at": FROM_MS + 1000})
     yield warehouse
     warehouse.command(f"DROP DATABASE {warehouse.database}")
     warehouse.close()

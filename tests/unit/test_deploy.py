@@ -24,7 +24,7 @@ from ingest.topic_plan import Resource, read_wanted
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES = COMPOSE["services"]
-OURS = ("topics", "migrate", "ingest", "api")
+OURS = ("topics", "migrate", "ingest", "aggregator", "api")
 MANIFESTS = sorted((ROOT / "deploy/kubernetes").glob("*.yaml"))
 USERS_XML = ROOT / "deploy/clickhouse/users.d/insights.xml"
 CONFIG_XML = ROOT / "deploy/clickhouse/config.d/insights.xml"
@@ -74,7 +74,7 @@ def test_our_services_are_not_root_and_write_nowhere(name: str) -> None:
 
 
 def test_topics_and_migrations_come_before_who_needs_them() -> None:
-    for name in ("ingest", "api"):
+    for name in ("ingest", "aggregator", "api"):
         needs = SERVICES[name]["depends_on"]
         for once in ("topics", "migrate"):
             assert needs[once] == {"condition": "service_completed_successfully"}
@@ -162,7 +162,7 @@ def test_every_manifest_is_listed_and_kustomize_takes_them() -> None:
 
 
 def test_pods_are_confined() -> None:
-    assert len(pods()) == 3
+    assert len(pods()) == 4
     for pod in pods():
         spec = pod["spec"]
         assert spec["automountServiceAccountToken"] is False
@@ -180,7 +180,7 @@ def test_services_have_probes_and_a_disruption_budget() -> None:
     kinds: dict[str, set[str]] = {}
     for _, document in manifests():
         kinds.setdefault(document["metadata"]["name"] if "metadata" in document else "", set()).add(document["kind"])
-    for name in ("insights-ingest", "insights-api"):
+    for name in ("insights-ingest", "insights-aggregator", "insights-api"):
         assert {"Deployment", "PodDisruptionBudget"} <= kinds[name]
     for pod in pods():
         if pod["spec"].get("restartPolicy") != "OnFailure":
