@@ -73,6 +73,9 @@ def aggregate_settings(ingest: IngestSettings) -> AggregateSettings:
     """Beside the worker, on the same broker and warehouse."""
     return AggregateSettings(
         kafka_bootstrap_servers=ingest.kafka_bootstrap_servers,
+        kafka_security_protocol="PLAINTEXT",
+        kafka_username="",
+        kafka_ca_file=None,
         kafka_topic=ingest.kafka_topic,
         kafka_session_timeout_ms=ingest.kafka_session_timeout_ms,
         clickhouse_url=SecretStr(ingest.clickhouse_url),

@@ -11,6 +11,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from typer.testing import CliRunner
 
 from aggregator.kafka import KafkaSettings
+from aggregator.motion.app import Aggregator
+from aggregator.motion.settings import AggregateSettings
 from aggregator.warehouse import Warehouse
 from cli.broker import HOST
 from cli.main import app
@@ -25,7 +27,12 @@ from tests.support.kafka import KafkaMissingError, KafkaServer, free_port
 
 FILE = Path(__file__).parents[2] / "deploy/kafka/topics.yaml"
 PASSWORD = "certificates-for-tests"
-USERS = {"gateway": "gateway-password", "insights-ingest": "ingest-password", "stranger": "stranger-password"}
+USERS = {
+    "gateway": "gateway-password",
+    "insights-ingest": "ingest-password",
+    "insights-aggregate": "aggregate-password",
+    "stranger": "stranger-password",
+}
 
 
 def make_certificates(folder: Path) -> None:
@@ -195,6 +202,19 @@ async def test_the_gateway_writes_and_a_worker_reads_over_tls_and_sasl(
     stop.set()
     await task
     assert warehouse.query("SELECT uniqExact(request_id) AS n FROM request_logs")[0]["n"] == 20
+
+
+async def test_the_aggregator_joins_over_tls_and_sasl(
+    admin_environment: str, secure_broker: Broker, warehouse: Warehouse
+) -> None:
+    await run_topics(FILE, 1, does_apply=True)
+    settings = AggregateSettings(**secure_broker.settings("insights-aggregate").model_dump())
+    aggregator = Aggregator(settings, warehouse)
+    await aggregator.start()
+    async with asyncio.timeout(60):
+        while not aggregator._assigned():  # noqa: ASYNC110 - Kafka assigns them
+            await asyncio.sleep(0.1)
+    await aggregator.stop()
 
 
 @pytest.mark.parametrize(
