@@ -21,6 +21,10 @@ class Record(Protocol):
     headers: Sequence[tuple[str, bytes]]
 
 
+# SHA-256 is what processors have instructions for: half the time of BLAKE2.
+DIGEST_CHARS = 32
+
+
 class Plan(BaseModel):
     """What a worker is about to write: the batch that begins at the committed offset.
 
@@ -95,11 +99,14 @@ class Batch:
     def digest(self) -> str:
         """Of offsets, times and values. A topic that was deleted and made anew starts at offset 0 again:
         with the offsets alone its records would be taken for the old ones and lost."""
-        numbers = [(record.offset, record.timestamp, len(record.value or b"")) for record in self.records]
-        digest = hashlib.blake2b(np.array(numbers, np.int64).tobytes(), digest_size=16)
+        numbers = np.empty((len(self.records), 3), np.int64)
+        numbers[:, 0] = [record.offset for record in self.records]
+        numbers[:, 1] = [record.timestamp for record in self.records]
+        numbers[:, 2] = [len(record.value or b"") for record in self.records]
+        digest = hashlib.sha256(numbers.tobytes())
         for record in self.records:
             digest.update(record.value or b"")
-        return digest.hexdigest()
+        return digest.hexdigest()[:DIGEST_CHARS]
 
     @property
     def token(self) -> str:

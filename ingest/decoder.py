@@ -13,7 +13,6 @@ from functools import lru_cache
 from typing import Any
 
 import duckdb
-import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -28,13 +27,9 @@ from ingest.events import (
     RequestEvent,
     repeated_path,
 )
-
-# Above the largest bodies gateways log, below what would let one record starve a batch.
-MAX_EVENT_BYTES = 8 * 1024 * 1024
+from ingest.screen import MAX_EVENT_BYTES, Screen, json_types
 
 HEADER_FIELDS = ("request_headers", "response_headers")
-_SCHEMA = RequestEvent.model_json_schema()
-_REQUIRED = frozenset(_SCHEMA["required"])
 
 
 @dataclass(frozen=True)
@@ -54,28 +49,6 @@ class Decoded:
     events: pa.Table
     rejections: list[Rejection]
     unknown_fields: Counter[str]
-
-
-def _variants(field: str) -> list[dict[str, Any]]:
-    """The JSON Schema alternatives of a field, without null."""
-    schema = _SCHEMA["properties"][field]
-    options = schema.get("anyOf") or schema.get("oneOf") or [schema]
-    return [option for option in options if option.get("type") != "null"]
-
-
-def json_types(field: str) -> set[str]:
-    types: set[str] = set()
-    for option in _variants(field):
-        declared = option["type"]
-        types.update([declared] if isinstance(declared, str) else declared)
-    return types
-
-
-# DuckDB's names for the JSON types. A negative or fractional number has another name, so it is never taken
-# for a count; prompt_id is the one text field that also takes integers.
-_DUCKDB_TYPES = {"string": {"VARCHAR"}, "integer": {"UBIGINT"}, "object": {"OBJECT"}, "array": {"ARRAY"}}
-_ALLOWED_TYPES = {field: set().union(*(_DUCKDB_TYPES[name] for name in json_types(field))) for field in FIELD_NAMES}
-_ALLOWED_TYPES["prompt_id"] |= {"UBIGINT"}
 
 
 def _fields_of(*types: str) -> tuple[str, ...]:
@@ -105,7 +78,6 @@ EVENT_SCHEMA = pa.schema([("row_index", pa.uint64()), *((field, _arrow_type(fiel
 _TIMESTAMP = (
     r"^\d{4}-\d{2}-\d{2}[Tt ](?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,6})?(?:Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)$"
 )
-_LIST_OF_STRINGS = r'^\[(?:"(?:[^"\\]|\\.)*"(?:,"(?:[^"\\]|\\.)*")*)?\]$'
 # An exponent or a length with which a number may be infinite.
 _HUGE_NUMBER = r"[:\[,]-?[0-9][0-9.]*[eE]\+?[0-9]{3}|[0-9]{300}"
 # Everything in compact JSON that is a scalar member of an object, so that what is left is its shape.
@@ -116,53 +88,37 @@ def _quote(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _type_of(field: str) -> str:
-    return f"types[{FIELD_NAMES.index(field) + 1}]"
-
-
 def _may_be_too_deep(text: str) -> str:
     """SQL that is true where JSON text has as many opening brackets as levels are allowed. CASE is lazy, AND is not."""
     braces = " + ".join(f"length({text}) - length(replace({text}, '{bracket}', ''))" for bracket in "[{")
     return f"CASE WHEN length({text}) >= {2 * MAX_NESTING} THEN {braces} >= {MAX_NESTING} END"
 
 
-def _bounds(field: str) -> list[str]:
-    """SQL that is true where a value is outside the model's bounds."""
-    doubts = []
-    for option in _variants(field):
-        if "maximum" in option:
-            doubts.append(f"e.{field} > {option['maximum']}")
-        if "maxLength" in option:
-            doubts.append(f"length(e.{field}) > {option['maxLength']}")
-        if option.get("minLength"):
-            doubts.append(f"e.{field} = ''")
-    return doubts
-
-
 def _doubts() -> str:
-    """SQL that is true for a row whose types may be right but whose values are not proven to be."""
+    """SQL that is true for a row that has passed the screen but whose values are not proven to be valid."""
     first_ms, last_ms = (int(moment.timestamp() * 1000) for moment in (FIRST_TIMESTAMP, LAST_TIMESTAMP))
-    doubts = [doubt for field in FIELD_NAMES if field != "timestamp" for doubt in _bounds(field)]
-    doubts += [r"contains(v, '\u0000')", "timestamp IS NULL"]
+    doubts = [r"contains(v, '\u0000')", "timestamp IS NULL"]
     doubts.append(f"epoch_us(timestamp) NOT BETWEEN {first_ms * 1000} AND {last_ms * 1000 - 1}")
     doubts.append(
-        "coalesce(e.cached_input_tokens, 0) + coalesce(e.cache_creation_input_tokens, 0) > coalesce(e.input_tokens, 0)"
+        "coalesce(e.cached_input_tokens, 0)::BIGINT + coalesce(e.cache_creation_input_tokens, 0)"
+        " > coalesce(e.input_tokens, 0)"
     )
-    # Few events have it, and the model alone says which numbers it takes.
-    doubts.append(f"{_type_of('usage')} = 'OBJECT'")
-    doubts += [f"NOT regexp_matches(e.{field}, {_quote(_LIST_OF_STRINGS)})" for field in LIST_FIELDS]
     for field in JSON_FIELDS:
+        # A text is in no doubt, whatever it holds; one that looks like JSON is looked at all the same.
         huge = f"regexp_matches(e.{field}, {_quote(_HUGE_NUMBER)})"
-        doubts.append(f"CASE WHEN {_type_of(field)} != 'VARCHAR' THEN {huge} OR {_may_be_too_deep(f'e.{field}')} END")
+        doubts.append(f"CASE WHEN e.{field}[1] IN ('{{', '[') THEN {huge} OR {_may_be_too_deep(f'e.{field}')} END")
     doubts += [f"regexp_matches({field}, {_quote(secrets.JSON_SECRET_LEFT)})" for field in HEADER_FIELDS]
     # Fields that nobody asked for are not looked into, but parsers refuse them when nested too deep.
-    has_unknown = "len(list_filter(types, lambda t: t IS NOT NULL)) < len(keys)"
-    doubts.append(f"CASE WHEN {has_unknown} THEN {_may_be_too_deep('v')} END")
+    doubts.append(f"CASE WHEN has_odd_keys THEN {_may_be_too_deep('v')} END")
     return "\n OR ".join(f"coalesce({doubt}, false)" for doubt in doubts)
 
 
-def _transform_type(field: str) -> str:
-    return "UBIGINT" if field in INTEGER_FIELDS else "VARCHAR"  # objects and arrays as compact JSON text
+def _transform_type(field: str) -> str | list[str]:
+    if field in LIST_FIELDS:
+        return ["VARCHAR"]
+    if field in INTEGER_FIELDS:
+        return "USMALLINT" if field == "status_code" else "UINTEGER"
+    return "VARCHAR"  # objects and arrays as compact JSON text
 
 
 def _output(field: str) -> str:
@@ -172,39 +128,39 @@ def _output(field: str) -> str:
     if field in HEADER_FIELDS:
         return f"coalesce({field}, '') AS {field}"
     if field in LIST_FIELDS:
-        items = f"CASE WHEN {_type_of(field)} = 'ARRAY' THEN json_transform(e.{field}, '[\"VARCHAR\"]') END"
-        return f"coalesce({items}, []) AS {field}"
+        return f"coalesce(e.{field}, []) AS {field}"
     if field == "metadata":
         return "coalesce(e.metadata, '{}') AS metadata"
     if field in INTEGER_FIELDS:
-        return f"TRY_CAST(e.{field} AS UINTEGER) AS {field}"
+        return f"e.{field} AS {field}"
     return f"coalesce(e.{field}, '') AS {field}"
 
 
 def _decode_sql() -> str:
-    paths = "[" + ", ".join(_quote(f"$.{field}") for field in FIELD_NAMES) + "]"
     shape = json.dumps({field: _transform_type(field) for field in FIELD_NAMES})
     headers = ", ".join(
         f"regexp_replace(e.{field}, {_quote(secrets.JSON_SECRET_STRING)},"
         f" {_quote(secrets.JSON_SECRET_REPLACEMENT)}, 'g') AS {field}"
         for field in HEADER_FIELDS
     )
+    present = " + ".join(f"(e.{field} IS NOT NULL)::UTINYINT" for field in FIELD_NAMES)
     outputs = ",\n    ".join(_output(field) for field in FIELD_NAMES)
     return f"""
 WITH parsed AS (
-    SELECT row_index, v, json_type(v, {paths}) AS types, json_keys(v) AS keys, json_transform(v, {_quote(shape)}) AS e
-    FROM raw
+    SELECT row_index, v, json_keys(v) AS keys, json_transform(v, {_quote(shape)}) AS e FROM raw
 ), typed AS (
     SELECT *, {headers},
+        -- As many keys as fields: no key is unknown, repeated or null.
+        len(keys) != {present} AS has_odd_keys,
         CASE
-            WHEN {_type_of("timestamp")} = 'UBIGINT' THEN make_timestamptz(TRY_CAST(e.timestamp AS BIGINT) * 1000)
             WHEN regexp_matches(e.timestamp, {_quote(_TIMESTAMP)}) THEN TRY_CAST(e.timestamp AS TIMESTAMPTZ)
+            WHEN json_type(v, '$.timestamp') = 'UBIGINT' THEN make_timestamptz(TRY_CAST(e.timestamp AS BIGINT) * 1000)
         END AS timestamp
     FROM parsed
 )
-SELECT row_index, types::JSON::VARCHAR AS types_text, keys::JSON::VARCHAR AS keys_text,
-    CASE WHEN {_type_of("metadata")} = 'OBJECT'
-        THEN regexp_replace(e.metadata, {_quote(_SCALAR_MEMBER)}, ':0', 'g') END AS metadata_shape,
+SELECT row_index,
+    CASE WHEN has_odd_keys THEN keys::JSON::VARCHAR END AS odd_keys,
+    regexp_replace(e.metadata, {_quote(_SCALAR_MEMBER)}, ':0', 'g') AS metadata_shape,
     {_doubts()} AS is_doubtful,
     {outputs}
 FROM typed
@@ -215,21 +171,12 @@ DECODE = _decode_sql()
 
 
 @lru_cache(maxsize=4096)
-def _types_are_right(types_text: str) -> bool:
-    types = json.loads(types_text)
-    return all(
-        (found in _ALLOWED_TYPES[field]) or (found in (None, "NULL") and field not in _REQUIRED)
-        for field, found in zip(FIELD_NAMES, types, strict=True)
-    )
-
-
-@lru_cache(maxsize=4096)
 def _unknown_keys(keys_text: str) -> tuple[str, ...] | None:
     """The keys that are no fields of an event; None when a key is repeated."""
     keys = json.loads(keys_text)
     if len(set(keys)) != len(keys):
         return None
-    return tuple(key for key in keys if key not in _ALLOWED_TYPES)
+    return tuple(key for key in keys if key not in FIELD_NAMES)
 
 
 @lru_cache(maxsize=4096)
@@ -305,14 +252,6 @@ def open_duckdb() -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def _is_utf8(value: bytes) -> bool:
-    try:
-        value.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
 def _text_array(texts: Sequence[bytes]) -> pa.Array:
     """UTF-8 texts as an Arrow array, in one copy: growing a buffer to 32 MB costs more than parsing it."""
     offsets = np.zeros(len(texts) + 1, np.int64)
@@ -325,11 +264,11 @@ class Decoder:
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._duckdb = connection
-        self._strict = msgspec.json.Decoder(msgspec.Raw)
+        self._screen = Screen()
 
     def decode(self, values: Sequence[bytes | None]) -> Decoded:
         """Split a batch into events and rejections. Never raises for what a value holds."""
-        texts, doubtful = self._screen(values)
+        texts, doubtful = self._screened(values)
         proven, more_doubtful, unknown = self._parse(texts)
         rejections, rows = [], []
         for row_index in sorted([*doubtful, *more_doubtful]):
@@ -342,24 +281,13 @@ class Decoder:
             proven = pa.concat_tables([proven, pa.Table.from_pylist(rows, EVENT_SCHEMA)]).sort_by("row_index")
         return Decoded(proven, rejections, unknown)
 
-    def _screen(self, values: Sequence[bytes | None]) -> tuple[pa.Table, list[int]]:
-        """What is strict JSON in UTF-8 (DuckDB is more lenient than the standard), and the indexes of the rest."""
-        indexes, doubtful = [], []
-        for row_index, value in enumerate(values):
-            if value is not None and len(value) <= MAX_EVENT_BYTES and self._is_strict_json(value):
-                indexes.append(row_index)
-            else:
-                doubtful.append(row_index)
-        texts = _text_array([values[row_index] or b"" for row_index in indexes])
-        return pa.table({"row_index": pa.array(indexes, pa.uint64()), "v": texts}), doubtful
-
-    def _is_strict_json(self, value: bytes) -> bool:
-        try:
-            self._strict.decode(value)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return False
-        # msgspec looks at the text of strings only when it builds them.
-        return value.isascii() or _is_utf8(value)
+    def _screened(self, values: Sequence[bytes | None]) -> tuple[pa.Table, list[int]]:
+        """The values that pass the screen, for DuckDB, and the indexes of the rest."""
+        passes = self._screen.passes
+        doubtful = [row_index for row_index, value in enumerate(values) if not passes(value)]
+        indexes = np.delete(np.arange(len(values), dtype=np.uint64), doubtful)
+        texts = [values[row_index] or b"" for row_index in indexes.tolist()]
+        return pa.table({"row_index": indexes, "v": _text_array(texts)}), doubtful
 
     def _parse(self, raw: pa.Table) -> tuple[pa.Table, list[int], Counter[str]]:
         """The rows that are proven to be valid, the indexes of the others, and the unknown fields of the former."""
@@ -368,18 +296,15 @@ class Decoder:
         self._duckdb.unregister("raw")
         is_proven = pc.and_(
             pc.and_(
-                _true_where(parsed["types_text"], _types_are_right),
-                _true_where(parsed["keys_text"], lambda text: _unknown_keys(text) is not None),
-            ),
-            pc.and_(
+                _true_where(parsed["odd_keys"], lambda text: _unknown_keys(text) is not None),
                 _true_where(parsed["metadata_shape"], _paths_are_distinct),
-                pc.invert(parsed["is_doubtful"].combine_chunks()),
             ),
+            pc.invert(parsed["is_doubtful"].combine_chunks()),
         )
         doubtful = parsed["row_index"].filter(pc.invert(is_proven)).to_pylist()
         proven = parsed.filter(is_proven) if doubtful else parsed
         unknown: Counter[str] = Counter()
-        for count in proven["keys_text"].value_counts():
+        for count in proven["odd_keys"].drop_null().value_counts():
             for key in _unknown_keys(count["values"].as_py()) or ():
                 unknown[key] += count["counts"].as_py()
         return proven.select(EVENT_SCHEMA.names).cast(EVENT_SCHEMA), doubtful, unknown

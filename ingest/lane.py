@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 
 from aiokafka import ConsumerRecord, TopicPartition
 
@@ -42,6 +43,7 @@ class Lane:
         self.batch_bytes = settings.flush_bytes
         self._settings = settings
         self._buffer: deque[ConsumerRecord] = deque()
+        self._sizes: deque[int] = deque()
         self._buffered_bytes = 0
         self._oldest = 0.0
         self._last_added = 0.0
@@ -52,13 +54,15 @@ class Lane:
         self._last_added = time.monotonic()
         if not self._buffer:
             self._oldest = self._last_added
+        sizes = [_size(record) for record in records]
         self._buffer.extend(records)
-        self._buffered_bytes += sum(_size(record) for record in records)
+        self._sizes.extend(sizes)
+        self._buffered_bytes += sum(sizes)
         self.position = records[-1].offset + 1
 
     @property
     def is_full(self) -> bool:
-        """Whether fetching has to pause: a whole batch waits."""
+        """Whether to fetch no more: a whole batch waits."""
         if self.replay is not None:
             return self.has_replay_at_hand
         return len(self._buffer) >= self._settings.flush_rows or self._buffered_bytes >= self.batch_bytes
@@ -92,20 +96,23 @@ class Lane:
 
     def take(self) -> list[ConsumerRecord]:
         """The records of the next batch; of the plan's batch while there is a plan."""
-        records: list[ConsumerRecord] = []
-        taken_bytes = 0
-        while self._buffer and self._fits(self._buffer[0], len(records), taken_bytes):
-            record = self._buffer.popleft()
-            taken_bytes += _size(record)
-            records.append(record)
-        self._buffered_bytes -= taken_bytes
+        count = self._fitting() if self.replay is None else self._planned(self.replay)
+        records = [self._buffer.popleft() for _ in range(count)]
+        self._buffered_bytes -= sum(self._sizes.popleft() for _ in range(count))
         self._oldest = self._last_added
         return records
 
-    def _fits(self, record: ConsumerRecord, taken: int, taken_bytes: int) -> bool:
-        if self.replay is not None:
-            return bool(record.offset <= self.replay.last)
-        return taken < self._settings.flush_rows and taken_bytes < self.batch_bytes
+    def _planned(self, replay: Plan) -> int:
+        return sum(record.offset <= replay.last for record in self._buffer)
+
+    def _fitting(self) -> int:
+        """How many records a batch takes: up to a number, or to the one that passes the size."""
+        taken_bytes = 0
+        for count, size in enumerate(islice(self._sizes, self._settings.flush_rows)):
+            if taken_bytes >= self.batch_bytes:
+                return count
+            taken_bytes += size
+        return min(len(self._sizes), self._settings.flush_rows)
 
 
 def _size(record: ConsumerRecord) -> int:

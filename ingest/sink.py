@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import reduce
 
 import duckdb
 import numpy as np
@@ -82,8 +83,8 @@ def request_logs(batch: Batch, events: pa.Table, costs: pa.Table) -> pa.Table:
 
 def request_payloads(batch: Batch, events: pa.Table) -> pa.Table:
     """Rows of request_payloads for the events that have any header or body."""
-    has_payload = pc.not_equal(pc.binary_join_element_wise(*(events[f] for f in PAYLOAD_FIELDS), ""), "")
-    kept = events.filter(has_payload)
+    has_payload = reduce(pc.or_, (pc.not_equal(events[name], "") for name in PAYLOAD_FIELDS))
+    kept = events if pc.all(has_payload).as_py() else events.filter(has_payload)
     table = kept.select(["timestamp", "request_id", "user_id", "api_key_id", *PAYLOAD_FIELDS, *TEXT_FIELDS])
     for name, column in _provenance(batch, kept).items():
         table = table.append_column(name, column)

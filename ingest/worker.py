@@ -62,6 +62,8 @@ CONFIRM_SECONDS = 1.0
 LEAVE_SECONDS = 1.0
 SKIP_SECONDS = 1.0
 TOPIC_POLL_SECONDS = 0.2
+# Well below aiokafka's `max_poll_interval_ms`.
+STAY_SECONDS = 60.0
 
 
 class TopicChangedError(Exception):
@@ -94,6 +96,7 @@ class Worker:
         self._increments = IncrementProducer(settings.kafka_bootstrap_servers, **settings.client_options())
         self._stopping = asyncio.Event()
         self._failure: Exception | None = None
+        self._fetched_at = time.monotonic()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consume until `stop` is set, then finish the batches in hand, confirm them and leave the group."""
@@ -153,7 +156,6 @@ class Worker:
                 self._raise_failure(lane)
                 if lane.is_due(flush_seconds):
                     lane.batch_in_hand = asyncio.create_task(self._write_next(lane))
-                self._throttle(lane)
             await self._confirm([lane for lane in self._lanes.values() if lane.is_idle_for(IDLE_CONFIRM_SECONDS)])
 
     def _share_memory(self) -> None:
@@ -163,14 +165,24 @@ class Worker:
             lane.batch_bytes = min(self._settings.flush_bytes, share)
 
     async def _fetch(self) -> None:
+        """Take what has arrived for the partitions that have room; the others keep what the consumer has fetched."""
+        wanted = [lane.partition for lane in self._lanes.values() if not lane.is_full]
+        if self._lanes and not wanted:
+            await self._wait_for_room()
+            return
         try:
-            fetched = await self._consumer.getmany(timeout_ms=POLL_MS, max_records=MAX_POLL_RECORDS)
+            fetched = await self._consumer.getmany(*wanted, timeout_ms=POLL_MS, max_records=MAX_POLL_RECORDS)
         except OffsetOutOfRangeError as error:
             await self._skip_missing(error.args[0])
             return
         except NoOffsetForPartitionError:
             # aiokafka looked for a committed offset before `_take_over` had set the position.
             return
+        except IllegalStateError:
+            # A rebalance in the background has taken one of them; its lane is about to go.
+            await asyncio.sleep(POLL_MS / 1000)
+            return
+        self._fetched_at = time.monotonic()
         for partition, records in fetched.items():
             lane = self._lanes.get(partition)
             if lane is not None:
@@ -182,15 +194,23 @@ class Worker:
         if end is not None:
             metrics.LAG.labels(lane.partition.partition).set(max(end - lane.position, 0) + lane.buffered)
 
-    def _throttle(self, lane: Lane) -> None:
-        """Keep at most one whole batch waiting behind the one in hand."""
-        is_paused = lane.partition in self._consumer.paused()
-        # A rebalance in the background may have taken the partition; its lane is about to go.
+    async def _wait_for_room(self) -> None:
+        """Every partition holds a whole batch behind the one in hand."""
+        tasks = [lane.batch_in_hand for lane in self._lanes.values() if lane.batch_in_hand is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=POLL_MS / 1000, return_when=asyncio.FIRST_COMPLETED)
+        if time.monotonic() - self._fetched_at >= STAY_SECONDS:
+            await self._show_up()
+
+    async def _show_up(self) -> None:
+        """Kafka takes away the partitions of a consumer that asks for nothing for minutes. Nothing can come of a
+        partition that is paused; what is fetched of it is dropped, and fetched again."""
+        partition = next(iter(self._lanes))
         with suppress(IllegalStateError):
-            if lane.is_full and not is_paused:
-                self._consumer.pause(lane.partition)
-            elif is_paused and not lane.is_full:
-                self._consumer.resume(lane.partition)
+            self._consumer.pause(partition)
+            await self._consumer.getmany(partition, timeout_ms=0)
+            self._consumer.resume(partition)
+        self._fetched_at = time.monotonic()
 
     def _raise_failure(self, lane: Lane) -> None:
         """Forget a batch that is done; re-raise what made it fail for good."""
@@ -272,7 +292,7 @@ class Worker:
     async def _patiently(
         self, lane: Lane, function: Callable[[*Arguments], Awaitable[Result]], *arguments: *Arguments
     ) -> Result:
-        """Call ClickHouse, again and again for what may pass; the partition's fetching pauses meanwhile."""
+        """Call ClickHouse, again and again for what may pass; the partition fetches no more meanwhile."""
 
         def should_retry(error: BaseException) -> bool:
             return is_transient(error) and not lane.is_lost

@@ -5,8 +5,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from ingest.decoder import json_types
 from ingest.events import FIELD_NAMES
+from ingest.screen import json_types
 
 MINIMAL: dict[str, Any] = {
     "request_id": "r-1",

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from ingest.decoder import (
     EVENT_SCHEMA,
     JSON_FIELDS,
-    MAX_EVENT_BYTES,
     Decoded,
     Decoder,
     Rejection,
     decode_one,
     open_duckdb,
 )
+from ingest.screen import MAX_EVENT_BYTES
 from tests.support.events import MINIMAL, ODD_VALUES, event_bytes
 
 
@@ -127,6 +127,32 @@ def test_unknown_fields_are_ignored_and_counted(decoder: Decoder) -> None:
 def test_the_last_of_a_repeated_field_counts(decoder: Decoder) -> None:
     decoded = decoder.decode([encode(input_tokens=1)[:-1] + b', "input_tokens": 2}'])
     assert decoded.events["input_tokens"].to_pylist() == [2]
+
+
+@pytest.mark.parametrize(
+    ("field", "spelling"),
+    [
+        pytest.param("input_tokens", b"-0", id="minus zero"),
+        pytest.param("prompt_id", b"-0", id="minus zero as text"),
+        pytest.param("prompt_id", b"12345678901234567890123", id="long number as text"),
+        pytest.param("timestamp", b'"1763719200000"', id="milliseconds in quotes"),
+        pytest.param("timestamp", rb'"\u0031763719200000"', id="milliseconds in quotes, escaped"),
+        pytest.param("timestamp", b"-0", id="minus zero milliseconds"),
+        pytest.param("user_id", b"null", id="null"),
+        pytest.param("request_body", rb'"{\"a\": 1e999}"', id="JSON in a text"),
+        pytest.param("request_body", b'{"a": "\xff"}', id="invalid UTF-8 in a body"),
+        pytest.param("stranger", rb'"\ud800"', id="half a surrogate pair in an unknown field"),
+        pytest.param("tags", b'["a", null]', id="null among tags"),
+        pytest.param("usage", b'{"web_searches": 2}', id="usage"),
+    ],
+)
+def test_unusual_spellings_are_judged_like_the_model_does(decoder: Decoder, field: str, spelling: bytes) -> None:
+    repeated = encode(**{field: "x"})[:-1] + b', "%s": %s}' % (field.encode(), spelling)
+    single = json.dumps({**MINIMAL, field: 0}).encode().replace(b": 0}", b": %s}" % spelling)
+    if field in MINIMAL:
+        single = encode().replace(json.dumps(MINIMAL[field]).encode(), spelling)
+    values: list[bytes | None] = [repeated, single, encode()]
+    assert_agrees_with_the_model(decoder.decode(values), values)
 
 
 @pytest.mark.parametrize("field", ["request_headers", "response_headers"])
