@@ -3,7 +3,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kafka faults backlog motion kafka check lock analytics-random dashboards bench-analytics clean
+.PHONY: help demo test test-kafka faults backlog motion kafka bench bench-smoke check lock analytics-random dashboards \
+	bench-analytics clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -34,6 +35,12 @@ bench-analytics: $(VENV)/installed ## Time charts over ten million requests and 
 
 kafka: $(VENV)/installed ## Run an Apache Kafka on port 9092 until Ctrl-C
 	$(BIN)/python -m tests.support.kafka
+
+bench: $(VENV)/installed ## Run the benchmarks (ARGS="ingest", "reads --rows 1000000", ... or "all"; docs/performance.md)
+	$(BIN)/python -m tests.benchmarks $(or $(ARGS),all)
+
+bench-smoke: $(VENV)/installed ## Compare our steps with a yardstick of the same run; fails when one takes twice what it should
+	$(BIN)/python -m tests.benchmarks smoke
 
 check: $(VENV)/installed ## Lint, formatting, strict types, import directions
 	$(BIN)/ruff check .

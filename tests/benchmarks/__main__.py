@@ -1,0 +1,167 @@
+"""`make bench ARGS="PART ..."`: the benchmarks, each part alone or `all`; results go to docs/benchmarks as JSON.
+
+`render` puts what is there into docs/performance.md and draws the plots; every part does so when it ends.
+"""
+
+import asyncio
+import json
+import os
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from tests.benchmarks import ingest, reads, report
+from tests.benchmarks.contenders import Task
+from tests.benchmarks.delay import measure_delay
+from tests.benchmarks.events import EVENTS_PER_SECOND, SEED, SIZES, make
+from tests.benchmarks.growth import grow
+
+RESULTS = Path(__file__).parents[2] / "docs" / "benchmarks"
+FOLDER = Path("/var/tmp/router-insights-bench")
+LIBRARIES = (
+    "aiokafka",
+    "chdb-core",
+    "clickhouse-connect",
+    "duckdb",
+    "faust-streaming",
+    "msgspec",
+    "pyarrow",
+    "pydantic",
+)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+console = Console(width=120)
+
+Quick = Annotated[bool, typer.Option("--quick", help="A few seconds each; figures are no evidence")]
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were taken on."""
+    processor = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        platform.processor(),
+    )
+    memory = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal"))
+    load = Path("/proc/loadavg").read_text().split()[0]
+    return {
+        "taken_at": datetime.now(UTC).isoformat(timespec="minutes"),
+        "processor": processor,
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(int(memory.split()[1]) / 2**20, 1),
+        "load_at_start": float(load),
+        "python": platform.python_version(),
+        "libraries": {name: version(name) for name in LIBRARIES},
+        "seed": SEED,
+    }
+
+
+def save(part: str, results: Any, facts: dict[str, Any]) -> None:
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / f"{part}.json").write_text(json.dumps({"machine": facts, "results": results}, indent=1) + "\n")
+    report.render(RESULTS, console)
+
+
+@app.command("ingest")
+def ingest_part(events: int = 1_000_000, rounds: int = 3, quick: Quick = False) -> None:
+    """Our worker, a pass-through, per-event Python and Faust, in turn on the same bytes."""
+    facts, results = machine(), {}
+    if quick:
+        events, rounds = 120_000, 1
+    with ingest.broker() as bootstrap:
+        for name, size_bytes in SIZES.items():
+            # Fewer of the larger ones: about the same bytes of each size.
+            records = make(events * 850 // max(size_bytes, 850), size_bytes)
+            console.print(f"[bold]{name}[/]: {len(records):,} records of {EVENTS_PER_SECOND:,} a second")
+            whole, part = len(records), max(5_000, len(records) // 10)
+            counts = {"ours": whole, "passthrough": whole, "pydantic": part, "faust": part}
+            results[name] = ingest.compare(bootstrap, records, counts, rounds, console)
+    save("ingest", results, facts)
+
+
+@app.command()
+def sustained(seconds: int = 300, rate: int = 45_000, quick: Quick = False) -> None:
+    """Our worker on a backlog that lasts for minutes: events/s and memory over time."""
+    facts = machine()
+    seconds = 15 if quick else seconds
+    records = make(500_000)
+    with ingest.broker() as bootstrap:
+        repeat = max(1, seconds * rate // len(records))
+        console.print(f"producing {repeat * len(records):,} records")
+        topic = asyncio.run(ingest.produce(bootstrap, records, repeat))
+        task = Task(bootstrap=bootstrap, topic=topic, partitions=ingest.PARTITIONS, records=repeat * len(records))
+        figures = ingest.run("ours", task)
+    console.print(f"{figures['records'] / figures['seconds']:,.0f} events/s for {figures['seconds']:,.0f} s")
+    save("sustained", figures, facts)
+
+
+@app.command()
+def delay(rate: int = 15_000, seconds: int = 60, quick: Quick = False) -> None:
+    """From emitting an event to seeing it in the API, at `rate` events a second (half of the most)."""
+    facts = machine()
+    with ingest.broker() as bootstrap:
+        found = measure_delay(bootstrap, rate, 10 if quick else seconds)
+    console.print(found)
+    save("delay", found, facts)
+
+
+@app.command("reads")
+def reads_part(
+    rows: Annotated[list[int] | None, typer.Option(help="May be given several times")] = None,
+    requests: int = 40,
+    quick: Quick = False,
+) -> None:
+    """Every endpoint of the read API over 1, 10 and 50 million rows."""
+    facts, results = machine(), {}
+    concurrencies = (1,) if quick else (1, 8, 32)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for count in [200_000] if quick else rows or [1_000_000, 10_000_000, 50_000_000]:
+        console.print(f"[bold]{count:,} rows[/]")
+        shape = reads.Shape(count)
+        with reads.filled(FOLDER, shape, console) as warehouse:
+            results[str(count)] = reads.measure(warehouse, shape, console, 5 if quick else requests, concurrencies)
+    save("reads", results, facts)
+
+
+@app.command()
+def growth(quick: Quick = False) -> None:
+    """How cost grows with users, models and batch size, and bytes on disk a request."""
+    facts = machine()
+    save("growth", grow(console, 20_000 if quick else 200_000), facts)
+
+
+@app.command()
+def smoke(events: int = 60_000) -> None:
+    """For CI: ratios of steps that are measured in turn in one process; exits 1 when one is twice what it should be."""
+    from tests.benchmarks.smoke import ratios
+
+    broken = []
+    for name, (found, limit) in ratios(events).items():
+        verdict = "ok" if found <= limit else "TOO SLOW"
+        console.print(f"  {name:58} {found:6.2f}  at most {limit:5.2f}  {verdict}")
+        broken += [name] if found > limit else []
+    if broken:
+        raise typer.Exit(1)
+
+
+@app.command("all")
+def all_parts(quick: Quick = False) -> None:
+    """Every part, in the order of docs/performance.md."""
+    ingest_part(quick=quick, events=400_000, rounds=3)
+    sustained(quick=quick)
+    delay(quick=quick)
+    reads_part(quick=quick)
+    growth(quick=quick)
+
+
+@app.command()
+def render() -> None:
+    """Put the results that are there into docs/performance.md."""
+    report.render(RESULTS, console)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,198 @@
+"""Results as tables in docs/performance.md, between its markers, and as plots."""
+
+import json
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from rich.console import Console
+
+mpl.use("svg")
+
+from matplotlib import pyplot as plt
+
+BEGIN, END = "<!-- results of make bench: begin -->", "<!-- results of make bench: end -->"
+NAMES = {
+    "ours": "router-insights worker",
+    "passthrough": "pass-through, `JSONEachRow`",
+    "pydantic": "pydantic for each event",
+    "faust": "Faust agent, `take(5000)`",
+}
+
+
+def render(folder: Path, console: Console) -> None:
+    """Write the tables and plots of the results in `folder`."""
+    page = folder.parent / "performance.md"
+    text = page.read_text()
+    found = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    lines = [line for part, make in PARTS.items() if part in found for line in _section(part, found[part], make)]
+    head, rest = text.split(BEGIN)
+    page.write_text(head + BEGIN + "\n\n" + "\n".join(lines) + "\n" + END + rest.split(END)[1])
+    if "ingest" in found:
+        _plot_ingest(found["ingest"]["results"], folder.parent / "images" / "bench-ingest.svg")
+    if "sustained" in found:
+        _plot_sustained(found["sustained"]["results"], folder.parent / "images" / "bench-sustained.svg")
+    console.print(f"wrote {page.name}")
+
+
+def _section(part: str, found: dict[str, Any], make: Any) -> Iterator[str]:
+    facts = found["machine"]
+    yield f"### {TITLES[part]}"
+    yield ""
+    yield (
+        f"{facts['taken_at']}, {facts['processor']}, {facts['cores']} cores, {facts['memory_gib']} GiB, load"
+        f" {facts['load_at_start']} at the start, Python {facts['python']}, seed {facts['seed']}; "
+        + ", ".join(f"{name} {number}" for name, number in facts["libraries"].items())
+        + "."
+    )
+    yield ""
+    yield from make(found["results"])
+    yield ""
+
+
+def _by_contender(runs: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    return {name: [run for run in runs if run["contender"] == name] for name in NAMES}
+
+
+def _rate(run: dict[str, Any]) -> float:
+    return float(run["records"] / run["seconds"])
+
+
+def _cpu_us(run: dict[str, Any]) -> float:
+    return float(run["cpu_seconds"] / run["records"] * 1e6)
+
+
+def _ingest(results: dict[str, Any]) -> Iterator[str]:
+    yield (
+        "| size | way | events/s (median; least – most) | of the worker's | CPU s per million | events per CPU s"
+        " | peak MiB |"
+    )
+    yield "|---|---|---|---|---|---|---|"
+    for size, runs in results.items():
+        named = _by_contender(runs)
+        ours = statistics.median(map(_rate, named["ours"]))
+        for name, each in named.items():
+            rates, cpu = sorted(map(_rate, each)), statistics.median(map(_cpu_us, each))
+            peak = max(run["peak_bytes"] for run in each) / 2**20
+            middle = statistics.median(rates)
+            yield (
+                f"| {size} | {NAMES[name]} | {middle:,.0f} ({rates[0]:,.0f} – {rates[-1]:,.0f}) | {middle / ours:.2f}"
+                f" | {cpu:.1f} | {1e6 / cpu:,.0f} | {peak:,.0f} |"
+            )
+    yield ""
+    yield "CPU seconds per million events of the worker, by stage (medians):"
+    yield ""
+    stages = list(next(iter(results.values()))[0]["stages"])
+    yield "| size | " + " | ".join(stages) + " |"
+    yield "|---|" + "---|" * len(stages)
+    for size, runs in results.items():
+        ours_runs = _by_contender(runs)["ours"]
+        found = [
+            statistics.median(run["stages"][stage] / run["records"] * 1e6 for run in ours_runs) for stage in stages
+        ]
+        yield f"| {size} | " + " | ".join(f"{each:.1f}" for each in found) + " |"
+    yield ""
+    yield "![Events per second](images/bench-ingest.svg)"
+
+
+def _sustained(run: dict[str, Any]) -> Iterator[str]:
+    half = len(run["samples"]) // 2
+    peaks = [
+        max((sample[2] for sample in part), default=0) / 2**20
+        for part in (run["samples"][:half], run["samples"][half:])
+    ]
+    yield (
+        f"{run['records']:,} events in {run['seconds']:,.0f} s: **{_rate(run):,.0f} events/s**,"
+        f" {_cpu_us(run):.1f} µs of process CPU an event; resident memory at most"
+        f" {peaks[0]:,.0f} MiB in the first half and {peaks[1]:,.0f} MiB in the second."
+    )
+    yield ""
+    yield "![Events stored and memory over time](images/bench-sustained.svg)"
+
+
+def _delay(found: dict[str, Any]) -> Iterator[str]:
+    yield (
+        f"At {found['events_per_second']:,.0f} events/s: p50 {found['p50_s']:.2f} s, p95 {found['p95_s']:.2f} s,"
+        f" p99 {found['p99_s']:.2f} s over {found['probes']:,} probes; {found['unseen']} never seen."
+    )
+
+
+def _reads(results: dict[str, Any]) -> Iterator[str]:
+    for rows, calls in results.items():
+        levels = [key for key in next(iter(calls.values())) if key.startswith("at ")]
+        yield f"**{int(rows):,} rows** (milliseconds)"
+        yield ""
+        heads = [f"{level.removeprefix('at ')} at a time: p50 / p95 / p99" for level in levels]
+        yield "| request | goal p95 | cold | " + " | ".join(heads) + " | rows read | MB read | without rollups |"
+        yield "|---|---|---|" + "---|" * (len(levels) + 3)
+        for name, each in calls.items():
+            cells = [
+                " / ".join(f"{each[level][p]:.0f}" for p in ("p50_ms", "p95_ms", "p99_ms")) if level in each else ""
+                for level in levels
+            ]
+            goal = "" if not each.get("goal_ms") else f"{each['goal_ms']:.0f}"
+            if goal and each[levels[0]]["p95_ms"] > each["goal_ms"]:
+                goal += " (missed)"
+            cold, raw = (f"{each[key]:,.0f}" if key in each else "" for key in ("cold_ms", "raw_ms"))
+            read = each.get("read", {})
+            volume = f"{read['rows']:,} | {read['bytes'] / 1e6:,.1f}" if read else " | "
+            yield f"| {name} | {goal} | {cold} | {' | '.join(cells)} | {volume} | {raw} |"
+        yield ""
+
+
+def _growth(results: dict[str, Any]) -> Iterator[str]:
+    yield "| what | µs CPU a row | request_logs, bytes a request | rollup_user | rollup_model | rollup_time |"
+    yield "|---|---|---|---|---|---|"
+    for kind in ("users", "models"):
+        for count, each in results[kind].items():
+            tables = each["tables"]
+            rows = tables["request_logs"]["rows"]
+            names = ("request_logs", "rollup_user", "rollup_model", "rollup_time")
+            cells = " | ".join(f"{tables[name]['bytes'] / rows:.1f}" for name in names)
+            yield f"| {int(count):,} {kind} | {each['cpu_us_per_row']:.1f} | {cells} |"
+    yield ""
+    yield "| rows a batch | µs CPU an event | bytes a row, without bodies |"
+    yield "|---|---|---|"
+    for count, each in results["batch_rows"].items():
+        yield f"| {int(count):,} | {each['cpu_us_per_event']:.1f} | {each['bytes_per_row']:.1f} |"
+    yield ""
+    largest = list(results["batch_rows"].values())[-1]["largest_columns"]
+    yield "Bytes a row of the largest columns: " + ", ".join(f"`{name}` {size}" for name, size in largest.items()) + "."
+
+
+TITLES = {
+    "ingest": "Ingest, side by side",
+    "sustained": "Ingest for minutes",
+    "delay": "From emitting to seeing",
+    "reads": "Reads",
+    "growth": "Growth",
+}
+PARTS = {"ingest": _ingest, "sustained": _sustained, "delay": _delay, "reads": _reads, "growth": _growth}
+
+
+def _plot_ingest(results: dict[str, Any], path: Path) -> None:
+    figure, axes = plt.subplots(1, len(results), figsize=(11, 3.2), layout="constrained")
+    for axis, (size, runs) in zip(axes, results.items(), strict=True):
+        named = _by_contender(runs)
+        rates = [statistics.median(map(_rate, each)) for each in named.values()]
+        axis.barh([NAMES[name].split(",")[0] for name in named], rates, color=["#3367d6", "#888", "#bbb", "#ddd"])
+        axis.invert_yaxis()
+        axis.set_title(size)
+        axis.set_xlabel("events/s")
+        if axis is not axes[0]:
+            axis.set_yticklabels([])
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
+def _plot_sustained(run: dict[str, Any], path: Path) -> None:
+    seconds, stored, resident = zip(*run["samples"], strict=True)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.2), layout="constrained")
+    left.plot(seconds, [count / 1e6 for count in stored], color="#3367d6")
+    left.set(xlabel="seconds", ylabel="million events stored", ylim=(0, None))
+    right.plot(seconds, [size / 2**20 for size in resident], color="#3367d6")
+    right.set(xlabel="seconds", ylabel="resident memory, MiB", ylim=(0, None))
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
