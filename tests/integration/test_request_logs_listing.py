@@ -44,7 +44,7 @@ FILTERS: list[dict[str, Any]] = [
     *({"user_id": user} for user in (*USERS, "nobody")),
     *({"api_key_id": key} for key in KEYS),
     *({"model_name": model} for model in (*MODELS, "gpt")),
-    *({"status": status} for status in {*STATUSES, "Success"}),
+    *({"status": status} for status in sorted({*STATUSES, "Success"})),
     *({"status_code": code} for code in (200, 429, 500, 0, 999)),
     {"start_time": EXACT_TIME},
     {"end_time": EXACT_TIME},
