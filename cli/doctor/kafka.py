@@ -1,6 +1,7 @@
 """Is Kafka as it must be, and do the workers keep up?"""
 
 import asyncio
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -13,13 +14,14 @@ TIMEOUT_SECONDS = 10.0
 LAG_RECORDS = 1_000_000
 
 
-async def examine(bootstrap_servers: str, topic: str, group: str) -> list[Finding]:
-    """Every check, or the one that says that Kafka does not answer."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, request_timeout_ms=int(TIMEOUT_SECONDS * 1000))
+async def examine(bootstrap_servers: str, topic: str, group: str, **client_options: Any) -> list[Finding]:
+    """Every check, or the one that says that Kafka does not answer. `client_options` go to aiokafka."""
+    options = {"bootstrap_servers": bootstrap_servers, **client_options}
+    admin = AIOKafkaAdminClient(request_timeout_ms=int(TIMEOUT_SECONDS * 1000), **options)
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
             await admin.start()
-            return await _examine(admin, bootstrap_servers, topic, group)
+            return await _examine(admin, options, topic, group)
     except (KafkaError, OSError, TimeoutError) as error:
         advice = "see whether it runs, and whether INSIGHTS_KAFKA_BOOTSTRAP_SERVERS names it"
         return [Finding("Kafka", Level.FAULT, f"{bootstrap_servers}: {str(error) or type(error).__name__}", advice)]
@@ -27,7 +29,7 @@ async def examine(bootstrap_servers: str, topic: str, group: str) -> list[Findin
         await admin.close()
 
 
-async def _examine(admin: AIOKafkaAdminClient, bootstrap_servers: str, topic: str, group: str) -> list[Finding]:
+async def _examine(admin: AIOKafkaAdminClient, options: dict[str, Any], topic: str, group: str) -> list[Finding]:
     if topic not in await admin.list_topics():
         advice = "create it, or set INSIGHTS_KAFKA_TOPIC to the one that the gateway writes to"
         return [Finding("topic", Level.FAULT, f"there is no topic {topic}", advice)]
@@ -38,7 +40,7 @@ async def _examine(admin: AIOKafkaAdminClient, bootstrap_servers: str, topic: st
     advice = "see which broker is down"
     found = [judge("topic", said, advice, warning=False, fault=bool(leaderless))]
     partitions = [TopicPartition(topic, number) for number in numbers]
-    async with AIOKafkaConsumer(bootstrap_servers=bootstrap_servers) as consumer:
+    async with AIOKafkaConsumer(**options) as consumer:
         first, last = await consumer.beginning_offsets(partitions), await consumer.end_offsets(partitions)
     committed = await admin.list_consumer_group_offsets(group, partitions=partitions)
     return [*found, _lag(partitions, first, last, {tp: at.offset for tp, at in committed.items()}, group)]

@@ -27,7 +27,10 @@ def report(findings: list[Finding]) -> Table:
 def run_doctor(settings: IngestSettings, warehouse: Warehouse) -> bool:
     """Print what was found; whether there is no fault (warnings are none)."""
     findings = clickhouse.examine(warehouse)
-    findings += asyncio.run(kafka.examine(settings.kafka_bootstrap_servers, settings.kafka_topic, settings.kafka_group))
+    options = settings.client_options()
+    findings += asyncio.run(
+        kafka.examine(settings.kafka_bootstrap_servers, settings.kafka_topic, settings.kafka_group, **options)
+    )
     console = Console()
     console.print(report(findings))
     faults = [finding.check for finding in findings if finding.level is Level.FAULT]
