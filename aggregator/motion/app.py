@@ -31,7 +31,9 @@ log = structlog.get_logger(__name__)
 
 TICK_SECONDS = 1.0
 RETRY_SECONDS = 1.0
-SUMS_AT_A_TIME = 2_000
+# Many states of budgets travel in one request.
+LINGER_SECONDS = 0.01
+SUMS_AT_A_TIME = 500
 WAREHOUSE_ERRORS = (DatabaseError, WarehouseUnavailableError, OSError)
 
 
@@ -79,6 +81,7 @@ class Aggregator:
             topic_disable_leader=True,
             processing_guarantee="at_least_once",
             broker_commit_interval=1.0,
+            producer_linger=LINGER_SECONDS,
             consumer_auto_offset_reset="earliest",
             topic_partitions=1,
             topic_replication_factor=replicas,
@@ -178,6 +181,7 @@ class Aggregator:
                 if asyncio.get_running_loop().time() >= self._reconcile_at:
                     await self._reconcile()
             await self._send()
+            await self._send_sums()
 
     async def _read_budgets(self) -> None:
         before, found = self._budget_values, await self._budgets.read()
@@ -212,13 +216,8 @@ class Aggregator:
     # Alerts
 
     async def _send(self) -> None:
-        """Produce what the book has to say; what Kafka does not take stays for the next time.
-
-        Of mere sums a few at a time, so that no alert waits behind those of a hundred thousand budgets.
-        """
+        """Produce what the book has to say; what Kafka does not take stays for the next time."""
         outbox = self._book.outbox
-        if not outbox:
-            self._book.tell_sums(SUMS_AT_A_TIME, _now())
         while outbox:
             message: Message = outbox.popleft()
             is_alert = isinstance(message.value, Alert)
@@ -232,6 +231,12 @@ class Aggregator:
                 outbox.appendleft(message)
                 log.warning("not_sent", key=message.key, reason=str(error) or type(error).__name__)
                 return
+
+    async def _send_sums(self) -> None:
+        """Mere sums a few at a time, so that no alert waits behind those of a hundred thousand budgets."""
+        while self._book.has_more_to_tell and not self._book.outbox:
+            self._book.tell_sums(SUMS_AT_A_TIME, _now())
+            await self._send()
 
     async def _deliver_all(self, stream: Any) -> None:
         async for value in stream:

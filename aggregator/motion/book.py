@@ -109,7 +109,13 @@ class Book:
         self._has_base = set(owned)
         metrics.BUDGETS.set(len(bases))
         self._post(ledger.alerts(self.accounts, self._known, now))
-        self._untold = {account.budget.id: account for account in self.accounts}
+        # What was left from last time stays first; what is known already takes no turn.
+        fresh = {a.budget.id: a for a in self.accounts if a.told is None or a.told[1] != a.spent}
+        self._untold = {name: fresh[name] for name in self._untold if name in fresh} | fresh
+
+    @property
+    def has_more_to_tell(self) -> bool:
+        return bool(self._untold)
 
     def tell_sums(self, count: int, now: datetime) -> None:
         """Put up to `count` of the sums that a reconcile has left to be told into the outbox."""
