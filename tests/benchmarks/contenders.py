@@ -319,7 +319,8 @@ def run_faust(task: Task, warehouse: Warehouse) -> Figures:
                 await asyncio.to_thread(write, values)
                 taken += len(values)
                 if taken >= task.records:
-                    print(json.dumps(asdict(meter.end(warehouse))), flush=True)
+                    # Faust has taken stdout for its log.
+                    print(json.dumps(asdict(meter.end(warehouse))), file=sys.__stdout__, flush=True)
                     os._exit(0)
 
         faust.Worker(app, loglevel="error").execute_from_commandline()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 import tempfile
 import time
 from contextlib import suppress
@@ -29,15 +30,14 @@ SEEN_SECONDS = 60
 def measure_delay(bootstrap: str, rate: int, seconds: int) -> dict[str, Any]:
     """Percentiles of the delay of one probe every STEP_SECONDS among `rate` other events a second.
 
-    Producer, worker, engine and API query share this process, so the delay is an upper bound.
+    A probe's timestamp is when it was emitted. The producer is a process of its own; worker, engine and the API's
+    query share this one.
     """
     return asyncio.run(_measure(bootstrap, rate, seconds))
 
 
 async def _measure(bootstrap: str, rate: int, seconds: int) -> dict[str, Any]:
     await create_topics(bootstrap, {TOPIC: PARTITIONS}, timeout_seconds=30)
-    pool = make(min(rate * seconds, 200_000))
-    sent: dict[str, float] = {}
     delays: list[float] = []
     with tempfile.TemporaryDirectory(prefix="router-insights-delay-") as folder:
         warehouse = Warehouse(f"chdb://{folder}")
@@ -45,45 +45,52 @@ async def _measure(bootstrap: str, rate: int, seconds: int) -> dict[str, Any]:
         stop = asyncio.Event()
         settings = IngestSettings(kafka_bootstrap_servers=bootstrap, kafka_topic=TOPIC, metrics_port=0)
         consuming = asyncio.create_task(Worker(settings, warehouse).run(stop))
-        emitted = asyncio.Event()
-        probing = asyncio.create_task(_probe(warehouse, sent, delays, emitted))
         steps = int(seconds / STEP_SECONDS)
-        async with AIOKafkaProducer(bootstrap_servers=bootstrap, compression_type="lz4", linger_ms=10) as producer:
-            started = time.monotonic()
-            for step in range(steps):
-                for place in range(int(rate * STEP_SECONDS)):
-                    key, value = pool[(step * int(rate * STEP_SECONDS) + place) % len(pool)]
-                    await producer.send(TOPIC, value, key)
-                name = f"probe-{step}"
-                event = {
-                    "request_id": name, "timestamp": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
-                    "model_name": "gpt-4o", "status": "success",
-                }  # fmt: skip
-                sent[name] = time.monotonic()
-                await producer.send(TOPIC, json.dumps(event).encode(), name.encode())
-                await asyncio.sleep(max(0.0, started + (step + 1) * STEP_SECONDS - time.monotonic()))
-            emitted_seconds = time.monotonic() - started
-        emitted.set()
+        command = [sys.executable, "-m", "tests.benchmarks.delay", bootstrap, str(rate), str(steps)]
+        producing = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
         with suppress(TimeoutError):
-            await asyncio.wait_for(probing, SEEN_SECONDS)
+            await asyncio.wait_for(_probe(warehouse, steps, delays), 2 * seconds + SEEN_SECONDS)
+        output, _ = await producing.communicate()
         stop.set()
         await consuming
         warehouse.close()
     p50, p95, p99 = (float(each) for each in np.percentile(delays, (50, 95, 99)))
     return {
-        "asked_events_per_second": rate, "events_per_second": steps * int(rate * STEP_SECONDS) / emitted_seconds,
-        "probes": len(delays),
-        "unseen": len(sent), "p50_s": p50, "p95_s": p95, "p99_s": p99,
+        "asked_events_per_second": rate, "events_per_second": json.loads(output), "probes": len(delays),
+        "unseen": steps - len(delays), "p50_s": p50, "p95_s": p95, "p99_s": p99,
     }  # fmt: skip
 
 
-async def _probe(warehouse: Warehouse, sent: dict[str, float], delays: list[float], emitted: asyncio.Event) -> None:
-    """Ask for the oldest probe that is not visible yet until all are."""
-    while sent or not emitted.is_set():
-        for name, started in list(sent.items()):
-            found = await asyncio.to_thread(warehouse.query, NEWEST_OF_ID, {"request_id": name}, dict(LOOKUP_SETTINGS))
-            if not found:
-                break
-            delays.append(time.monotonic() - started)
-            del sent[name]
-        await asyncio.sleep(PROBE_SECONDS)
+async def _probe(warehouse: Warehouse, steps: int, delays: list[float]) -> None:
+    """Ask for one probe after the other until it is visible."""
+    for step in range(steps):
+        while not (found := await asyncio.to_thread(_find, warehouse, f"probe-{step}")):  # noqa: ASYNC110 - a poll
+            await asyncio.sleep(PROBE_SECONDS)
+        delays.append((datetime.now(UTC) - found[0]["timestamp"].replace(tzinfo=UTC)).total_seconds())
+
+
+def _find(warehouse: Warehouse, request_id: str) -> list[dict[str, Any]]:
+    return warehouse.query(NEWEST_OF_ID, {"request_id": request_id}, dict(LOOKUP_SETTINGS))
+
+
+async def _produce(bootstrap: str, rate: int, steps: int) -> float:
+    """Emit `rate` events a second and a probe every STEP_SECONDS; how many a second it came to."""
+    a_step = int(rate * STEP_SECONDS)
+    pool = make(min(a_step * steps, 200_000))
+    async with AIOKafkaProducer(
+        bootstrap_servers=bootstrap, compression_type="lz4", linger_ms=10, max_batch_size=256 * 1024
+    ) as producer:
+        started = time.monotonic()
+        for step in range(steps):
+            for place in range(step * a_step, (step + 1) * a_step):
+                key, value = pool[place % len(pool)]
+                await producer.send(TOPIC, value, key)
+            name, now = f"probe-{step}", datetime.now(UTC).isoformat().replace("+00:00", "Z")
+            event = {"request_id": name, "timestamp": now, "model_name": "gpt-4o", "status": "success"}
+            await producer.send(TOPIC, json.dumps(event).encode(), name.encode())
+            await asyncio.sleep(max(0.0, started + (step + 1) * STEP_SECONDS - time.monotonic()))
+        return a_step * steps / (time.monotonic() - started)
+
+
+if __name__ == "__main__":
+    print(asyncio.run(_produce(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))

@@ -6,6 +6,7 @@ bytes that ClickHouse read for it, are measured outside.
 """
 
 import asyncio
+import hashlib
 import random
 import statistics
 import time
@@ -22,7 +23,7 @@ from rich.console import Console
 
 from aggregator import planner
 from aggregator.catalogue import ROLLUPS
-from aggregator.migrations import migrate
+from aggregator.migrations import migrate, read_migrations
 from aggregator.warehouse import Warehouse
 from api.app import create_app
 from api.settings import ApiSettings
@@ -86,7 +87,9 @@ class Shape:
 
     @property
     def name(self) -> str:
-        return f"bench_{self.rows}_{self.users}_{self.models}"
+        """Of the database; rows that another statement or schema has filled are not used again."""
+        made_by = FILL + "".join(f"{each.name}{each.checksum}" for each in read_migrations())
+        return f"bench_{self.rows}_{self.users}_{self.models}_{hashlib.sha256(made_by.encode()).hexdigest()[:8]}"
 
 
 def fill(warehouse: Warehouse, shape: Shape, console: Console) -> float:
