@@ -125,8 +125,8 @@ def _reads(results: dict[str, Any]) -> Iterator[str]:
         yield f"**{int(rows):,} rows** (milliseconds)"
         yield ""
         heads = [f"{level.removeprefix('at ')} at a time: p50 / p95 / p99" for level in levels]
-        yield "| request | goal p95 | cold | " + " | ".join(heads) + " | rows read | MB read | without rollups |"
-        yield "|---|---|---|" + "---|" * (len(levels) + 3)
+        yield "| request | goal p95 | cold | " + " | ".join(heads) + " | without rollups |"
+        yield "|---|---|---|" + "---|" * (len(levels) + 1)
         for name, each in calls.items():
             cells = [
                 " / ".join(f"{each[level][p]:.0f}" for p in ("p50_ms", "p95_ms", "p99_ms")) if level in each else ""
@@ -136,9 +136,7 @@ def _reads(results: dict[str, Any]) -> Iterator[str]:
             if goal and each[levels[0]]["p95_ms"] > each["goal_ms"]:
                 goal += " (missed)"
             cold, raw = (f"{each[key]:,.0f}" if key in each else "" for key in ("cold_ms", "raw_ms"))
-            read = each.get("read", {})
-            volume = f"{read['rows']:,} | {read['bytes'] / 1e6:,.1f}" if read else " | "
-            yield f"| {name} | {goal} | {cold} | {' | '.join(cells)} | {volume} | {raw} |"
+            yield f"| {name} | {goal} | {cold} | {' | '.join(cells)} | {raw} |"
         yield ""
 
 
