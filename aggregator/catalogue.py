@@ -14,6 +14,8 @@ SKETCH_LEVELS = (0.5, 0.95, 0.99)
 _SKETCH = "(0.01, 0.5, 0.95, 0.99)"
 
 RAW_TABLE = "request_logs"
+# What tells a row from every other, here and in request_payloads; it begins like the primary key of both.
+KEY_COLUMNS = ("timestamp", "request_id", "created_at", "source_partition", "source_offset")
 
 
 class Dimension(StrEnum):

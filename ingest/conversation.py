@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from aggregator.scalar import text_of
+
 # White space before JSON; stripping a long text to look at its first sign would copy it.
 MAX_INDENT = 64
 # Roles as other APIs call them.
@@ -62,15 +64,6 @@ def parse(text: str) -> Any:
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
         return text
-
-
-def text_of(scalar: Any) -> str:
-    """A scalar as ClickHouse writes it, so that 42, 42.0 and "42" are one value."""
-    if isinstance(scalar, bool):
-        return "true" if scalar else "false"
-    if isinstance(scalar, float) and scalar.is_integer() and abs(scalar) < 1e15:
-        return str(int(scalar))
-    return str(scalar)
 
 
 def scalars(value: Any, path: str = "") -> Iterator[tuple[str, str]]:

@@ -7,14 +7,14 @@ also holds where the field is absent.
 import re
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 
-from aggregator.catalogue import Dimension
+from aggregator.catalogue import KEY_COLUMNS, Dimension
 from aggregator.planner import EPOCH, EVERYTHING, Span
+from aggregator.scalar import text_of
 from api.filters.fields import BY_NAME, VALUE, Field, Kind
-from api.filters.tree import Filter, Group, Scalar
+from api.filters.tree import Filter, Group
 
 # ClickHouse bounds the length of one bound value, and of all in a URL, by default.
 MAX_PARAMETER_BYTES = 60_000
@@ -36,7 +36,7 @@ NEGATIVE = {
 # any key.
 PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", re.ASCII)
 COMPARISONS = {"eq": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
-ROW_KEY = "(timestamp, request_id, created_at, source_partition, source_offset)"
+ROW_KEY = ", ".join(KEY_COLUMNS)
 
 
 class FilterTooLargeError(ValueError):
@@ -87,21 +87,6 @@ def _size_in_url(value: Any) -> int:
     return len(quote(value, safe="")) if isinstance(value, str) else 24
 
 
-def text_of(value: Scalar) -> str:
-    """A scalar as ClickHouse writes it as text, so that 42, 42.0 and "42" are the same, and true and "true"."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if not isinstance(value, float):
-        return str(value)
-    if value == 0:
-        return "0"
-    if 1e-6 <= abs(value) < 1e21:
-        plain = f"{Decimal(repr(value)):f}"
-        return plain.rstrip("0").rstrip(".") if "." in plain else plain
-    digits, _, exponent = repr(value).partition("e")
-    return f"{digits.removesuffix('.0')}e{int(exponent)}"
-
-
 def _equal_text(spec: Field, values: list[str], binder: Binder) -> str:
     column = spec.column
     if spec.ignores_case:
@@ -122,7 +107,7 @@ def _text(spec: Field, operator: str, operand: Any, binder: Binder) -> str:
         "starts_with": f"startsWith(lowerUTF8({spec.column}), lowerUTF8({wanted}))",
         "ends_with": f"endsWith(lowerUTF8({spec.column}), lowerUTF8({wanted}))",
     }[operator]
-    return f"{ROW_KEY} IN (SELECT {ROW_KEY[1:-1]} FROM request_payloads WHERE {test})"
+    return f"({ROW_KEY}) IN (SELECT {ROW_KEY} FROM request_payloads WHERE {test})"
 
 
 def _numeric(spec: Field, operator: str, operand: Any, binder: Binder) -> str:

@@ -10,7 +10,7 @@ from itertools import product
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from api.filters.compile import text_of
+from aggregator.scalar import text_of
 from tests.support.rows import Row
 
 COLUMNS = {

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aggregator.scalar import text_of
 from ingest.derive import DERIVED, derive
 
 USER = {"role": "user", "content": "How do refunds work?"}
@@ -225,3 +226,15 @@ def test_odd_texts_are_kept_as_text_or_read(text: str) -> None:
     for found in (derived(text, text), derived(raw=text)):
         assert "\0" not in found["output_text"] + found["output"]
         found["output_text"].encode()
+
+
+@pytest.mark.parametrize("number", ["0.00001", "0.0000001", "1e15", "1.5e20", "1e21", "2.5e22", "-0.0", "12.50"])
+def test_a_number_in_an_answer_is_written_as_filters_write_it(number: str) -> None:
+    found = json.loads(derived("q", '{"score": ' + number + "}")["output"])
+    assert found == {"score": [text_of(float(number))]}
+    assert "e+" not in found["score"][0]
+
+
+def test_small_numbers_are_written_in_full() -> None:
+    found = json.loads(derived("q", '{"small": 0.00001, "tiny": 1e-7, "large": 1e16}')["output"])
+    assert found == {"small": ["0.00001"], "tiny": ["1e-7"], "large": ["10000000000000000"]}

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from aggregator.scalar import text_of
 from api.charts.spec import CustomAnalyticsQuery
-from api.filters.compile import text_of
 from api.filters.fields import ALL_OPERATORS, BY_NAME, OPERATORS
 from api.filters.tree import MAX_DEPTH, MAX_ELEMENTS, MAX_FILTERS, MAX_TEXT, Filter, parse_moment
 from api.meta import ANALYTICS_META, markdown_table
