@@ -7,9 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from clickhouse_connect.driver.exceptions import ClickHouseError
-
-from aggregator.warehouse import Warehouse, WarehouseUnavailableError, is_transient
+from aggregator.warehouse import Warehouse
 
 
 class Action(StrEnum):
@@ -48,12 +46,7 @@ def record(
     Raises WarehouseUnavailableError for what may pass: what cannot be written down must not be done.
     """
     text = json.dumps(details or {}, default=str, ensure_ascii=False, sort_keys=True)
-    try:
-        warehouse.command(WRITE, {"actor": actor, "action": action.value, "target": target, "details": text})
-    except (ClickHouseError, OSError) as error:
-        if is_transient(error):
-            raise WarehouseUnavailableError(str(error)) from error
-        raise
+    warehouse.command(WRITE, {"actor": actor, "action": action.value, "target": target, "details": text})
 
 
 def newest(warehouse: Warehouse, limit: int) -> list[AuditEntry]:

@@ -17,6 +17,11 @@ from aggregator.catalogue import RAW_TABLE, ROLLUPS, Dimension, Measure, Rollup
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+def micros(moment: datetime) -> int:
+    """Microseconds since 1970; a moment without a zone is one of UTC, as ClickHouse's come back."""
+    return (moment.replace(tzinfo=moment.tzinfo or UTC) - EPOCH) // timedelta(microseconds=1)
+
+
 class Bucket(StrEnum):
     """Width of a time group, in the question's time zone; a week starts on Monday."""
 
@@ -178,8 +183,7 @@ class _Sql:
         return f"{{{name}:{type_name}}}"
 
     def instant(self, moment: datetime) -> str:
-        micros = (moment - EPOCH) // timedelta(microseconds=1)
-        return f"fromUnixTimestamp64Micro({self.bind(micros, 'Int64')}, 'UTC')"
+        return f"fromUnixTimestamp64Micro({self.bind(micros(moment), 'Int64')}, 'UTC')"
 
     def where(self, column: str, span: Span, question: Question) -> str:
         terms = []

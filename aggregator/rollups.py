@@ -9,13 +9,13 @@ already on its way under an old generation is caught by verifying afterwards and
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 from aggregator.catalogue import DURATION_SKETCH, MEASURES, RAW_TABLE, ROLLUPS, Measure, Rollup
 from aggregator.cluster import refuse_on_cluster
-from aggregator.planner import EPOCH, EVERYTHING, Span
+from aggregator.planner import EPOCH, EVERYTHING, Span, micros
 from aggregator.warehouse import Warehouse
 
 # Workers look at the generation before every batch and keep it for less than this.
@@ -47,17 +47,13 @@ class Drift:
         return self.drifted_groups == 0
 
 
-def _micros(moment: datetime) -> int:
-    return (moment - EPOCH) // timedelta(microseconds=1)
-
-
 def _in_span(column: str, span: Span) -> str:
     """Condition on a column for an aligned span; the values are instants of ours, not of a request."""
     terms = []
     if span.start is not None:
-        terms.append(f"{column} >= fromUnixTimestamp64Micro(toInt64({_micros(span.start)}), 'UTC')")
+        terms.append(f"{column} >= fromUnixTimestamp64Micro(toInt64({micros(span.start)}), 'UTC')")
     if span.end is not None:
-        terms.append(f"{column} < fromUnixTimestamp64Micro(toInt64({_micros(span.end)}), 'UTC')")
+        terms.append(f"{column} < fromUnixTimestamp64Micro(toInt64({micros(span.end)}), 'UTC')")
     return " AND ".join(terms) or "1"
 
 

@@ -1,7 +1,8 @@
 """The one connection to ClickHouse: a server over HTTP, or the engine in this process (chDB)."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -43,6 +44,16 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, OperationalError | OSError | WarehouseUnavailableError):
         return True
     return isinstance(error, DatabaseError) and error.code in TRANSIENT_CODES
+
+
+@contextmanager
+def _telling_what_may_pass() -> Iterator[None]:
+    try:
+        yield
+    except (ClickHouseError, OSError) as error:
+        if is_transient(error):
+            raise WarehouseUnavailableError(str(error)) from error
+        raise
 
 
 def _parse(url: str) -> SplitResult:
@@ -140,16 +151,13 @@ class Warehouse:
 
         Raises WarehouseUnavailableError for what may pass, DatabaseError for what will not.
         """
-        try:
+        with _telling_what_may_pass():
             return list(self.client.query(sql, dict(parameters or {}), settings=settings).named_results())
-        except (ClickHouseError, OSError) as error:
-            if is_transient(error):
-                raise WarehouseUnavailableError(str(error)) from error
-            raise
 
     def command(self, sql: str, parameters: Mapping[str, Any] | None = None) -> None:
-        """Run a statement that returns nothing."""
-        self.client.command(sql, dict(parameters or {}))
+        """Run a statement that returns nothing. Raises what `query` raises."""
+        with _telling_what_may_pass():
+            self.client.command(sql, dict(parameters or {}))
 
     def insert(self, table: str, rows: pa.Table, token: str) -> None:
         """Insert `rows` once: a second insert under the same `token` changes nothing, in the table or in

@@ -1,12 +1,12 @@
 """Alerts that were given, newest first."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from aggregator.motion.alert import Alert, AlertKind
-from aggregator.planner import EPOCH
+from aggregator.planner import EPOCH, micros
 from api.parameters import TimeRange
 from api.reader import Reader
 
@@ -54,14 +54,10 @@ class AlertList(BaseModel):
     truncated: bool = Field(description="True: there are more than `limit`.")
 
 
-def _micros(moment: datetime) -> int:
-    return (moment - EPOCH) // timedelta(microseconds=1)
-
-
 def list_alerts(reader: Reader, parameters: AlertParameters) -> AlertList:
     values: dict[str, Any] = {"kind": parameters.kind and parameters.kind.value, "budget_id": parameters.budget_id}
-    values |= {"start": parameters.start_time and _micros(parameters.start_time)}
-    values |= {"end": parameters.end_time and _micros(parameters.end_time)}
+    values |= {"start": parameters.start_time and micros(parameters.start_time)}
+    values |= {"end": parameters.end_time and micros(parameters.end_time)}
     given = {name: value for name, value in values.items() if value is not None}
     where = " AND ".join(CONDITIONS[name] for name in given) or "1"
     sql = ALERTS.replace("{where}", where).replace("{limit}", str(parameters.limit + 1))

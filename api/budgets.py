@@ -5,20 +5,11 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from aggregator.motion.budget import Budget, BudgetStatus
+from aggregator.motion.budget import EXAMPLE_TERMS, Budget, BudgetStatus
 from aggregator.motion.scope import Scope, ScopeKind
 from api.access import Restriction
 
-EXAMPLE_BUDGET: dict[str, Any] = {
-    "id": "ada-monthly",
-    "scope": {"kind": "user", "value": "ada"},
-    "unit": "dollars",
-    "limit": "250",
-    "period": "month",
-    "timezone": "Europe/Berlin",
-    "rolling": False,
-    "thresholds": [50, 80, 100],
-}
+EXAMPLE_BUDGET: dict[str, Any] = {"id": "ada-monthly", **EXAMPLE_TERMS}
 EXAMPLE_STATUS: dict[str, Any] = {
     "budget_id": "ada-monthly",
     "scope": {"kind": "user", "value": "ada"},

@@ -193,6 +193,11 @@ def on_fault(request: Request, error: Exception) -> JSONResponse:
     )
 
 
+def on_timeout(request: Request) -> JSONResponse:
+    message = "The request was not answered in time; a narrower question, or a faster connection, helps."
+    return _respond(request, ApiError(504, message))
+
+
 def install(app: FastAPI) -> None:
     """Give `app` the one shape for whatever goes wrong; what nobody foresaw is answered by the outermost middleware."""
     app.exception_handler(ApiError)(_on_api_error)

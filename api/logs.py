@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
-from aggregator.catalogue import REQUESTS, Dimension
+from aggregator.catalogue import KEY_COLUMNS, REQUESTS, Dimension
 from aggregator.explanation import explain, unpriced_reason
-from aggregator.planner import EPOCH, Question, compile_answer
+from aggregator.planner import EPOCH, Question, compile_answer, micros
 from api.models import CostExplanation, ExplainedLog, LogPage, RequestLog
 from api.pages import Cursor, Total, decode, encode
 from api.parameters import LAST_MOMENT, LogParameters, OrderBy, OrderDirection
@@ -32,7 +32,6 @@ PAYLOAD_COLUMNS = (
     "llm_parameters",
     "input_variables",
 )
-KEY_COLUMNS = ("timestamp", "request_id", "created_at", "source_partition", "source_offset")
 DERIVED_FIELDS = {"id", "input_tokens_cost_microdollar", "output_tokens_cost_microdollar", "metadata"}
 ROW_COLUMNS = (
     "toJSONString(request_logs.metadata) AS metadata",
@@ -81,14 +80,10 @@ OLDEST_AND_NEWEST = "SELECT min(timestamp) AS oldest, max(timestamp) AS newest F
 Row = dict[str, Any]
 
 
-def _epoch_us(moment: datetime) -> int:
-    return (moment.replace(tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
-
-
 def _filters(parameters: LogParameters) -> dict[str, Any]:
     """The filters that are set, as values to bind."""
     given = parameters.model_dump(include=set(CONDITIONS), exclude_none=True)
-    return {name: _epoch_us(value) if isinstance(value, datetime) else value for name, value in given.items()}
+    return {name: micros(value) if isinstance(value, datetime) else value for name, value in given.items()}
 
 
 def _where(filters: Iterable[str]) -> str:
@@ -179,7 +174,7 @@ def _key_of(row: Row) -> tuple[Any, ...]:
 
 def _by_key(reader: Reader, sql: str, keys: list[Row]) -> dict[tuple[Any, ...], Row]:
     bound = {
-        "timestamps_us": sorted({_epoch_us(key["timestamp"]) for key in keys}),
+        "timestamps_us": sorted({micros(key["timestamp"]) for key in keys}),
         "hashes": [key["key_hash"] for key in keys],
     }
     return {_key_of(row): row for row in reader.query(sql, bound)}
@@ -208,7 +203,7 @@ def _microdollars(cost: Decimal | None) -> int | None:
 
 
 def _fields_of(row: Row) -> Row:
-    created_at_ms = _epoch_us(row["created_at"]) // 1000
+    created_at_ms = micros(row["created_at"]) // 1000
     return {
         **row,
         "id": f"{created_at_ms:x}-{row['source_partition']:x}-{row['source_offset']:x}",
@@ -229,9 +224,9 @@ def _explained(row: Row) -> ExplainedLog:
 def _cursor_of(row: Row, order_by: OrderBy) -> Cursor:
     return Cursor(
         value=None if order_by is OrderBy.TIMESTAMP else row[order_by.value],
-        timestamp_us=_epoch_us(row["timestamp"]),
+        timestamp_us=micros(row["timestamp"]),
         request_id=row["request_id"],
-        created_at_ms=_epoch_us(row["created_at"]) // 1000,
+        created_at_ms=micros(row["created_at"]) // 1000,
         source_partition=row["source_partition"],
         source_offset=row["source_offset"],
     )

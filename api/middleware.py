@@ -9,7 +9,6 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import errors, metrics
@@ -118,11 +117,4 @@ class Bounds:
         except TimeoutError:
             if has_started:
                 raise
-            await _too_late(scope["path"])(scope, receive, send)
-
-
-def _too_late(path: str) -> JSONResponse:
-    message = "The request was not answered in time; a narrower question, or a faster connection, helps."
-    if path.startswith("/api/public/v2/"):
-        return JSONResponse({"success": False, "message": message}, 504)
-    return JSONResponse({"code": "deadline_exceeded", "message": message, "details": []}, 504)
+            await errors.on_timeout(Request(scope))(scope, receive, send)

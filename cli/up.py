@@ -40,6 +40,8 @@ POLL_SECONDS = 0.05
 DRAIN_SECONDS = 15.0
 WORKER_STOP_SECONDS = 15.0
 AGGREGATOR_STOP_SECONDS = 3.0
+# The embedded broker knows neither encryption nor passwords, whatever the environment says of another Kafka.
+IN_THE_CLEAR: dict[str, Any] = {"kafka_security_protocol": "PLAINTEXT", "kafka_username": "", "kafka_ca_file": None}
 
 
 def api_settings(data: DataDir, host: str, port: int) -> ApiSettings:
@@ -54,9 +56,7 @@ def ingest_settings(data: DataDir, broker: EmbeddedBroker) -> IngestSettings:
     """What differs from a worker of its own, unless the environment says otherwise."""
     found = IngestSettings(
         kafka_bootstrap_servers=broker.address,
-        kafka_security_protocol="PLAINTEXT",
-        kafka_username="",
-        kafka_ca_file=None,
+        **IN_THE_CLEAR,
         clickhouse_url=data.clickhouse_url,
         clickhouse_shard_urls="",
     )
@@ -73,9 +73,7 @@ def aggregate_settings(ingest: IngestSettings) -> AggregateSettings:
     """Beside the worker, on the same broker and warehouse."""
     return AggregateSettings(
         kafka_bootstrap_servers=ingest.kafka_bootstrap_servers,
-        kafka_security_protocol="PLAINTEXT",
-        kafka_username="",
-        kafka_ca_file=None,
+        **IN_THE_CLEAR,
         kafka_topic=ingest.kafka_topic,
         kafka_session_timeout_ms=ingest.kafka_session_timeout_ms,
         clickhouse_url=SecretStr(ingest.clickhouse_url),

@@ -5,6 +5,7 @@ What the gateway has sent itself stays as it is.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import msgspec
@@ -74,9 +75,7 @@ def _moods(texts: pa.Array, patterns: Mapping[str, str]) -> pa.Array:
 def with_derived(events: pa.Table) -> pa.Table:
     """The events (EVENT_SCHEMA) with the columns of DERIVED, and those of COMPLETED filled in."""
     has_variables = pc.and_(pc.not_equal(events["input_variables"], ""), pc.not_equal(events["prompt_id"], ""))
-    has_body = pc.or_(has_variables, pc.not_equal(events["request_body"], ""))
-    for name in ("response_body", "response_body_raw"):
-        has_body = pc.or_(has_body, pc.not_equal(events[name], ""))
+    has_body = reduce(pc.or_, (pc.not_equal(events[name], "") for name in BODY_FIELDS), has_variables)
     has_body = has_body.combine_chunks()
     found = None
     if pc.any(has_body).as_py():

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from aggregator import rollups
 from aggregator.catalogue import RAW_TABLE
 from aggregator.cluster import refuse_on_cluster
-from aggregator.planner import EPOCH, Span
+from aggregator.planner import EPOCH, Span, micros
 from aggregator.rollups import Drift
 from aggregator.warehouse import Warehouse
 from ingest.decoder import open_duckdb
@@ -141,14 +141,10 @@ def _rebuild(warehouse: Warehouse, span: Span, changed_rows: int, progress: Prog
     return rollups.rebuild(warehouse, span, "reprice", lambda done, total: progress("rebuilding rollups", done, total))
 
 
-def _micros(moment: datetime) -> int:
-    return (moment - EPOCH) // timedelta(microseconds=1)
-
-
 def _bound(span: Span, model: str) -> dict[str, Any]:
     """Parameters of CHOSEN. Events end before the year 2100."""
     start, end = span.start or EPOCH, span.end or datetime(2100, 1, 1, tzinfo=UTC)
-    return {"start_us": _micros(start), "end_us": _micros(end), "model": model}
+    return {"start_us": micros(start), "end_us": micros(end), "model": model}
 
 
 @dataclass(frozen=True)

@@ -209,11 +209,12 @@ class Sink:
         with metrics.INSERT_SECONDS.time():
             self._insert("dead_letters", dead_letters(batch, decoded.rejections), batch)
             self._insert("request_payloads", request_payloads(batch, events), batch)
-            self._insert("request_logs", request_logs(batch, events, costs), batch)
+            rows = request_logs(batch, events, costs)
+            self._insert("request_logs", rows, batch)
         self._chosen.pop(batch.token, None)
         self._count(batch, decoded)
         _count_unpriced(events, costs)
-        return usage_of(self._workbench.connection, events, is_error(events), costs["cost"])
+        return usage_of(self._workbench.connection, events, rows["is_error"], costs["cost"])
 
     def stored_offsets(self, batch: Batch) -> dict[str, set[int]]:
         """By table, which records of the batch are there already. It looks through whole tables: for the rare case

@@ -3,7 +3,7 @@
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints, model_validator
@@ -52,26 +52,21 @@ Percent = Annotated[int, Field(ge=1, le=1000)]
 BudgetId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
+EXAMPLE_TERMS: dict[str, Any] = {
+    "scope": {"kind": "user", "value": "ada"},
+    "unit": "dollars",
+    "limit": "250",
+    "period": "month",
+    "timezone": "Europe/Berlin",
+    "rolling": False,
+    "thresholds": [50, 80, 100],
+}
+
+
 class BudgetTerms(BaseModel):
     """All of a budget but its name."""
 
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        json_schema_extra={
-            "examples": [
-                {
-                    "scope": {"kind": "user", "value": "ada"},
-                    "unit": "dollars",
-                    "limit": "250",
-                    "period": "month",
-                    "timezone": "Europe/Berlin",
-                    "rolling": False,
-                    "thresholds": [50, 80, 100],
-                }
-            ]
-        },
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [EXAMPLE_TERMS]})
 
     scope: Scope
     unit: Unit = Field(description="What is counted; tokens are input plus output.")

@@ -30,7 +30,7 @@ from aggregator.motion.budget import Unit
 from aggregator.motion.increment import Usage
 from aggregator.motion.ledger import MINUTE, NOTHING, Account, minutes
 from aggregator.motion.scope import ScopeKind
-from aggregator.planner import EPOCH, Question, Span, compile_states
+from aggregator.planner import EPOCH, Question, Span, compile_states, micros
 from aggregator.warehouse import Warehouse
 
 # A batch is stored within this, or fails. Rows that are beyond the cut are younger.
@@ -84,7 +84,7 @@ GROUP BY source_partition
 # Not counted yet: it comes as an increment.
 BEYOND = """(
     source_topic = {topic:String} AND created_at >= fromUnixTimestamp64Micro({in_flight:Int64}, 'UTC')
-    AND toInt64(source_offset) > 
+    AND toInt64(source_offset) >
         transform(source_partition, {cut_partitions:Array(UInt32)}, {cut_lasts:Array(Int64)}, toInt64(-1))
 )"""
 # What stands behind $ comes from code, see below; values are bound.
@@ -117,7 +117,7 @@ WHERE period_end > fromUnixTimestamp64Micro({now:Int64}, 'UTC')
 
 
 def _micros(moment: datetime) -> int:
-    return (min(moment, FAR) - EPOCH) // timedelta(microseconds=1)
+    return micros(min(moment, FAR))
 
 
 def _floor(moment: datetime, step: timedelta) -> datetime:

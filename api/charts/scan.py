@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aggregator.catalogue import Dimension
-from aggregator.planner import Bucket, Condition, Question, Span, bucket_key, compile_states, plan
+from aggregator.planner import Bucket, Condition, Question, Span, bucket_key, compile_states, micros, plan
 from api.charts.metrics import Value, raw_sql, rollup_measures, rollup_sql, sketch_flag_sql
 from api.charts.spec import Metric
 from api.filters.compile import Binder, nested_values
@@ -207,8 +207,7 @@ class _RawSql:
         return f"arrayJoin(arraySlice({values}, 1))" if place else f"arrayJoin({values})"
 
     def instant(self, name: str, moment: Any) -> str:
-        micros = int(moment.timestamp()) * 1_000_000 + moment.microsecond
-        return f"timestamp {name} {self.binder.instant(micros)}"
+        return f"timestamp {name} {self.binder.instant(micros(moment))}"
 
 
 def _over_rows(scope: Scope, scan: Scan, values: Sequence[Value]) -> tuple[str, dict[str, Any]]:

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
-from api.logs import KEY_COLUMNS, OF_KEYS, Row, rows_by_key
+from aggregator.catalogue import KEY_COLUMNS
+from api.logs import OF_KEYS, Row, rows_by_key
 from api.models import Moment
 from api.reader import Reader
 from api.search.find import Total, count, page_keys, search_of

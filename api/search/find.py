@@ -6,12 +6,13 @@ out on the columns of the key alone.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from aggregator.planner import EPOCH, Condition, Span
+from aggregator.catalogue import KEY_COLUMNS
+from aggregator.planner import Condition, Span, micros
 from api.filters.compile import Binder
-from api.logs import KEY, KEY_COLUMNS, OLDEST_AND_NEWEST, WINDOWS, Row
+from api.logs import KEY, OLDEST_AND_NEWEST, WINDOWS, Row
 from api.reader import Reader
 from api.search.query import SearchQuery
 from api.search.words import Closeness, Word, read_words, steps, texts_condition
@@ -21,7 +22,7 @@ from api.v2.query import RequestQuery, SortBy, SortOrder, span_and_condition_of,
 COUNT_LIMIT = 10_000
 # So few are counted by their times, and every further query reads these times only.
 FEW = 500
-AT_TIMES = " AND timestamp IN (SELECT fromUnixTimestamp64Micro(arrayJoin({found_us:Array(Int64)}), 'UTC'))"
+AT_TIMES = " AND timestamp IN (SELECT fromUnixTimestamp64Micro(arrayJoin({{{name}:Array(Int64)}}), 'UTC'))"
 COLUMNS = {SortBy.REQUEST_START_TIME: "timestamp", SortBy.LATENCY_MS: "duration_ms"}
 SELECT_KEYS = f"SELECT {', '.join(KEY_COLUMNS)}, cityHash64{KEY} AS key_hash"
 # Tells rows apart as the whole key does (one record of Kafka is one row), and has a fixed length.
@@ -107,7 +108,7 @@ def _in_texts(times: str, texts: str) -> str:
 
 def _where(search: Search, tier: str) -> str:
     """FROM and WHERE; `tier` is a condition over request_payloads, or empty."""
-    times = times_of(search.span) + (AT_TIMES if search.times_us else "")
+    times = times_of(search.span) + (AT_TIMES.format(name="found_us") if search.times_us else "")
     if not tier:
         return f"FROM request_logs WHERE {times} AND {search.condition.sql}"
     if search.is_of_texts_alone:
@@ -174,11 +175,10 @@ def _newest_keys(reader: Reader, search: Search, where: str, limit: int, offset:
     if not page:
         return []
     sql = (
-        f"{SELECT_KEYS} {where}\n"
-        "AND timestamp IN (SELECT fromUnixTimestamp64Micro(arrayJoin({times_us:Array(Int64)}), 'UTC'))\n"
+        f"{SELECT_KEYS} {where}{AT_TIMES.format(name='times_us')}\n"
         f"ORDER BY {search.order}\nLIMIT {limit} OFFSET {times[:offset].count(page[0])}"
     )
-    times_us = sorted({(moment - EPOCH) // timedelta(microseconds=1) for moment in page})
+    times_us = sorted({micros(moment) for moment in page})
     return reader.query(sql, {**search.parameters, "times_us": times_us})
 
 

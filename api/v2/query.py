@@ -1,14 +1,13 @@
 """What the three request endpoints share: filter, text search and order."""
 
 from collections.abc import Iterable, Iterator
-from datetime import UTC, timedelta
 from enum import StrEnum
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, StrictStr, field_validator, model_validator
 from pydantic.config import JsonDict
 
-from aggregator.planner import EPOCH, Condition, Span
+from aggregator.planner import Condition, Span, micros
 from api.errors import ApiError
 from api.filters.compile import Binder, FilterTooLargeError, compile_group, dimensions_of, split_span
 from api.filters.fields import BY_NAME
@@ -115,6 +114,5 @@ def times_of(span: Span) -> str:
     terms = []
     for operator, moment in ((">=", span.start), ("<", span.end)):
         if moment is not None:
-            micros = (moment.replace(tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
-            terms.append(f"timestamp {operator} fromUnixTimestamp64Micro({micros}, 'UTC')")
+            terms.append(f"timestamp {operator} fromUnixTimestamp64Micro({micros(moment)}, 'UTC')")
     return " AND ".join(terms) or "1"
