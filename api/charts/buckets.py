@@ -10,14 +10,15 @@ from api.models import rfc3339
 # What `auto` aims at, and what a chart may have.
 AUTO_BUCKETS = 100
 MAX_BUCKETS = 1_000
+DAY_SECONDS = 86_400
 
 CLOCK_SECONDS = {**FINE_SECONDS, Bucket.HOUR: 3600}
 ABOUT_SECONDS = {
     **CLOCK_SECONDS,
-    Bucket.DAY: 86_400,
-    Bucket.WEEK: 7 * 86_400,
-    Bucket.MONTH: 30 * 86_400,
-    Bucket.YEAR: 365 * 86_400,
+    Bucket.DAY: DAY_SECONDS,
+    Bucket.WEEK: 7 * DAY_SECONDS,
+    Bucket.MONTH: 30 * DAY_SECONDS,
+    Bucket.YEAR: 365 * DAY_SECONDS,
 }
 LABEL_LENGTHS = {Bucket.MONTH: len("2026-01"), Bucket.YEAR: len("2026")}
 
@@ -27,9 +28,12 @@ def about_count(bucket: Bucket, first: datetime, last: datetime) -> float:
     return (last - first).total_seconds() / ABOUT_SECONDS[bucket] + 1
 
 
-def pick(first: datetime, last: datetime) -> Bucket:
-    """The narrowest of which at most about AUTO_BUCKETS cover the range."""
-    return next((bucket for bucket in ABOUT_SECONDS if about_count(bucket, first, last) <= AUTO_BUCKETS), Bucket.YEAR)
+def pick(first: datetime, last: datetime, most_days: int = AUTO_BUCKETS) -> Bucket:
+    """The narrowest of which at most about AUTO_BUCKETS cover the range, or `most_days` from days on."""
+    for bucket, seconds in ABOUT_SECONDS.items():
+        if about_count(bucket, first, last) <= (AUTO_BUCKETS if seconds < DAY_SECONDS else most_days):
+            return bucket
+    return Bucket.YEAR
 
 
 def _first_date(bucket: Bucket, day: date) -> date:

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 from aggregator.planner import Bucket
 from api.access import Right
-from api.charts.buckets import ABOUT_SECONDS, AUTO_BUCKETS, MAX_BUCKETS, about_count, key_of, label_of, starts
+from api.charts.buckets import ABOUT_SECONDS, MAX_BUCKETS, key_of, label_of, pick, starts
 from api.charts.metrics import FIRST_SECONDS, LAST_SECONDS, Value
 from api.charts.run import answer_asks, scope_for
 from api.charts.scan import Ask, GroupKey, Row, Scan, Scope, TimeKey
@@ -84,14 +84,6 @@ def _seconds(milliseconds: Any) -> float | None:
     return None if milliseconds is None else float(milliseconds) / 1000
 
 
-def pick(first: datetime, last: datetime) -> Bucket:
-    """Up to days while they are not too many, whole years at last."""
-    for bucket in ABOUT_SECONDS:
-        if about_count(bucket, first, last) <= (AUTO_BUCKETS if ABOUT_SECONDS[bucket] < 86_400 else MAX_BUCKETS):
-            return bucket
-    return Bucket.YEAR
-
-
 @dataclass(frozen=True)
 class _Time:
     """The buckets of the answer."""
@@ -121,7 +113,8 @@ def _time_of(scope: Scope, extent: Row) -> _Time:
     first = scope.span.start or datetime.fromtimestamp(first_seconds, UTC)
     end = scope.span.end and scope.span.end - timedelta(microseconds=1)
     last = end or datetime.fromtimestamp(last_seconds, UTC)
-    bucket = pick(first, last)
+    # Whole days as long as they are not too many: its keys are named after them.
+    bucket = pick(first, last, most_days=MAX_BUCKETS)
     return _Time(TimeKey(bucket, ZONE.key), list(starts(bucket, first, last, ZONE)))
 
 

@@ -154,6 +154,24 @@ def test_charts_are_over_what_a_search_with_the_same_words_finds(found: Analytic
         assert {row["label"]: row["value"] for row in answer["data"]} == counts
 
 
+@pytest.mark.parametrize("q", ["refund", "ordre polcy", "nothing"])
+def test_an_overview_is_over_what_a_search_with_the_same_words_finds(found: Analytics, q: str) -> None:
+    gpt = {"field": "engine", "operator": "is", "value": "gpt-4o"}
+    rows = [row for row in expected(found.rows, q) if row["model_name"] == "gpt-4o"]
+    ids = {"field": "pl_id", "operator": "in", "value": [row["request_id"] for row in rows] or ["none"]}
+    answer = found.post("analytics", {"q": q, "filter_group": {"filters": [gpt]}})
+    assert answer["totalRequests"] == len(rows)
+    assert answer["totalRequests"] < found.post("analytics", {"q": q})["totalRequests"] or not rows
+    assert answer == found.post("analytics", {"filter_group": {"filters": [ids]}})
+
+
+def test_an_overview_takes_words_as_a_search_does(found: Analytics) -> None:
+    everything = found.post("analytics", {})
+    assert everything["totalRequests"] == len(found.rows)
+    assert found.post("analytics", {"q": "  "}) == everything
+    assert "q" in found.post("analytics", {"q": "?!"}, 400)["message"]
+
+
 def test_an_order_that_is_asked_for_goes_before_closeness(found: Analytics) -> None:
     rows = sorted(expected(found.rows, "refund"), key=key)
     query: dict[str, Any] = {"q": "refund", "sort_by": "request_start_time", "sort_order": "asc"}
