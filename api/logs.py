@@ -4,7 +4,7 @@ Which rows a page holds is worked out on the few columns of the key; everything 
 rows only. Sorting whole rows would read all of them, and from every part of the table.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
@@ -168,23 +168,27 @@ def _count(reader: Reader, parameters: LogParameters) -> Total:
     return Total(min(found, COUNT_LIMIT), found > COUNT_LIMIT)
 
 
-def _key_of(row: Row) -> tuple[Any, ...]:
+def key_of(row: Row) -> tuple[Any, ...]:
     return tuple(row[name] for name in KEY_COLUMNS)
 
 
-def _by_key(reader: Reader, sql: str, keys: list[Row]) -> dict[tuple[Any, ...], Row]:
-    bound = {
+def keys_bound(keys: Sequence[Row]) -> dict[str, Any]:
+    """The parameters of OF_KEYS."""
+    return {
         "timestamps_us": sorted({micros(key["timestamp"]) for key in keys}),
         "hashes": [key["key_hash"] for key in keys],
     }
-    return {_key_of(row): row for row in reader.query(sql, bound)}
+
+
+def _by_key(reader: Reader, sql: str, keys: list[Row]) -> dict[tuple[Any, ...], Row]:
+    return {key_of(row): row for row in reader.query(sql, keys_bound(keys))}
 
 
 def rows_by_key(reader: Reader, sql: str, keys: list[Row]) -> list[Row]:
     """The rows of `keys` that `sql` (with OF_KEYS) reads, in the order of `keys`."""
     found = _by_key(reader, sql, keys) if keys else {}
     # A row may have reached the end of its time to live since its key was read.
-    return [found[key] for key in map(_key_of, keys) if key in found]
+    return [found[key] for key in map(key_of, keys) if key in found]
 
 
 def _read_rows(reader: Reader, keys: list[Row]) -> list[Row]:
@@ -193,7 +197,7 @@ def _read_rows(reader: Reader, keys: list[Row]) -> list[Row]:
         return []
     rows, payloads = _by_key(reader, ROWS, keys), _by_key(reader, PAYLOADS, keys)
     missing = dict.fromkeys(PAYLOAD_COLUMNS, "")
-    wanted = [_key_of(key) for key in keys]
+    wanted = [key_of(key) for key in keys]
     # A row may have reached the end of its time to live since its key was read.
     return [{**missing, **payloads.get(key, {}), **rows[key]} for key in wanted if key in rows]
 

@@ -12,7 +12,7 @@ from aggregator.catalogue import KEY_COLUMNS
 from api.logs import OF_KEYS, Row, rows_by_key
 from api.models import Moment
 from api.reader import Reader
-from api.search.find import Total, count, page_keys, search_of
+from api.search.find import Total, find, search_of
 from api.search.query import SearchQuery
 
 # What every JSON reader takes for the same number.
@@ -155,11 +155,7 @@ def _item(row: Row, with_prompt_name: bool) -> FoundRequest:
 def answer_search(reader: Reader, query: SearchQuery) -> SearchAnswer:
     """Raises ApiError 400 for words or a filter that cannot be looked for."""
     search = search_of(reader, query)
-    total = count(reader, search)
-    offset = (query.number - 1) * query.limit
-    keys: list[Row] = []
-    if offset < total.found:
-        keys = page_keys(reader, search, total, min(query.limit, total.found - offset), offset)
+    total, keys = find(reader, search, query.limit, (query.number - 1) * query.limit)
     rows = rows_by_key(reader, READ, keys)
     return _envelope(query, total, [_item(row, bool(query.include_prompt_name)) for row in rows])
 

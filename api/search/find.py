@@ -4,25 +4,31 @@ Words are looked for in request_payloads, everything else in request_logs; both 
 out on the columns of the key alone.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from aggregator.catalogue import KEY_COLUMNS
 from aggregator.planner import Condition, Span, micros
 from api.filters.compile import Binder
-from api.logs import KEY, OLDEST_AND_NEWEST, WINDOWS, Row
+from api.logs import KEY, OF_KEYS, OLDEST_AND_NEWEST, Row, key_of, keys_bound
 from api.reader import Reader
 from api.search.query import SearchQuery
 from api.search.words import Closeness, Word, read_words, steps, texts_condition
 from api.v2.query import RequestQuery, SortBy, SortOrder, span_and_condition_of, times_of
 
-# Words are counted as far as this: to know more takes longer than to find the page.
-COUNT_LIMIT = 10_000
-# So few are counted by their times, and every further query reads these times only.
+# With words the total is counted to the next full COUNT_STEP past the page, at most as far as this: to know more takes
+# longer than to find the page.
+COUNT_STEP, COUNT_LIMIT = 1_000, 10_000
+# As many matches as this are read at once, with how close each is.
 FEW = 500
-AT_TIMES = " AND timestamp IN (SELECT fromUnixTimestamp64Micro(arrayJoin({{{name}:Array(Int64)}}), 'UTC'))"
+# More are looked for in the last hour first, then in ever longer times, until there are enough.
+FIRST_WIDTH, GROWTH = timedelta(hours=1), 8
+# A large set is slower to compare with the primary key than to look its rows up.
+IN_SETTINGS = {"use_index_for_in_with_subqueries_max_values": 2 * FEW}
+AT_TIMES = " AND timestamp IN (SELECT fromUnixTimestamp64Micro(arrayJoin({times_us:Array(Int64)}), 'UTC'))"
 COLUMNS = {SortBy.REQUEST_START_TIME: "timestamp", SortBy.LATENCY_MS: "duration_ms"}
 SELECT_KEYS = f"SELECT {', '.join(KEY_COLUMNS)}, cityHash64{KEY} AS key_hash"
 # Tells rows apart as the whole key does (one record of Kafka is one row), and has a fixed length.
@@ -30,17 +36,14 @@ SHORT_KEY = "timestamp, created_at, source_partition, source_offset"
 
 
 class Total(NamedTuple):
-    """`times_us` of all that words have found, where these are few."""
-
     found: int
     is_exact: bool
-    times_us: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Search:
     """`tiers` are conditions over request_payloads that include each other, closest first, with the
-    values that they bind; none without words. `times_us`, if there are any, are the only times to look at."""
+    values that they bind; none without words. There are at most `bound` such texts, of all times."""
 
     span: Span
     condition: Condition
@@ -48,12 +51,11 @@ class Search:
     is_newest_first: bool
     tiers: tuple[str, ...] = ()
     words: Mapping[str, Any] = field(default_factory=dict)
-    times_us: tuple[int, ...] = ()
+    bound: int = 0
 
     @property
     def parameters(self) -> Row:
-        times = {"found_us": list(self.times_us)} if self.times_us else {}
-        return {**self.condition.parameters, **self.words, **times}
+        return {**self.condition.parameters, **self.words}
 
     @property
     def is_of_texts_alone(self) -> bool:
@@ -81,9 +83,9 @@ def search_of(reader: Reader, query: SearchQuery) -> Search:
 
 def _with_words(search: Search, words: Sequence[Word], by_closeness: bool) -> Search:
     binder = Binder("q")
-    degrees = steps(words) if by_closeness else steps(words)[-1:]
-    tiers = tuple(texts_condition(words, closeness, binder) for closeness in degrees)
-    return replace(search, tiers=tiers, words=binder.parameters)
+    degrees = steps(words) if by_closeness else []
+    tiers = tuple(texts_condition(words, closeness, binder) for closeness in degrees or [Closeness.TYPO])
+    return replace(search, tiers=tiers, words=binder.parameters, bound=min(word.texts for word in words))
 
 
 def scope_of(reader: Reader, query: RequestQuery) -> tuple[Span, Condition]:
@@ -108,35 +110,92 @@ def _in_texts(times: str, texts: str) -> str:
 
 def _where(search: Search, tier: str) -> str:
     """FROM and WHERE; `tier` is a condition over request_payloads, or empty."""
-    times = times_of(search.span) + (AT_TIMES.format(name="found_us") if search.times_us else "")
+    times = times_of(search.span)
     if not tier:
         return f"FROM request_logs WHERE {times} AND {search.condition.sql}"
     if search.is_of_texts_alone:
         return f"FROM request_payloads WHERE {times} AND {tier}"
-    return f"FROM request_logs WHERE {times} AND {search.condition.sql}\nAND {_in_texts(times, tier)}"
+    # What passes the filter is looked up among the texts, not the other way round.
+    return f"FROM request_logs PREWHERE {times} AND {search.condition.sql} WHERE {_in_texts(times, tier)}"
 
 
-def count(reader: Reader, search: Search) -> Total:
-    """How many requests are found, of those with words up to COUNT_LIMIT."""
+def find(reader: Reader, search: Search, limit: int, offset: int) -> tuple[Total, list[Row]]:
+    """How many requests are found, and the keys of a page: closest first, then in the order of the search."""
     if not search.tiers:
         sql = f"SELECT count() AS found {_where(search, '')}"
-        return Total(reader.query(sql, search.parameters)[0]["found"], True)
-    matches = f"SELECT timestamp {_where(search, search.tiers[-1])} LIMIT {COUNT_LIMIT + 1}"
-    times = f"groupUniqArray({FEW + 1})(toUnixTimestamp64Micro(timestamp))"
-    sql = f"SELECT count() AS found, {times} AS times_us FROM ({matches})"
-    row = reader.query(sql, search.parameters)[0]
-    found = row["found"]
-    times_us = tuple(row["times_us"]) if found <= min(FEW, COUNT_LIMIT) else ()
-    return Total(min(found, COUNT_LIMIT), found <= COUNT_LIMIT, times_us)
+        total = Total(reader.query(sql, search.parameters)[0]["found"], True)
+        if offset >= total.found:
+            return total, []
+        limit = min(limit, total.found - offset)
+        spans = _spans(reader, search, total.found, offset + limit)
+        return total, _keys(reader, search, "", spans, limit, offset)
+    if search.bound <= COUNT_LIMIT:
+        few = _few_texts if search.is_of_texts_alone and search.is_newest_first else _few_filtered
+        found = few(reader, search, limit, offset)
+        if found is not None:
+            return found
+    total = _count(reader, search, limit + offset)
+    if offset >= total.found:
+        return total, []
+    return total, _page_keys(reader, search, total, min(limit, total.found - offset), offset)
 
 
-def page_keys(reader: Reader, search: Search, total: Total, limit: int, offset: int) -> list[Row]:
-    """The keys of a page, closest first, and what is as close in the order of the search."""
-    search = replace(search, times_us=total.times_us)
-    spans = [*_windows(reader, search), search.span] if total.found >= COUNT_LIMIT else [search.span]
+def _few(reader: Reader, search: Search, columns: str) -> list[list[Row]]:
+    """Of the texts of each tier, up to one more than FEW."""
+    of_texts = f"{columns} FROM request_payloads WHERE {times_of(search.span)}"
+    queries = [(f"{of_texts} AND {tier} LIMIT {FEW + 1}", search.parameters) for tier in search.tiers]
+    return reader.query_all(queries)
+
+
+def _few_texts(reader: Reader, search: Search, limit: int, offset: int) -> tuple[Total, list[Row]] | None:
+    """By the times of all texts, which are one column: to read whole keys takes longer than to find them."""
+    tiers = [[_aware(row["timestamp"]) for row in rows] for rows in _few(reader, search, "SELECT timestamp")]
+    if len(tiers[-1]) > FEW:
+        return None
+    keys: list[Row] = []
+    skipped, closer, closer_times = offset, "", Counter[datetime]()
+    for tier, times in zip(search.tiers, tiers, strict=True):
+        newest_first = sorted((Counter(times) - closer_times).elements(), reverse=True)
+        where = _where(search, f"{tier} AND NOT ({closer})" if closer else tier)
+        keys += _keys_at(reader, search, where, newest_first[: skipped + limit - len(keys)], skipped)
+        skipped = max(skipped - len(newest_first), 0)
+        closer, closer_times = tier, Counter(times)
+    return Total(len(tiers[-1]), True), keys
+
+
+def _few_filtered(reader: Reader, search: Search, limit: int, offset: int) -> tuple[Total, list[Row]] | None:
+    """By the keys of all texts."""
+    tiers = [{key_of(row): row for row in rows} for rows in _few(reader, search, SELECT_KEYS)]
+    *closer, matches = tiers
+    if len(matches) > FEW:
+        return None
+    rows: list[Row] = []
+    if matches:
+        sql = f"{SELECT_KEYS} FROM request_logs {OF_KEYS} AND {search.condition.sql} ORDER BY {search.order}"
+        found = reader.query(sql, {**search.condition.parameters, **keys_bound(list(matches.values()))})
+        rows = [row for row in found if key_of(row) in matches]
+        rows.sort(key=lambda row: sum(key_of(row) not in keys for keys in closer))
+    return Total(len(rows), True), rows[offset : offset + limit]
+
+
+def _count(reader: Reader, search: Search, end_of_page: int) -> Total:
+    wanted = min(COUNT_LIMIT, (end_of_page // COUNT_STEP + 1) * COUNT_STEP)
+    found = 0
+    for span in _spans(reader, search, search.bound, wanted):
+        matches = f"SELECT 1 {_where(replace(search, span=span), search.tiers[-1])} LIMIT {wanted + 1}"
+        sql = f"SELECT count() AS found FROM ({matches})"
+        found = reader.query(sql, search.parameters, IN_SETTINGS)[0]["found"]
+        if found > wanted:
+            break
+    return Total(min(found, wanted), found <= wanted)
+
+
+def _page_keys(reader: Reader, search: Search, total: Total, limit: int, offset: int) -> list[Row]:
+    """The keys of a page of many texts."""
+    spans = _spans(reader, search, search.bound, offset + limit) if total.found > FEW else [search.span]
     keys: list[Row] = []
     closer = ""
-    for tier in search.tiers or ("",):
+    for tier in search.tiers:
         only_here = f"{tier} AND NOT ({closer})" if closer else tier
         found = _keys(reader, search, only_here, spans, limit - len(keys), offset)
         keys += found
@@ -146,7 +205,7 @@ def page_keys(reader: Reader, search: Search, total: Total, limit: int, offset: 
             offset = 0
         elif offset:
             sql = f"SELECT count() AS found {_where(search, only_here)}"
-            offset -= reader.query(sql, search.parameters)[0]["found"]
+            offset -= reader.query(sql, search.parameters, IN_SETTINGS)[0]["found"]
         closer = tier
     return keys
 
@@ -156,11 +215,11 @@ def _keys(reader: Reader, search: Search, tier: str, spans: Sequence[Span], limi
     keys: list[Row] = []
     for span in spans:
         where = _where(replace(search, span=span), tier)
-        if tier and search.is_newest_first:
+        if tier and search.is_newest_first and span == search.span:
             keys = _newest_keys(reader, search, where, limit, offset)
         else:
             sql = f"{SELECT_KEYS} {where}\nORDER BY {search.order}\nLIMIT {limit} OFFSET {offset}"
-            keys = reader.query(sql, search.parameters)
+            keys = reader.query(sql, search.parameters, IN_SETTINGS)
         if len(keys) == limit:
             break
     return keys
@@ -170,27 +229,38 @@ def _newest_keys(reader: Reader, search: Search, where: str, limit: int, offset:
     """First the times of the page, which are one column, then what is there at these times: to order all matches by
     the whole key would read all of it for each."""
     sql = f"SELECT timestamp {where} ORDER BY timestamp DESC LIMIT {limit + offset}"
-    times = [_aware(row["timestamp"]) for row in reader.query(sql, search.parameters)]
+    times = [_aware(row["timestamp"]) for row in reader.query(sql, search.parameters, IN_SETTINGS)]
+    return _keys_at(reader, search, where, times, offset)
+
+
+def _keys_at(reader: Reader, search: Search, where: str, times: Sequence[datetime], offset: int) -> list[Row]:
+    """The keys of all but the first `offset` of `times`, which are the newest that match."""
     page = times[offset:]
     if not page:
         return []
     sql = (
-        f"{SELECT_KEYS} {where}{AT_TIMES.format(name='times_us')}\n"
-        f"ORDER BY {search.order}\nLIMIT {limit} OFFSET {times[:offset].count(page[0])}"
+        f"{SELECT_KEYS} {where}{AT_TIMES}\n"
+        f"ORDER BY {search.order}\nLIMIT {len(page)} OFFSET {times[:offset].count(page[0])}"
     )
     times_us = sorted({micros(moment) for moment in page})
-    return reader.query(sql, {**search.parameters, "times_us": times_us})
+    return reader.query(sql, {**search.parameters, "times_us": times_us}, IN_SETTINGS)
 
 
-def _windows(reader: Reader, search: Search) -> Iterator[Span]:
-    """Ever longer spans up to the newest request, where a page of the newest is likely to end early."""
-    if search.is_newest_first and (search.tiers or search.condition.sql != "1"):
-        edges: dict[str, Any] = reader.query(OLDEST_AND_NEWEST, {})[0]
-        oldest, newest = (_aware(edges[name]) for name in ("oldest", "newest"))
-        newest = min(newest, search.span.end or newest)
-        for width in WINDOWS:
-            if newest - width > max(oldest, search.span.start or oldest):
-                yield Span(newest - width, search.span.end)
+def _spans(reader: Reader, search: Search, bound: int, wanted: int) -> list[Span]:
+    """Ever longer, up to the newest request, at last all of the search's. Those are left out that would hold fewer
+    matches than wanted if all of them, at most `bound`, were spread evenly."""
+    if not search.is_newest_first:
+        return [search.span]
+    edges: dict[str, Any] = reader.query(OLDEST_AND_NEWEST, {})[0]
+    oldest, newest = (_aware(edges[name]) for name in ("oldest", "newest"))
+    everything = newest - oldest
+    oldest, newest = max(oldest, search.span.start or oldest), min(newest, search.span.end or newest)
+    spans, width = [], FIRST_WIDTH
+    while newest - width > oldest:
+        if width / everything * bound >= wanted:
+            spans.append(Span(newest - width, search.span.end))
+        width *= GROWTH
+    return [*spans, search.span]
 
 
 def _aware(moment: datetime) -> datetime:

@@ -52,14 +52,18 @@ class Closeness(IntEnum):
 
 @dataclass(frozen=True)
 class Word:
-    """A word of `q`, and the words of texts that begin with it, and that do so but for a typo."""
+    """What a word of `q` means: itself if texts have it, words that begin with it, and that do so but for a typo.
 
-    text: str
+    `texts` is how many there are with any of them, or more: one is counted for each that it has.
+    """
+
+    same: tuple[str, ...] = ()
     longer: tuple[str, ...] = ()
     similar: tuple[str, ...] = ()
+    texts: int = 0
 
     def meanings(self, closeness: Closeness) -> list[str]:
-        by_closeness = ((self.text,), self.longer, self.similar)
+        by_closeness = (self.same, self.longer, self.similar)
         return [token for tokens in by_closeness[: closeness + 1] for token in tokens]
 
 
@@ -123,15 +127,16 @@ def _engine_of(warehouse: Warehouse) -> str:
 
 
 def meanings_query(word: str, engine: str = "") -> tuple[str, dict[str, Any]]:
-    """SQL for the other words of both indexes that `word` means, as `token`, and its parameters."""
+    """SQL for the words of both indexes that `word` means, as `token`, with the number of texts of each."""
     binder = Binder("w")
     condition = _condition(word, binder)
     tokens = " UNION ALL ".join(
         f"SELECT token, cardinality FROM {dictionary(index, engine)} WHERE {condition}" for index in INDEXES
     )
+    bound = binder.text(word)
     sql = (
-        f"SELECT token FROM (\n{tokens}\n) WHERE token != {binder.text(word)} GROUP BY token\n"
-        f"ORDER BY startsWith(token, {binder.text(word)}) DESC, sum(cardinality) DESC, token LIMIT {MAX_MEANINGS}"
+        f"SELECT token, sum(cardinality) AS texts FROM (\n{tokens}\n) GROUP BY token\n"
+        f"ORDER BY token = {bound} DESC, startsWith(token, {bound}) DESC, texts DESC, token LIMIT {MAX_MEANINGS + 1}"
     )
     return sql, binder.parameters
 
@@ -145,28 +150,34 @@ def read_words(reader: Reader, q: str) -> list[Word]:
         raise ApiError(400, f"q: has {len(words)} different words; at most {MAX_WORDS}")
     engine = _engine_of(reader.warehouse)
     answers = reader.query_all([meanings_query(word, engine) for word in words])
-    return [_word(word, [row["token"] for row in rows]) for word, rows in zip(words, answers, strict=True)]
+    return [_word(word, rows) for word, rows in zip(words, answers, strict=True)]
 
 
-def _word(word: str, found: Sequence[str]) -> Word:
-    longer = tuple(token for token in found if token.startswith(word))
-    return Word(word, longer, tuple(token for token in found if not token.startswith(word)))
+def _word(word: str, rows: Sequence[dict[str, Any]]) -> Word:
+    texts = {row["token"]: row["texts"] for row in rows}
+    others = [token for token in texts if token != word][:MAX_MEANINGS]
+    return Word(
+        same=(word,) if word in texts else (),
+        longer=tuple(token for token in others if token.startswith(word)),
+        similar=tuple(token for token in others if not token.startswith(word)),
+        texts=sum(texts.values()),
+    )
 
 
 def steps(words: Sequence[Word]) -> list[Closeness]:
-    """The degrees of closeness that make a difference, closest first."""
-    has_longer, has_similar = any(word.longer for word in words), any(word.similar for word in words)
-    return [
-        Closeness.EXACT,
-        *([Closeness.BEGINNING] if has_longer else []),
-        *([Closeness.TYPO] if has_similar else []),
-    ]
+    """The degrees of closeness that find something, and more than closer ones; closest first."""
+    degrees: list[Closeness] = []
+    for closeness in Closeness:
+        meanings = [word.meanings(closeness) for word in words]
+        if all(meanings) and (not degrees or meanings != [word.meanings(degrees[-1]) for word in words]):
+            degrees.append(closeness)
+    return degrees
 
 
 def texts_condition(words: Sequence[Word], closeness: Closeness, binder: Binder) -> str:
     """SQL over request_payloads: each of the words is in one of the texts, at least this close."""
-    terms = []
-    for word in words:
-        meant = binder.texts(word.meanings(closeness))
-        terms.append(f"(hasAnyTokens(input_text, {meant}) OR hasAnyTokens(output_text, {meant}))")
-    return " AND ".join(terms)
+    meanings = [word.meanings(closeness) for word in words]
+    if not all(meanings):
+        return "0"
+    bound = map(binder.texts, meanings)
+    return " AND ".join(f"(hasAnyTokens(input_text, {meant}) OR hasAnyTokens(output_text, {meant}))" for meant in bound)

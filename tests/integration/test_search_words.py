@@ -180,11 +180,27 @@ def test_an_order_that_is_asked_for_goes_before_closeness(found: Analytics) -> N
 
 def test_counting_stops_at_a_limit_and_says_so(found: Analytics, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = public_ids(expected(found.rows, "order"))
+    monkeypatch.setattr(find, "FEW", 5)
     monkeypatch.setattr(find, "COUNT_LIMIT", 7)
     answer = found.post("search", {"q": "order", "page": 2, "per_page": 4})
     assert (answer["total"], answer["total_is_approximate"], answer["pages"]) == (7, True, 2)
     assert [item["id"] for item in answer["items"]] == wanted[4:7]
     assert found.post("search", {"q": "order", "page": 3, "per_page": 4})["items"] == []
+
+
+def test_a_total_that_is_not_exact_goes_on_with_the_pages(found: Analytics, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = public_ids(expected(found.rows, "order"))
+    monkeypatch.setattr(find, "FEW", 0)
+    monkeypatch.setattr(find, "COUNT_STEP", 5)
+    monkeypatch.setattr(find, "COUNT_LIMIT", 30)
+    assert len(wanted) == 37
+    for page, total in ((1, 5), (2, 10), (3, 15), (7, 30), (8, 30)):
+        answer = found.post("search", {"q": "order", "page": page, "per_page": 4})
+        assert (answer["total"], answer["total_is_approximate"]) == (total, True)
+        assert answer["has_next"] == (page < 8)
+    assert walk(found, 4, q="order") == wanted[:30]
+    monkeypatch.setattr(find, "COUNT_LIMIT", 40)
+    assert walk(found, 4, q="order") == wanted
 
 
 def test_a_word_that_means_too_many_means_the_nearest_and_most_frequent(
