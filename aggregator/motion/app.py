@@ -7,8 +7,8 @@ forgets changes nothing but how soon an alert is given. The one table remembers 
 
 import asyncio
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError
 from faust.auth import SASLCredentials, SSLCredentials
 from pydantic import ValidationError
 
-from aggregator.motion import delivery, metrics, topics
+from aggregator.motion import delivery, metrics, reconcile, topics
 from aggregator.motion.alert import Alert
 from aggregator.motion.book import Book, Message
 from aggregator.motion.budget import Budget
@@ -31,9 +31,10 @@ log = structlog.get_logger(__name__)
 
 TICK_SECONDS = 1.0
 RETRY_SECONDS = 1.0
+POLL_SECONDS = 0.05
 # Many states of budgets travel in one request.
 LINGER_SECONDS = 0.01
-SUMS_AT_A_TIME = 500
+MESSAGES_AT_A_TIME = 500
 WAREHOUSE_ERRORS = (DatabaseError, WarehouseUnavailableError, OSError)
 
 
@@ -44,15 +45,13 @@ class Aggregator:
         self._settings = settings
         self._warehouse = warehouse
         self._webhook = delivery.Webhook(settings.webhook_url, settings.webhook_secret)
-        self._lock = asyncio.Lock()
         self._reconcile_at = 0.0
         self._folder = tempfile.TemporaryDirectory(prefix="insights-aggregate-")
         self._options = settings.client_options()
         self._budgets = CompactedTopic(settings.kafka_bootstrap_servers, topics.BUDGETS, **self._options)
-        # What is in the topic, and what it says; only what changes is read again.
+        # What is in the topic; only what changes is read again.
         self._budget_values: Mapping[str, bytes] = {}
-        self._parsed_budgets: dict[str, Budget] = {}
-        self._ticking: asyncio.Task[None] | None = None
+        self._loops: list[asyncio.Task[None]] = []
         self.app: faust.App | None = None
 
     def _credentials(self) -> Any:
@@ -109,12 +108,14 @@ class Aggregator:
         await self._budgets.__aenter__()
         await self._read_budgets()
         await app.start()
-        self._ticking = asyncio.create_task(self._tick_for_ever())
+        loops = (self._tick_for_ever, self._reconcile_for_ever, self._send_for_ever)
+        self._loops = [asyncio.create_task(loop()) for loop in loops]
 
     async def stop(self) -> None:
-        if self._ticking is not None:
-            self._ticking.cancel()
-            await asyncio.wait([self._ticking])
+        for task in self._loops:
+            task.cancel()
+        if self._loops:
+            await asyncio.wait(self._loops)
         if self.app is not None:
             await self.app.stop()
         await self._budgets.__aexit__()
@@ -123,11 +124,11 @@ class Aggregator:
     async def wait(self) -> None:
         """Until it ends, once it was started; raises what it failed with."""
         assert self.app is not None  # noqa: S101
-        assert self._ticking is not None  # noqa: S101
         app = asyncio.create_task(self.app.wait_until_stopped())
-        await asyncio.wait([app, self._ticking], return_when=asyncio.FIRST_COMPLETED)
-        if self._ticking.done() and not self._ticking.cancelled():
-            self._ticking.result()
+        await asyncio.wait([app, *self._loops], return_when=asyncio.FIRST_COMPLETED)
+        for task in self._loops:
+            if task.done() and not task.cancelled():
+                task.result()
         if self.app.crash_reason is not None:
             raise self.app.crash_reason
 
@@ -136,6 +137,8 @@ class Aggregator:
     async def _count_all(self, stream: Any) -> None:
         async for event in stream.events():
             await self._count(event.message.partition, event.value, event.message.timestamp)
+            # Faust does not wait for an increment that is there already, and all else would wait for the last one.
+            await asyncio.sleep(0)
 
     async def _count(self, partition: int, value: bytes, timestamp: float) -> None:
         try:
@@ -144,19 +147,15 @@ class Aggregator:
             metrics.INCREMENTS.labels("invalid").inc()
             log.error("increment_invalid", partition=partition, reason=str(error)[:200])
             return
-        while True:
-            async with self._lock:
-                self._own()
-                if partition not in self._assigned():
-                    return
-                if not self._book.needs_base(partition) or await self._reconcile():
-                    counted = self._book.count(partition, increment, _now())
-                    break
-            await asyncio.sleep(RETRY_SECONDS)
+        self._own()
+        while not self._book.has_base(partition):
+            await asyncio.sleep(POLL_SECONDS)
+            if partition not in self._assigned():
+                return
+        counted = self._book.count(partition, increment, _now())
         metrics.INCREMENTS.labels("counted" if counted else "seen").inc()
         if counted:
             metrics.INCREMENT_AGE_SECONDS.observe(max(0.0, _now().timestamp() - timestamp))
-        await self._send()
 
     def _assigned(self) -> set[int]:
         assert self.app is not None  # noqa: S101
@@ -174,69 +173,73 @@ class Aggregator:
             await asyncio.sleep(TICK_SECONDS)
             with suppress(TopicUnavailableError):
                 await self._read_budgets()
-            async with self._lock:
-                self._own()
-                if self._book.turn(_now()):
-                    self._reconcile_at = 0.0
-                if asyncio.get_running_loop().time() >= self._reconcile_at:
-                    await self._reconcile()
-            await self._send()
-            await self._send_sums()
+            self._own()
+            if self._book.turn(_now()):
+                self._reconcile_at = 0.0
 
     async def _read_budgets(self) -> None:
         before, found = self._budget_values, await self._budgets.read()
-        if found == before:
-            return
         self._budget_values = found
-        for name in before.keys() - found.keys():
-            self._parsed_budgets.pop(name, None)
-        for name, value in found.items():
-            if before.get(name) != value:
-                self._parsed_budgets.pop(name, None)
-                with suppress_invalid(name):
-                    self._parsed_budgets[name] = Budget.model_validate_json(value)
-        async with self._lock:
-            if self._book.set_budgets(self._parsed_budgets.values(), _now()):
-                self._reconcile_at = 0.0
+        changed = dict.fromkeys(before.keys() - found.keys())
+        changed |= {name: _parsed(name, value) for name, value in found.items() if before.get(name) != value}
+        if self._book.change_budgets(changed, _now()):
+            self._reconcile_at = 0.0
+
+    async def _reconcile_for_ever(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            if self._book.partitions and loop.time() >= self._reconcile_at:
+                self._reconcile_at = loop.time() + self._settings.reconcile_seconds
+                if not await self._reconcile():
+                    self._reconcile_at = loop.time() + RETRY_SECONDS
+            await asyncio.sleep(POLL_SECONDS)
 
     async def _reconcile(self) -> bool:
-        """Within the lock, so that nothing is counted meanwhile; False when ClickHouse could not tell."""
-        loop = asyncio.get_running_loop()
+        """Increments are counted while ClickHouse answers; False when it could not tell."""
+        inquiry = self._book.ask(_now())
         try:
             with metrics.RECONCILE_SECONDS.time():
-                await asyncio.to_thread(self._book.reconcile, self._warehouse, _now())
+                answer = await asyncio.to_thread(reconcile.answer, self._warehouse, inquiry)
         except WAREHOUSE_ERRORS as error:
+            self._book.forget()
             metrics.RECONCILE_FAILURES.inc()
             log.warning("reconcile_failed", reason=str(error)[:500])
-            self._reconcile_at = loop.time() + RETRY_SECONDS
             return False
-        self._reconcile_at = loop.time() + self._settings.reconcile_seconds
+        for partition in self._book.partitions:
+            self._book.take(partition, answer, _now())
+            # So that nothing waits for more than one of them.
+            await asyncio.sleep(0)
         return True
 
     # Alerts
 
-    async def _send(self) -> None:
-        """Produce what the book has to say; what Kafka does not take stays for the next time."""
-        outbox = self._book.outbox
-        while outbox:
-            message: Message = outbox.popleft()
-            is_alert = isinstance(message.value, Alert)
-            value = message.value.model_dump_json().encode() if message.value is not None else None
-            try:
-                topic = self._alerts if is_alert else self._statuses
-                sent = await topic.send(key=message.key.encode(), value=value)
-                if is_alert or not outbox:
-                    await sent
-            except KafkaError as error:
-                outbox.appendleft(message)
-                log.warning("not_sent", key=message.key, reason=str(error) or type(error).__name__)
-                return
+    async def _send_for_ever(self) -> None:
+        """Mere sums only when there is nothing else, and a few at a time: no alert waits behind those of a hundred
+        thousand budgets."""
+        while True:
+            if not self._book.outbox and self._book.has_more_to_tell:
+                self._book.tell_sums(MESSAGES_AT_A_TIME, _now())
+            if not await self._send():
+                await asyncio.sleep(POLL_SECONDS)
 
-    async def _send_sums(self) -> None:
-        """Mere sums a few at a time, so that no alert waits behind those of a hundred thousand budgets."""
-        while self._book.has_more_to_tell and not self._book.outbox:
-            self._book.tell_sums(SUMS_AT_A_TIME, _now())
-            await self._send()
+    async def _send(self) -> bool:
+        """Produce what the book has to say, in its order; what Kafka does not take stays for the next time. False if
+        there was nothing, or Kafka took it not."""
+        outbox = self._book.outbox
+        group = [outbox.popleft() for _ in range(min(len(outbox), MESSAGES_AT_A_TIME))]
+        try:
+            await asyncio.gather(*[await self._produce(message) for message in group])
+        except KafkaError as error:
+            outbox.extendleft(reversed(group))
+            log.warning("not_sent", messages=len(group), reason=str(error) or type(error).__name__)
+            return False
+        return bool(group)
+
+    async def _produce(self, message: Message) -> Awaitable[Any]:
+        topic = self._alerts if isinstance(message.value, Alert) else self._statuses
+        value = message.value.model_dump_json().encode() if message.value is not None else None
+        sent: Awaitable[Any] = await topic.send(key=message.key.encode(), value=value)
+        return sent
 
     async def _deliver_all(self, stream: Any) -> None:
         async for value in stream:
@@ -263,13 +266,13 @@ class Aggregator:
         await self._webhook.post(alert)
 
 
-@contextmanager
-def suppress_invalid(name: str) -> Iterator[None]:
-    """Log a value that is no budget: whoever wrote it did not use the API."""
+def _parsed(name: str, value: bytes) -> Budget | None:
+    """None, with a log line, for what is no budget: whoever wrote it did not use the API."""
     try:
-        yield
+        return Budget.model_validate_json(value)
     except ValidationError as error:
         log.error("budget_invalid", budget=name, reason=str(error)[:300])
+        return None
 
 
 def _now() -> datetime:

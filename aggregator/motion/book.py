@@ -1,18 +1,21 @@
-"""What an aggregator keeps: a ledger per partition that it owns, the behaviour of models, and what is to be sent."""
+"""What an aggregator keeps: a ledger per partition that it owns, and what is to be sent.
+
+Nothing here waits: ClickHouse is asked between `ask` and `take`, and increments are counted meanwhile.
+"""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 
-from aggregator.motion import health, ledger, metrics, reconcile
+from aggregator.motion import health, ledger, metrics
 from aggregator.motion.alert import Alert
 from aggregator.motion.budget import Budget, BudgetStatus
 from aggregator.motion.increment import Increment
 from aggregator.motion.ledger import Account, Ledger
-from aggregator.motion.scope import partition_of
-from aggregator.warehouse import Warehouse
+from aggregator.motion.reconcile import Answer, Inquiry
+from aggregator.motion.scope import ScopeKind, partition_of
 
 
 @dataclass(frozen=True)
@@ -24,51 +27,59 @@ class Message:
 
 
 class Book:
-    """Not for two threads at once: whoever uses it holds a lock around each call."""
+    """For one thread."""
 
     def __init__(self, topic: str, partitions: int) -> None:
         self._topic = topic
         self._partitions = partitions
-        self._budgets: dict[int, list[Budget]] = {}
+        self._budgets: dict[str, Budget] = {}
         self._ledgers: dict[int, Ledger] = {}
-        self._history = health.History()
         self._known: dict[str, datetime] = {}
-        self._has_base: set[int] = set()
         self.outbox: deque[Message] = deque()
         # Budgets whose sum `budget-status` does not know yet, which is less urgent, by id.
         self._untold: dict[str, Account] = {}
 
     @property
-    def accounts(self) -> list[Account]:
-        return [account for owned in self._ledgers.values() for account in owned.accounts.values()]
+    def partitions(self) -> list[int]:
+        return list(self._ledgers)
 
-    def set_budgets(self, budgets: Iterable[Budget], now: datetime) -> bool:
-        """Take over the budgets that there are now; True if a reconcile is due."""
-        self._budgets = {}
-        names = set()
-        for budget in budgets:
-            partition = partition_of(budget.scope.kind.value, budget.scope.value, self._partitions)
-            self._budgets.setdefault(partition, []).append(budget)
-            names.add(budget.id)
-        gone = {account.budget.id for account in self.accounts} - names
-        self.outbox.extend(Message(name, None) for name in gone)
-        opened = [
-            owned.set_budgets(self._budgets.get(partition, []), now) for partition, owned in self._ledgers.items()
-        ]
-        return any(opened)
+    def change_budgets(self, changed: Mapping[str, Budget | None], now: datetime) -> bool:
+        """Take over what became of budgets, by id, None for one that is gone; True if a reconcile is due."""
+        is_due = False
+        for name, budget in changed.items():
+            for owned in self._ledgers.values():
+                if name in owned.accounts:
+                    owned.close(name)
+                    if budget is None:
+                        self.outbox.append(Message(name, None))
+            self._budgets.pop(name, None)
+            if budget is not None:
+                self._budgets[name] = budget
+                of_scope = self._ledgers.get(self._partition_of(budget))
+                if of_scope is not None:
+                    of_scope.open(budget, now)
+                    is_due = True
+        return is_due
+
+    def _partition_of(self, budget: Budget) -> int:
+        return partition_of(budget.scope.kind.value, budget.scope.value, self._partitions)
 
     def own(self, partitions: set[int], now: datetime) -> bool:
         """Take over partitions and let go of others; True if a reconcile is due."""
         for partition in set(self._ledgers) - partitions:
             del self._ledgers[partition]
-        for partition in partitions - set(self._ledgers):
-            self._ledgers[partition] = Ledger()
-            self._ledgers[partition].set_budgets(self._budgets.get(partition, []), now)
-        self._has_base &= partitions
-        return bool(partitions - self._has_base)
+        added = {partition: Ledger() for partition in partitions - set(self._ledgers)}
+        if added:
+            self._ledgers |= added
+            for budget in self._budgets.values():
+                if (of_scope := added.get(self._partition_of(budget))) is not None:
+                    of_scope.open(budget, now)
+        return bool(added)
 
-    def needs_base(self, partition: int) -> bool:
-        return partition not in self._has_base
+    def has_base(self, partition: int) -> bool:
+        """Whether the partition is owned, and its increments can be counted."""
+        owned = self._ledgers.get(partition)
+        return owned is not None and owned.has_base
 
     def count(self, partition: int, increment: Increment, now: datetime) -> bool:
         """Count an increment of a partition that has a base; False if it was counted before, or is not of our topic."""
@@ -77,41 +88,54 @@ class Book:
         changed = ledger.apply(self._ledgers[partition], increment)
         if changed is None:
             return False
-        self._history.add(increment.usage)
         self._post(ledger.alerts(changed, self._known, now))
         self._tell(changed, now, levels_only=True)
         return True
 
     def turn(self, now: datetime) -> bool:
         """Begin the periods that have come, and look at the models; True if a reconcile is due."""
-        self._history.forget(now)
-        self._post(health.alerts(self._history, self._known, now))
-        turned = [ledger.turn(owned, now) for owned in self._ledgers.values()]
-        return any(turned)
+        turned = False
+        for owned in self._ledgers.values():
+            owned.models.forget(now)
+            self._post(health.alerts(owned.models, self._known, now))
+            turned |= bool(ledger.turn(owned, now))
+        return turned
 
-    def reconcile(self, warehouse: Warehouse, now: datetime) -> None:
-        """Set every account to what ClickHouse holds. Blocks; raises what the warehouse raises."""
-        owned = dict(self._ledgers)
-        seen = [{p: position.last for p, position in one.seen.items()} for one in owned.values()]
-        cut = reconcile.take_cut(warehouse, self._topic, seen, now)
-        for account in self.accounts:
-            ledger.move(account, now)
-        bases = reconcile.spent(warehouse, self.accounts, cut)
-        usages = reconcile.model_history(warehouse, cut)
-        self._known |= reconcile.known_alerts(warehouse, now)
+    def ask(self, now: datetime) -> Inquiry:
+        """What ClickHouse is to be asked; `take` its answer for each partition, or `forget` it."""
+        inquiry = Inquiry(self._topic, now, are_alerts_known=all(one.has_base for one in self._ledgers.values()))
+        for owned in self._ledgers.values():
+            for partition, position in owned.seen.items():
+                inquiry.seen[partition] = max(position.last, inquiry.seen.get(partition, -1))
+            for window, values in ledger.ask(owned, now).items():
+                inquiry.windows.setdefault(window, set()).update(values)
+        return inquiry
+
+    def forget(self) -> None:
+        for owned in self._ledgers.values():
+            ledger.forget(owned)
+
+    def take(self, partition: int, answer: Answer, now: datetime) -> None:
+        """Set a partition's accounts to what ClickHouse holds, and what was counted since; nothing if it came later."""
+        owned = self._ledgers.get(partition)
+        if owned is None or owned.meanwhile is None:
+            return
+        models = health.History()
+        for model, usages in answer.models.items():
+            if partition_of(ScopeKind.MODEL.value, model, self._partitions) == partition:
+                models.add(usages)
+        models.settled = answer.models_settled
+        metrics.DRIFT.inc(float(ledger.rebase(owned, owned.meanwhile, answer.base, models)))
+        metrics.BUDGETS.set(sum(len(each.accounts) for each in self._ledgers.values()))
+        self._known |= answer.alerts
         self._known = {name: end for name, end in self._known.items() if end > now}
-        for partition, one in owned.items():
-            drift = ledger.rebase(one, cut.lasts, {name: bases[name] for name in one.accounts})
-            if partition in self._has_base:
-                metrics.DRIFT.inc(float(drift))
-        self._history = health.History()
-        self._history.add(u for u in usages if partition_of(u.kind, u.value, self._partitions) in owned)
-        self._has_base = set(owned)
-        metrics.BUDGETS.set(len(bases))
-        self._post(ledger.alerts(self.accounts, self._known, now))
-        # What was left from last time stays first; what is known already takes no turn.
-        fresh = {a.budget.id: a for a in self.accounts if a.told is None or a.told[1] != a.spent}
-        self._untold = {name: fresh[name] for name in self._untold if name in fresh} | fresh
+        self._post(ledger.alerts(owned.accounts.values(), self._known, now))
+        # What was left from last time keeps its turn.
+        self._untold |= {
+            name: account
+            for name, account in owned.accounts.items()
+            if account.has_base and (account.told is None or account.told[1] != account.spent)
+        }
 
     @property
     def has_more_to_tell(self) -> bool:

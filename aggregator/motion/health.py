@@ -11,8 +11,7 @@ from typing import NamedTuple
 
 from aggregator.motion.alert import Alert, AlertKind, alert_id
 from aggregator.motion.increment import Usage
-from aggregator.motion.ledger import minutes
-from aggregator.motion.period import Period, span_of
+from aggregator.motion.period import Period, minutes, span_of
 from aggregator.motion.scope import Scope, ScopeKind
 
 WINDOW_MINUTES = 5
@@ -61,13 +60,17 @@ class Sums(NamedTuple):
 
 @dataclass
 class History:
-    """Sums per minute (or per quarter of an hour, at its first minute, where rollups told them) by model."""
+    """Sums per minute (or per quarter of an hour, at its first minute, where rollups told them) by model.
+
+    What is added of minutes before `settled` is passed over: rollups have told it, or will.
+    """
 
     models: dict[str, dict[int, Sums]] = field(default_factory=dict)
+    settled: int = 0
 
     def add(self, usages: Iterable[Usage]) -> None:
         for usage in usages:
-            if usage.kind == ScopeKind.MODEL.value:
+            if usage.kind == ScopeKind.MODEL.value and usage.minute >= self.settled:
                 history = self.models.setdefault(usage.value, {})
                 history[usage.minute] = history.get(usage.minute, Sums()).plus(usage)
 

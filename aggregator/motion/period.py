@@ -2,9 +2,17 @@
 
 from datetime import UTC, datetime, time, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+from aggregator.planner import EPOCH
+
+MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
+
+
+def minutes(moment: datetime) -> int:
+    """Since 1970; the minute that holds the moment."""
+    return (moment - EPOCH) // MINUTE
 
 
 class Period(StrEnum):
@@ -36,6 +44,8 @@ def _hour(moment: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
     return start, next(end for end in later if end > start)
 
 
+# Many budgets ask about the same moment.
+@lru_cache(maxsize=256)
 def span_of(period: Period, timezone: str, moment: datetime) -> tuple[datetime, datetime]:
     """The calendar period that holds `moment` (aware), `start <= moment < end`, both in UTC.
 

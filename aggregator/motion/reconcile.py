@@ -1,18 +1,18 @@
 """What ClickHouse says: the base of every account, and how far each source partition is in it.
 
 Rollups say nothing about offsets, so the newest part comes from raw rows, up to a cut of offsets that was taken
-before: rows that a batch adds meanwhile are beyond it and come as an increment. What is older comes from rollups
-through the planner. A late row that is stored in the very moment of a reconcile, with a timestamp before the newest
-part, may be missing or counted twice until the next one.
+before: rows that a batch adds meanwhile are beyond it and come as an increment. What is older is *settled* and comes
+from rollups through the planner; what increments say of it does not count, for nobody could tell whether it is there.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from string import Template
 from typing import Any
+
+import structlog
 
 from aggregator.catalogue import (
     COST,
@@ -25,13 +25,15 @@ from aggregator.catalogue import (
     UNPRICED,
     Dimension,
 )
-from aggregator.motion import health
-from aggregator.motion.budget import Unit
+from aggregator.motion import health, metrics
 from aggregator.motion.increment import Usage
-from aggregator.motion.ledger import MINUTE, NOTHING, Account, minutes
+from aggregator.motion.ledger import NOTHING, Base, Sums, Window
+from aggregator.motion.period import MINUTE, minutes
 from aggregator.motion.scope import ScopeKind
 from aggregator.planner import EPOCH, Question, Span, compile_states, micros
-from aggregator.warehouse import Warehouse
+from aggregator.warehouse import DatabaseError, Warehouse, WarehouseUnavailableError
+
+log = structlog.get_logger(__name__)
 
 # A batch is stored within this, or fails. Rows that are beyond the cut are younger.
 IN_FLIGHT = timedelta(minutes=10)
@@ -83,14 +85,15 @@ GROUP BY source_partition
 """
 # Not counted yet: it comes as an increment.
 BEYOND = """(
-    source_topic = {topic:String} AND created_at >= fromUnixTimestamp64Micro({in_flight:Int64}, 'UTC')
+    source_topic = {topic:String} AND timestamp >= fromUnixTimestamp64Micro({settled:Int64}, 'UTC')
+    AND created_at >= fromUnixTimestamp64Micro({in_flight:Int64}, 'UTC')
     AND toInt64(source_offset) >
         transform(source_partition, {cut_partitions:Array(UInt32)}, {cut_lasts:Array(Int64)}, toInt64(-1))
 )"""
 # What stands behind $ comes from code, see below; values are bound.
-NEWEST = Template("""
+RAW = Template("""
 SELECT $key AS group_key, $measures FROM request_logs $join
-WHERE timestamp >= fromUnixTimestamp64Micro({newest:Int64}, 'UTC')
+WHERE timestamp >= fromUnixTimestamp64Micro({start:Int64}, 'UTC')
 AND timestamp < fromUnixTimestamp64Micro({end:Int64}, 'UTC') AND $condition AND NOT $beyond
 GROUP BY group_key
 """)
@@ -101,6 +104,8 @@ FROM ($branches) WHERE $condition GROUP BY group_key
 OF_VALUES = "group_key IN {values:Array(String)}"
 # Bound values travel in a URL; of more scopes than this all groups are read.
 MAX_VALUES = 500
+# What is counted while ClickHouse answers is kept until it has, so that it must not take for ever.
+LIMITS = {"max_execution_time": 60}
 HISTORY = Template("""
 SELECT model_name AS model, intDiv(toUnixTimestamp(bucket), 60) AS minute, $merged
 FROM rollup_model WHERE bucket >= fromUnixTimestamp64Micro({oldest:Int64}, 'UTC')
@@ -133,87 +138,134 @@ class Cut:
     taken_at: datetime
 
     @property
+    def newest(self) -> datetime:
+        """Where the newest part begins; what is older is settled."""
+        return _floor(self.taken_at - SETTLE, HOUR)
+
+    @property
+    def newest_quarter(self) -> datetime:
+        """The same for models, which are compared by shorter spans."""
+        return _floor(self.taken_at - SETTLE, QUARTER)
+
+    @property
     def parameters(self) -> dict[str, Any]:
         return {
             "topic": self.topic,
+            "settled": _micros(self.newest),
             "in_flight": _micros(self.taken_at - IN_FLIGHT),
             "cut_partitions": list(self.lasts),
             "cut_lasts": list(self.lasts.values()),
         }
 
 
-def take_cut(warehouse: Warehouse, topic: str, seen: Iterable[Mapping[int, int]], now: datetime) -> Cut:
+@dataclass(frozen=True)
+class Inquiry:
+    """What a book wants to know: the sums of windows, for the scope values of each. `seen` is the last offset that was
+    counted, by source partition."""
+
+    topic: str
+    asked_at: datetime
+    are_alerts_known: bool = False
+    seen: dict[int, int] = field(default_factory=dict)
+    windows: dict[Window, set[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`models` are by name, and have from minute `models_settled` on what is up to the cut."""
+
+    base: Base
+    models: Mapping[str, list[Usage]]
+    models_settled: int
+    alerts: Mapping[str, datetime]
+
+
+def answer(warehouse: Warehouse, inquiry: Inquiry) -> Answer:
+    """Blocks; raises what the warehouse raises."""
+    cut = take_cut(warehouse, inquiry.topic, inquiry.seen, inquiry.asked_at)
+    sums = {window: found for window, values in inquiry.windows.items()
+            if (found := _found(warehouse, window, values, cut)) is not None}  # fmt: skip
+    models: defaultdict[str, list[Usage]] = defaultdict(list)
+    for usage in model_history(warehouse, cut):
+        models[usage.value].append(usage)
+    alerts = {} if inquiry.are_alerts_known else known_alerts(warehouse, inquiry.asked_at)
+    return Answer(Base(cut.lasts, minutes(cut.newest), sums), models, minutes(cut.newest_quarter), alerts)
+
+
+def _found(warehouse: Warehouse, window: Window, values: Collection[str], cut: Cut) -> dict[str, Sums] | None:
+    """Sums of tags may be too much to ask for: None, and all others are told nevertheless."""
+    try:
+        return spent(warehouse, window, values, cut)
+    except (DatabaseError, WarehouseUnavailableError) as error:
+        if window.kind is not ScopeKind.TAG:
+            raise
+        metrics.RECONCILE_FAILURES.inc()
+        log.warning("tags_not_summed", budgets_of_tags=len(values), reason=str(error)[:500])
+        return None
+
+
+def take_cut(warehouse: Warehouse, topic: str, seen: Mapping[int, int], now: datetime) -> Cut:
     """What is stored now, or seen as an increment, which comes after storing."""
-    rows = warehouse.query(CUT, {"topic": topic, "since": _micros(now - HOUR)})
-    lasts = {int(row["partition"]): int(row["last"]) for row in rows}
-    for known in seen:
-        for partition, last in known.items():
-            lasts[partition] = max(last, lasts.get(partition, -1))
+    rows = warehouse.query(CUT, {"topic": topic, "since": _micros(Cut(topic, {}, now).newest)}, LIMITS)
+    lasts = dict(seen)
+    for row in rows:
+        partition, last = int(row["partition"]), int(row["last"])
+        lasts[partition] = max(last, lasts.get(partition, -1))
     return Cut(topic, lasts, now)
 
 
-def spent(warehouse: Warehouse, accounts: Collection[Account], cut: Cut) -> dict[str, Decimal]:
-    """What each account's scope has spent in its span up to the cut, by budget id: one query for all accounts of
-    a kind of scope and span."""
-    groups: defaultdict[tuple[ScopeKind, int, int], list[Account]] = defaultdict(list)
-    for account in accounts:
-        groups[(account.budget.scope.kind, account.start, account.end)].append(account)
-    found: dict[str, Decimal] = {}
-    for (kind, start, end), members in groups.items():
-        span = Span(EPOCH + start * MINUTE, EPOCH + end * MINUTE)
-        values = {account.budget.scope.value for account in members}
-        sums = _sums(warehouse, kind, span, values, cut)
-        for account in members:
-            row = sums.get(account.budget.scope.value)
-            found[account.budget.id] = _in_unit(account.budget.unit, row) if row else NOTHING
+def spent(warehouse: Warehouse, window: Window, values: Collection[str], cut: Cut) -> dict[str, Sums]:
+    """What each scope of the window has used up to the cut; each value is in it."""
+    found = dict.fromkeys(values, Sums())
+    for some in _portions(window.kind, sorted(values)):
+        for row in _rows(warehouse, window, some, cut):
+            if row["group_key"] in found:
+                found[row["group_key"]] = Sums(row["requests"], row["tokens"], row["cost"])
     return found
 
 
-def _in_unit(unit: Unit, row: Mapping[str, Any]) -> Decimal:
-    column = {Unit.DOLLARS: "cost", Unit.TOKENS: "tokens", Unit.REQUESTS: "requests"}[unit]
-    return Decimal(row[column])
+def _portions(kind: ScopeKind, values: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Who asks for more than MAX_VALUES groups reads them all (an empty portion); of tags nobody knows how many."""
+    if len(values) > MAX_VALUES and SOURCES[kind].is_rolled_up:
+        yield ()
+        return
+    for first in range(0, len(values), MAX_VALUES):
+        yield values[first : first + MAX_VALUES]
 
 
-def _sums(
-    warehouse: Warehouse, kind: ScopeKind, span: Span, values: Collection[str], cut: Cut
-) -> dict[str, dict[str, Any]]:
-    """Requests, tokens and cost of a bounded span by scope value."""
-    source = SOURCES[kind]
-    is_few = len(values) <= MAX_VALUES
-    newest = max(span.start or EPOCH, _floor(cut.taken_at - SETTLE, HOUR)) if source.is_rolled_up else span.start
-    parameters: dict[str, Any] = {**cut.parameters, "values": list(values) if is_few else []}
-    parameters |= {"newest": _micros(newest or EPOCH), "end": _micros(span.end or FAR)}
-    measures = ", ".join(f"{measure.from_raw} AS {measure.name}" for measure in MEASURES)
-    branches = [
-        NEWEST.substitute(
-            key=source.key,
-            join=source.join,
-            condition=source.condition if is_few else "1",
-            measures=measures,
-            beyond=BEYOND,
-        )
-    ]
-    settled = Span(span.start, newest)
+def _rows(warehouse: Warehouse, window: Window, values: Sequence[str], cut: Cut) -> list[dict[str, Any]]:
+    """Requests, tokens and cost by scope value; of every value if none is given."""
+    source = SOURCES[window.kind]
+    start, end = EPOCH + window.start * MINUTE, EPOCH + window.end * MINUTE
+    raw_start = max(start, cut.newest) if source.is_rolled_up else start
+    parameters = {**cut.parameters, "values": list(values), "start": _micros(raw_start), "end": _micros(end)}
+    raw = RAW.substitute(
+        key=source.key,
+        join=source.join,
+        condition=source.condition if values else "1",
+        measures=", ".join(f"{measure.from_raw} AS {measure.name}" for measure in MEASURES),
+        beyond=BEYOND,
+    )
+    branches = [raw]
+    settled = Span(start, raw_start)
     if not settled.is_empty:
         sql, planned = compile_states(Question(MEASURES, settled, group_by=source.dimension))
         branches.append(sql)
         parameters |= planned
-    rows = warehouse.query(
-        SPENT.substitute(branches="\nUNION ALL\n".join(branches), condition=OF_VALUES if is_few else "1"), parameters
-    )
-    return {row["group_key"]: row for row in rows}
+    sql = SPENT.substitute(branches="\nUNION ALL\n".join(branches), condition=OF_VALUES if values else "1")
+    return warehouse.query(sql, parameters, LIMITS)
 
 
 def model_history(warehouse: Warehouse, cut: Cut) -> list[Usage]:
     """Sums per model: per minute of late, per quarter of an hour before that, as far back as health compares."""
-    newest = _floor(cut.taken_at - SETTLE, QUARTER)
     oldest = _floor(cut.taken_at, QUARTER) - (health.BEFORE_MINUTES + health.WINDOW_MINUTES) * MINUTE
     sql = HISTORY.substitute(
         merged=", ".join(f"{m.merge.format(column=f'rollup_model.{m.name}')} AS {m.name}" for m in HEALTH_MEASURES),
         counted=", ".join(f"{m.from_raw} AS {m.name}" for m in HEALTH_MEASURES),
         beyond=BEYOND,
     )
-    rows = warehouse.query(sql, {**cut.parameters, "oldest": _micros(oldest), "newest": _micros(newest)})
+    span = {"oldest": _micros(oldest), "newest": _micros(cut.newest_quarter)}
+    rows = warehouse.query(sql, {**cut.parameters, **span}, LIMITS)
     last = minutes(cut.taken_at)
     return [
         Usage(

@@ -11,7 +11,8 @@ from decimal import Decimal
 from typing import Any
 
 from aggregator.motion.budget import Budget, Unit
-from aggregator.motion.ledger import MINUTE, open_account
+from aggregator.motion.ledger import open_account
+from aggregator.motion.period import MINUTE
 from cli.budgets import KafkaBudgets
 from tests.faults.stack import PATIENCE_SECONDS, Run, StuckError
 from tests.faults.verdict import Verdict

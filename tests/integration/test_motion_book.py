@@ -3,10 +3,11 @@
 from datetime import UTC, datetime
 from decimal import Decimal
 
+from aggregator.motion import reconcile
 from aggregator.motion.book import Book
 from aggregator.motion.budget import Budget, BudgetStatus
 from aggregator.motion.increment import Increment, Source, Usage
-from aggregator.motion.ledger import minutes
+from aggregator.motion.period import minutes
 from aggregator.warehouse import Warehouse
 
 NOW = datetime.now(UTC)
@@ -21,9 +22,15 @@ def budget(number: int) -> Budget:
 
 def book_of(count: int) -> Book:
     book = Book("events", 1)
-    book.set_budgets([budget(number) for number in range(count)], NOW)
+    book.change_budgets({f"b-{number}": budget(number) for number in range(count)}, NOW)
     assert book.own({0}, NOW)
     return book
+
+
+def reconciled(book: Book, warehouse: Warehouse) -> None:
+    found = reconcile.answer(warehouse, book.ask(NOW))
+    for partition in book.partitions:
+        book.take(partition, found, NOW)
 
 
 def increment(offset: int, key: int, requests: int) -> Increment:
@@ -49,17 +56,17 @@ def all_sums(book: Book) -> list[tuple[str, str]]:
 def test_every_budget_has_its_turn_though_reconciles_come_in_between(warehouse: Warehouse) -> None:
     book, told = book_of(5), set()
     for _ in range(3):
-        book.reconcile(warehouse, NOW)
+        reconciled(book, warehouse)
         book.tell_sums(2, NOW)
         told |= {name for name, _ in said(book)}
     assert told == {f"b-{number}" for number in range(5)}
-    book.reconcile(warehouse, NOW)
+    reconciled(book, warehouse)
     assert all_sums(book) == []
 
 
 def test_a_level_is_told_at_once_and_a_sum_with_the_next_reconcile(warehouse: Warehouse) -> None:
     book = book_of(2)
-    book.reconcile(warehouse, NOW)
+    reconciled(book, warehouse)
     assert all_sums(book) == [("b-0", "0"), ("b-1", "0")]
     assert book.count(0, increment(0, key=0, requests=1), NOW)
     assert said(book) == []
@@ -70,8 +77,8 @@ def test_a_level_is_told_at_once_and_a_sum_with_the_next_reconcile(warehouse: Wa
 
 def test_a_budget_that_is_gone_is_not_told_but_removed(warehouse: Warehouse) -> None:
     book = book_of(2)
-    book.reconcile(warehouse, NOW)
-    book.set_budgets([budget(0)], NOW)
+    reconciled(book, warehouse)
+    book.change_budgets({"b-1": None}, NOW)
     assert [(message.key, message.value) for message in book.outbox] == [("b-1", None)]
     book.outbox.clear()
     assert all_sums(book) == [("b-0", "0")]
@@ -80,5 +87,5 @@ def test_a_budget_that_is_gone_is_not_told_but_removed(warehouse: Warehouse) -> 
 def test_increments_of_another_topic_are_not_counted(warehouse: Warehouse) -> None:
     book = Book("other", 1)
     book.own({0}, NOW)
-    book.reconcile(warehouse, NOW)
+    reconciled(book, warehouse)
     assert not book.count(0, increment(0, key=0, requests=1), NOW)

@@ -9,7 +9,7 @@ from aggregator.motion import health
 from aggregator.motion.alert import AlertKind
 from aggregator.motion.health import History
 from aggregator.motion.increment import Usage
-from aggregator.motion.ledger import minutes
+from aggregator.motion.period import minutes
 
 NOW = datetime(2026, 11, 24, 12, 30, 30, tzinfo=UTC)
 

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from aggregator.motion import ledger
 from aggregator.motion.budget import Budget, Level, Unit
 from aggregator.motion.increment import Increment, Source, Usage
-from aggregator.motion.ledger import Ledger, minutes
-from aggregator.motion.period import Period
+from aggregator.motion.ledger import Ledger
+from aggregator.motion.period import Period, minutes
 
 NOW = datetime(2026, 3, 29, 12, 0, tzinfo=UTC)
 USERS = ("ada", "ben")
@@ -78,6 +78,13 @@ def increments(found: Sequence[tuple[int, list[Event]]]) -> list[Increment]:
     return made
 
 
+def ledger_of(kept: Sequence[Budget], has_base: bool = True) -> Ledger:
+    state = Ledger(has_base=has_base)
+    for one in kept:
+        state.open(one, NOW).has_base = has_base
+    return state
+
+
 def brute_force(one: Budget, records: Sequence[Event]) -> Decimal:
     start, end = one.span(NOW)
     mine = [
@@ -99,9 +106,7 @@ def spent(state: Ledger) -> dict[str, Decimal]:
 def test_each_batch_counts_once_however_often_it_comes(
     found: list[tuple[int, list[Event]]], kept: list[Budget], data: st.DataObject
 ) -> None:
-    state = Ledger()
-    state.set_budgets(kept, NOW)
-    made = increments(found)
+    state, made = ledger_of(kept), increments(found)
     for position, increment in enumerate(made):
         assert ledger.apply(state, increment) is not None
         repeats = data.draw(st.lists(st.sampled_from(made[: position + 1]), max_size=2))
@@ -110,34 +115,8 @@ def test_each_batch_counts_once_however_often_it_comes(
     assert spent(state) == {one.id: brute_force(one, records) for one in kept}
 
 
-@settings(deadline=None)
-@given(batches, budgets, st.data())
-def test_a_rebase_makes_up_for_increments_that_were_lost_and_none_is_counted_twice(
-    found: list[tuple[int, list[Event]]], kept: list[Budget], data: st.DataObject
-) -> None:
-    """Some increments are lost; ClickHouse is asked at some point when it may hold more than was seen."""
-    made = increments(found)
-    asked_at = data.draw(st.integers(0, len(made)))
-    stored = data.draw(st.integers(asked_at, len(made)))
-    lost = data.draw(st.sets(st.integers(0, max(0, stored - 1))))
-    state = Ledger()
-    state.set_budgets(kept, NOW)
-    for number in range(asked_at):
-        if number not in lost:
-            ledger.apply(state, made[number])
-    cut = {increment.source.partition: increment.source.last for increment in made[:stored]}
-    held = [event for _, batch in found[:stored] for event in batch]
-    ledger.rebase(state, cut, {one.id: brute_force(one, held) for one in kept})
-    for number in range(asked_at, len(made)):
-        if number not in lost or number >= stored:
-            ledger.apply(state, made[number])
-    records = [event for _, batch in found for event in batch]
-    assert spent(state) == {one.id: brute_force(one, records) for one in kept}
-
-
 def test_a_topic_made_anew_counts_from_its_first_offset() -> None:
-    state = Ledger()
-    state.set_budgets([budget(unit="requests")], NOW)
+    state = ledger_of([budget(unit="requests")])
     event = Event("ada", minutes(NOW), 1, Decimal(1))
     for topic_id in ("old", "new"):
         source = Source(topic="t", topic_id=topic_id, partition=0, first=0, last=9)
@@ -147,8 +126,8 @@ def test_a_topic_made_anew_counts_from_its_first_offset() -> None:
 
 
 def account_with(amount: str, **terms: object) -> tuple[Ledger, ledger.Account]:
-    state = Ledger()
-    [account] = state.set_budgets([budget(**terms)], NOW)
+    state = ledger_of([budget(**terms)])
+    [account] = state.accounts.values()
     account.spent = Decimal(amount)
     return state, account
 
@@ -205,17 +184,20 @@ def test_a_rolling_budget_speaks_once_in_a_calendar_period() -> None:
     assert percents(account, known, NOW + timedelta(minutes=60)) == [50, 80, 100]
 
 
-def test_only_new_and_changed_budgets_need_a_base() -> None:
-    state = Ledger()
-    first, second = budget("a"), budget("b", scope={"kind": "user", "value": "ada"})
-    assert len(state.set_budgets([first, second], NOW)) == 2
-    state.accounts["a"].spent = Decimal(3)
-    changed = budget("b", scope={"kind": "user", "value": "ada"}, limit="20")
-    assert [account.budget for account in state.set_budgets([first, changed], NOW)] == [changed]
-    assert spent(state) == {"a": Decimal(3), "b": Decimal(0)}
-    assert state.set_budgets([], NOW) == []
+def test_an_account_that_is_closed_leaves_nothing_behind() -> None:
+    state = ledger_of([budget("a"), budget("b")])
+    state.close("a")
+    assert [account.budget.id for account in state.by_scope["total", ""]] == ["b"]
+    state.close("b")
     assert not state.accounts
     assert not state.by_scope
+
+
+def test_nothing_is_said_of_an_account_without_a_base() -> None:
+    _, account = account_with("10")
+    account.has_base = False
+    assert percents(account, {}) == []
+    assert list(ledger.statuses([account], NOW, levels_only=False)) == []
 
 
 @pytest.mark.parametrize(
