@@ -1,20 +1,12 @@
 """A ledger in a world that stores, sends, repeats, loses, restarts and asks ClickHouse at any moments, against a plain
 sum of what is stored: never more than it, and in the end the same to the last digit."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
 
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
 
 from aggregator.motion import ledger
 from aggregator.motion.budget import Budget
@@ -25,163 +17,174 @@ from aggregator.motion.period import minutes
 from tests.unit.test_motion_ledger import NOW, PARTITIONS, Event, brute_force, budgets, events, usages
 
 SETTLED = minutes(NOW) - 600
-RUNS = settings(deadline=None, max_examples=100, stateful_step_count=40)
-fresh_events = events.filter(lambda event: event.minute >= SETTLED)
+RUNS = settings(deadline=None, max_examples=200)
+on_time = events.filter(lambda event: event.minute >= SETTLED)
 
 
-def sums_of(window: Window, value: str, records: list[Event]) -> Sums:
+def sums_of(window: Window, value: str, records: Sequence[Event]) -> Sums:
     mine = [one for one in records if window.start <= one.minute < window.end and value in ("", one.user)]
     return Sums(len(mine), sum(one.tokens for one in mine), sum((one.cost for one in mine), Decimal(0)))
 
 
-class World(RuleBasedStateMachine):
-    """`question` is what the aggregator has asked: the cut, and the windows; `answer` what ClickHouse has read for it
-    and not told yet. `position` is the next increment of the topic that is read."""
+class World:
+    """What is stored, the topic of increments and how far it is read, and a ledger.
 
-    records: st.SearchStrategy[list[Event]] = st.lists(events, min_size=1, max_size=3)
+    `check` is called after everything that happens.
+    """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, kept: Sequence[Budget], check: Callable[["World"], None]) -> None:
+        self.kept = list(kept)
         self.stored: list[tuple[Source, list[Event]]] = []
         self.topic: list[Increment] = []
         self.position = 0
-        self.question: tuple[dict[int, int], dict[Window, set[str]]] | None = None
-        self.answer: Base | None = None
+        self._check = check
+        self.restart()
 
-    @initialize(kept=budgets)
-    def begin(self, kept: list[Budget]) -> None:
-        self.kept = kept
-        self.restart(0)
-
-    @rule(back=st.integers(0, 9))
-    def restart(self, back: int) -> None:
+    def restart(self) -> None:
         """Another process, which begins where Faust has committed."""
         self.state = Ledger()
         for one in self.kept:
             self.state.open(one, NOW)
-        self.question = self.answer = None
-        self.read_again(back)
 
-    @rule(back=st.integers(1, 9))
-    def read_again(self, back: int) -> None:
-        self.position = max(0, self.position - back)
+    def play(self, acts: Sequence["Act"]) -> None:
+        for act in acts:
+            act(self)
+            self._check(self)
 
-    @rule(partition=st.integers(0, PARTITIONS - 1), data=st.data())
-    def store(self, partition: int, data: st.DataObject) -> None:
-        records = data.draw(self.records)
-        first = sum(source.last - source.first + 1 for source, _ in self.stored if source.partition == partition)
-        source = Source(topic="t", topic_id="id", partition=partition, first=first, last=first + len(records) - 1)
-        self.stored.append((source, records))
-        if self.is_sent(data.draw):
-            self.topic.append(Increment(source, usages(records)))
-
-    def is_sent(self, draw: Callable[[Any], Any]) -> bool:
-        return bool(draw(st.booleans()))
-
-    @precondition(lambda self: self.state.has_base)
-    @rule(count=st.integers(1, 5))
-    def read(self, count: int) -> None:
-        for increment in self.topic[self.position : self.position + count]:
-            ledger.apply(self.state, increment)
-            self.position += 1
-
-    @precondition(lambda self: self.question is None)
-    @rule()
-    def ask(self) -> None:
-        """What is stored when the cut is taken, or seen."""
+    def reconcile(self, reading: Sequence["Act"], answering: Sequence["Act"], is_answered: bool) -> None:
+        """The cut is taken; while `reading` the sums are read, of settled minutes all that is stored by then, whether
+        the cut has it or not; then they are on their way."""
         cut = {partition: position.last for partition, position in self.state.seen.items()}
         for source, _ in self.stored:
             cut[source.partition] = max(source.last, cut.get(source.partition, -1))
-        self.question = cut, ledger.ask(self.state, NOW)
-
-    @precondition(lambda self: self.question is not None)
-    @rule()
-    def sums_are_read(self) -> None:
-        """Of settled minutes all that is stored by now, whether the cut has it or not."""
-        assert self.question is not None
-        cut, windows = self.question
+        windows = ledger.ask(self.state, NOW)
+        self.play(reading)
         held = [
             event
             for source, records in self.stored
             for event in records
             if event.minute < SETTLED or source.last <= cut.get(source.partition, -1)
         ]
-        found = {
-            window: {value: sums_of(window, value, held) for value in values} for window, values in windows.items()
-        }
-        self.answer = Base(cut, SETTLED, found)
+        sums = {window: {one: sums_of(window, one, held) for one in values} for window, values in windows.items()}
+        self.play(answering)
+        if is_answered:
+            assert self.state.meanwhile is not None
+            ledger.rebase(self.state, self.state.meanwhile, Base(cut, SETTLED, sums), History())
+        else:
+            ledger.forget(self.state)
+        self._check(self)
 
-    @precondition(lambda self: self.answer is not None)
-    @rule()
-    def take(self) -> None:
-        assert self.answer is not None
-        assert self.state.meanwhile is not None
-        ledger.rebase(self.state, self.state.meanwhile, self.answer, History())
-        self.question = self.answer = None
-
-    @precondition(lambda self: self.question is not None)
-    @rule()
-    def clickhouse_fails(self) -> None:
-        ledger.forget(self.state)
-        self.question = self.answer = None
-
-    @rule(data=st.data())
-    def change(self, data: st.DataObject) -> None:
-        """A budget, which may happen while ClickHouse is asked."""
-        number = data.draw(st.integers(0, len(self.kept) - 1))
-        old = self.kept[number]
-        self.kept[number] = data.draw(budgets)[0].model_copy(update={"id": old.id})
-        self.state.close(old.id)
-        self.state.open(self.kept[number], NOW)
-
-    def plain_sums(self) -> dict[str, Decimal]:
+    @property
+    def expected(self) -> dict[str, Decimal]:
         records = [event for _, records in self.stored for event in records]
         return {one.id: brute_force(one, records) for one in self.kept}
 
-    def based(self) -> dict[str, Decimal]:
+    @property
+    def told(self) -> dict[str, Decimal]:
         return {name: account.spent for name, account in self.state.accounts.items() if account.has_base}
 
-    @invariant()
-    def nothing_is_counted_twice(self) -> None:
-        expected = self.plain_sums()
-        assert all(spent <= expected[name] for name, spent in self.based().items())
 
-    def reconcile(self) -> None:
-        if self.question is None:
-            self.ask()
-        self.sums_are_read()
-        self.take()
-
-    def teardown(self) -> None:
-        """One more reconcile from its beginning, and whatever increments come with it, make everything right."""
-        if hasattr(self, "state"):
-            self.question = None
-            self.reconcile()
-            for increment in self.topic[self.position :]:
-                ledger.apply(self.state, increment)
-            assert self.based() == self.plain_sums()
+Act = Callable[[World], None]
 
 
-class OrderlyWorld(World):
-    """No increment is lost and no request is late: whoever has read all increments has the sum at any moment."""
+@dataclass(frozen=True)
+class Store:
+    partition: int
+    records: list[Event]
+    is_sent: bool
 
-    records = st.lists(fresh_events, min_size=1, max_size=3)
-
-    def is_sent(self, draw: Callable[[Any], Any]) -> bool:
-        return True
-
-    @precondition(lambda self: self.state.has_base)
-    @rule()
-    def read_all(self) -> None:
-        self.read(len(self.topic))
-        expected = self.plain_sums()
-        for name, spent in self.based().items():
-            assert spent == expected[name]
+    def __call__(self, world: World) -> None:
+        first = sum(len(records) for source, records in world.stored if source.partition == self.partition)
+        last = first + len(self.records) - 1
+        source = Source(topic="t", topic_id="id", partition=self.partition, first=first, last=last)
+        world.stored.append((source, self.records))
+        if self.is_sent:
+            world.topic.append(Increment(source, usages(self.records)))
 
 
-def test_whatever_is_lost_repeated_or_late_no_sum_exceeds_what_is_stored_and_the_next_reconcile_is_exact() -> None:
-    run_state_machine_as_test(World, settings=RUNS)
+@dataclass(frozen=True)
+class Read:
+    """Some increments, of which the first `again` were read before; none before there is a base."""
+
+    count: int
+    again: int
+
+    def __call__(self, world: World) -> None:
+        if world.state.has_base:
+            first = max(0, world.position - self.again)
+            found = world.topic[first : first + self.count]
+            world.position = max(world.position, first + len(found))
+            for increment in found:
+                ledger.apply(world.state, increment)
 
 
-def test_with_all_increments_a_sum_is_exact_at_any_moment_while_clickhouse_is_asked_too() -> None:
-    run_state_machine_as_test(OrderlyWorld, settings=RUNS)
+@dataclass(frozen=True)
+class Change:
+    number: int
+    budget: Budget
+
+    def __call__(self, world: World) -> None:
+        number = self.number % len(world.kept)
+        name = world.kept[number].id
+        world.kept[number] = self.budget.model_copy(update={"id": name})
+        world.state.close(name)
+        world.state.open(world.kept[number], NOW)
+
+
+def acts(event: st.SearchStrategy[Event], is_sent: st.SearchStrategy[bool]) -> st.SearchStrategy[list[Act]]:
+    store = st.builds(Store, st.integers(0, PARTITIONS - 1), st.lists(event, min_size=1, max_size=3), is_sent)
+    read = st.builds(Read, st.integers(1, 4), st.integers(0, 2))
+    change = st.builds(Change, st.integers(0, 9), budgets.map(lambda some: some[0]))
+    # Mostly stored and read.
+    return st.lists(st.one_of(store, store, read, read, change), max_size=4)
+
+
+def rounds(happening: st.SearchStrategy[list[Act]]) -> st.SearchStrategy[list[tuple[list[Act], ...]]]:
+    """Before ClickHouse is asked, while it reads, while it answers, and after that."""
+    return st.lists(st.tuples(happening, happening, happening, happening), min_size=1, max_size=3)
+
+
+def no_more_than_is_stored(world: World) -> None:
+    expected = world.expected
+    assert all(spent <= expected[name] for name, spent in world.told.items())
+
+
+@RUNS
+@given(budgets, rounds(acts(events, st.booleans())), st.data())
+def test_no_sum_exceeds_what_is_stored_and_after_a_reconcile_it_is_exact(
+    kept: list[Budget], happening: list[tuple[list[Act], ...]], data: st.DataObject
+) -> None:
+    """Increments are lost and repeated, requests are late, processes die, and ClickHouse does not always answer."""
+    world = World(kept, no_more_than_is_stored)
+    for before, reading, answering, after in happening:
+        world.play(before)
+        world.reconcile(reading, answering, is_answered=data.draw(st.booleans()))
+        world.play(after)
+        if data.draw(st.integers(0, 3)) == 0:
+            world.restart()
+            world.position -= min(world.position, data.draw(st.integers(0, 3)))
+    world.reconcile([], [], is_answered=True)
+    assert world.told == world.expected
+    # What comes of it now is in the answer.
+    Read(count=len(world.topic), again=len(world.topic))(world)
+    assert world.told == world.expected
+
+
+def exact_once_all_is_read(world: World) -> None:
+    if world.state.has_base and world.position >= len(world.topic):
+        expected = world.expected
+        assert all(spent == expected[name] for name, spent in world.told.items())
+
+
+@RUNS
+@given(budgets, rounds(acts(on_time, st.just(True))))
+def test_a_sum_is_exact_at_any_moment_when_no_increment_is_lost_and_no_request_is_late(
+    kept: list[Budget], happening: list[tuple[list[Act], ...]]
+) -> None:
+    """While ClickHouse is asked too, once all increments are read."""
+    world = World(kept, exact_once_all_is_read)
+    world.reconcile([], [], is_answered=True)
+    for before, reading, answering, after in happening:
+        world.play(before)
+        world.reconcile([*reading, Read(99, 0)], [*answering, Read(99, 0)], is_answered=True)
+        world.play([*after, Read(99, 0)])
