@@ -177,6 +177,7 @@ class Worker:
             return
         except NoOffsetForPartitionError:
             # aiokafka looked for a committed offset before `_take_over` had set the position.
+            await asyncio.sleep(POLL_MS / 1000)
             return
         except IllegalStateError:
             # A rebalance in the background has taken one of them; its lane is about to go.
@@ -199,6 +200,9 @@ class Worker:
         tasks = [lane.batch_in_hand for lane in self._lanes.values() if lane.batch_in_hand is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=POLL_MS / 1000, return_when=asyncio.FIRST_COMPLETED)
+        else:
+            # All of them are lost. The rebalance that takes them away needs the event loop, too.
+            await asyncio.sleep(POLL_MS / 1000)
         if time.monotonic() - self._fetched_at >= STAY_SECONDS:
             await self._show_up()
 

@@ -98,6 +98,24 @@ async def zombie_of_an_empty_group(run: Run) -> Verdict:
     return await run.settle()
 
 
+async def zombie_with_full_buffers(run: Run) -> Verdict:
+    """A worker freezes past its session, again and again, while a backlog fills every buffer behind the batches in
+    hand. When it goes on, Kafka refuses its plans; it must take part in the group again, and end when it is told to."""
+    run.flush_rows = 20
+    await run.produce(run.events(1200))
+    worker = run.start_worker()
+    await run.until(lambda: run.stored() > 0, workers=1)
+    for _ in range(4):
+        await asyncio.sleep(run.rng.uniform(0.05, 0.4))
+        assert worker.pid is not None
+        os.kill(worker.pid, signal.SIGSTOP)
+        await asyncio.sleep(SESSION_SECONDS * 1.3)
+        os.kill(worker.pid, signal.SIGCONT)
+    await asyncio.sleep(run.rng.uniform(0.1, 0.5))
+    await run.stop_workers([worker])
+    return await run.settle()
+
+
 async def clickhouse_refuses(run: Run) -> Verdict:
     """Read-only, no space, too many parts, dropped connections, lost answers, and slow inserts, in random order."""
     faults = [Fault(action="fail", code=code, times=2) for code in (READ_ONLY, NO_SPACE, TOO_MANY_PARTS)]
@@ -342,7 +360,7 @@ Scenario = Callable[[Run], Awaitable[Verdict]]
 # By the number of the promise they hold: (scenario, runs in a full run, runs in a short one).
 SCENARIOS: dict[int, list[tuple[Scenario, int, int]]] = {
     1: [(kill_at_every_point, 40, 3)],
-    2: [(workers_come_and_go, 12, 2), (zombie_of_an_empty_group, 2, 1)],
+    2: [(workers_come_and_go, 12, 2), (zombie_of_an_empty_group, 2, 1), (zombie_with_full_buffers, 6, 1)],
     3: [(clickhouse_refuses, 10, 2), (clickhouse_is_killed, 8, 1), (clickhouse_is_away_for_a_minute, 1, 0)],
     4: [(view_fails_half_way, 8, 2)],
     5: [(broker_is_killed, 5, 1), (topic_is_recreated, 8, 2), (log_is_truncated, 8, 2)],

@@ -248,6 +248,7 @@ class Run:
             await asyncio.to_thread(worker.join, EXIT_SECONDS)
             # One that has hardly begun does not listen to signals yet.
             if worker.exitcode not in {0, -signal.SIGTERM}:
+                await _show_where(worker)
                 raise StuckError(f"a worker ended with {worker.exitcode} on SIGTERM\n{self.log_tail()}")
             self.workers.remove(worker)
 
@@ -272,7 +273,7 @@ class Run:
         return [line for line in found if line.get("event") == event_name]
 
     def log_tail(self) -> str:
-        return self.log_file.read_text(errors="replace")[-3000:] if self.log_file.exists() else ""
+        return self.log_file.read_text(errors="replace")[-6000:] if self.log_file.exists() else ""
 
     def stored(self) -> int:
         """Rows and dead letters."""
@@ -309,3 +310,11 @@ class Run:
         self.kept = len(kept)
         gone = {place[0] for place in self.may_be_gone if place not in kept}
         return judge(self.warehouse, self.topic, log | kept, self.kills, gone)
+
+
+async def _show_where(worker: BaseProcess) -> None:
+    """Have a worker that does not end write its threads and tasks into the log."""
+    for number in (signal.SIGUSR2, signal.SIGUSR1):
+        if worker.is_alive() and worker.pid is not None:
+            os.kill(worker.pid, number)
+            await asyncio.sleep(1.0)

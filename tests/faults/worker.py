@@ -5,8 +5,10 @@ a second and not in several. `insights ingest` itself is what scenarios 8 and 9 
 """
 
 import asyncio
+import faulthandler
 import os
 import signal
+import sys
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -88,8 +90,15 @@ class FusedWorker(Worker):
             self._fuse.passes("after_confirm")
 
 
+def _show_tasks() -> None:
+    for task in asyncio.all_tasks():
+        task.print_stack(file=sys.stderr)
+    sys.stderr.flush()
+
+
 async def _run(settings: IngestSettings, fuse: Fuse) -> None:
     stop = stop_on_signals()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _show_tasks)
     warehouse = Warehouse(settings.clickhouse_url)
     await FusedWorker(settings, warehouse, fuse).run(stop)
     warehouse.close()
@@ -98,5 +107,6 @@ async def _run(settings: IngestSettings, fuse: Fuse) -> None:
 def work(settings: dict[str, Any], log: Path, point: Point | None, countdown: int) -> None:
     """The whole life of a worker process; its log lines are appended to `log` as JSON."""
     os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT), 2)
+    faulthandler.register(signal.SIGUSR2)
     configure_logs()
     asyncio.run(_run(IngestSettings(**settings), Fuse(point, countdown)))
