@@ -19,6 +19,7 @@ class Action(StrEnum):
     REBUILD_ROLLUPS = "rollups.rebuild"
     REPLAY_DEAD_LETTERS = "dead-letters.replay"
     DROP_DEAD_LETTERS = "dead-letters.drop"
+    SET_RETENTION = "retention.set"
 
 
 WRITE = """

@@ -112,7 +112,7 @@ def migrate(
     migrations = read_migrations(folder)
     if dry_run:
         return pending(warehouse, migrations)
-    run = _runner(warehouse, cluster, folder)
+    run = runner(warehouse, cluster, folder)
     run(CREATE_LEDGER.strip())
     todo = pending(warehouse, migrations)
     for migration in todo:
@@ -125,8 +125,9 @@ def migrate(
     return todo
 
 
-def _runner(warehouse: Warehouse, cluster: str, folder: Path) -> Callable[[str], None]:
-    """What executes a statement of a migration; the databases are there when it returns."""
+def runner(warehouse: Warehouse, cluster: str = "", folder: Path = MIGRATIONS_FOLDER) -> Callable[[str], None]:
+    """What executes a statement as migrations have them, on every node of `cluster` if one is named; the databases are
+    there when it returns."""
     if not cluster:
         warehouse.create_database()
         return warehouse.command

@@ -16,6 +16,7 @@ from typing import Any
 from aggregator.catalogue import DURATION_SKETCH, MEASURES, RAW_TABLE, ROLLUPS, Measure, Rollup
 from aggregator.cluster import refuse_on_cluster
 from aggregator.planner import EPOCH, EVERYTHING, Span, micros
+from aggregator.retention import with_rows
 from aggregator.warehouse import Warehouse
 
 # Workers look at the generation before every batch and keep it for less than this.
@@ -107,9 +108,10 @@ NEWEST_GENERATION = 2**32 - 1
 def verify(warehouse: Warehouse, span: Span = EVERYTHING, newest: int = NEWEST_GENERATION) -> list[Drift]:
     """Compare every rollup with the raw rows, group by group, over the span widened to whole hours.
 
-    Only rows of generations up to `newest` count; those that a rebuild has closed stand still while rows arrive.
+    Only rows of generations up to `newest` count; those that a rebuild has closed stand still while rows arrive. Nor do
+    times whose rows retention has deleted. Raises RetentionError where nobody knows which these are.
     """
-    aligned = align(span)
+    aligned = with_rows(warehouse, align(span))
     return [_verify_one(warehouse, rollup, aligned, newest) for rollup in ROLLUPS]
 
 
@@ -191,7 +193,8 @@ def rebuild(
 
     Readers see each month of each rollup before or after the swap, never in between; ingestion goes on.
     Safe to interrupt and to run again. `progress` is called with (partitions done, partitions in all).
-    Raises ClusterError on a cluster.
+    Times whose rows retention has deleted keep the sums they have. Raises ClusterError on a cluster, and
+    RetentionError as `verify` does.
     """
     refuse_on_cluster(warehouse, "rebuilding rollups")
     aligned = align(span)
@@ -201,9 +204,11 @@ def rebuild(
         closed = current_generation(warehouse)
         warehouse.command(OPEN_GENERATION, {"generation": closed + 1, "reason": reason})
         time.sleep(SETTLE_SECONDS)
-        pieces = list(_slices(warehouse, aligned, closed))
+        pieces = list(_slices(warehouse, with_rows(warehouse, aligned), closed))
         for done, piece in enumerate(pieces, start=1):
-            _rebuild_slice(warehouse, piece, aligned, f"{piece.rollup.table}_rebuild_{closed}")
+            # Anew for each, as days may pass.
+            whole = with_rows(warehouse, aligned)
+            _rebuild_slice(warehouse, piece, whole, f"{piece.rollup.table}_rebuild_{closed}")
             progress(done, len(pieces))
         drifts = verify(warehouse, span, newest=closed)
         if all(drift.is_zero for drift in drifts):

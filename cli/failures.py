@@ -11,6 +11,7 @@ from aggregator.cluster import ClusterError
 from aggregator.keys import KeyNameError
 from aggregator.migrations import MigrationError
 from aggregator.motion.compacted import TopicUnavailableError
+from aggregator.retention import RetentionError
 from aggregator.warehouse import DatabaseError, WarehouseUnavailableError
 from cli.broker import BrokerError
 from cli.budgets import BudgetError
@@ -46,6 +47,7 @@ TOLD = (
     PriceFileError,
     PriceQuestionError,
     RepriceError,
+    RetentionError,
     ServiceError,
     SettingsError,
     TopicError,

@@ -28,6 +28,8 @@ keys = typer.Typer(help="Who may ask the API: keys with scopes, kept as hashes."
 app.add_typer(keys, name="keys")
 budgets = typer.Typer(help="How much a user, key, model or tag may use, and when to speak up.", no_args_is_help=True)
 app.add_typer(budgets, name="budgets")
+retention = typer.Typer(help="How long rows and bodies are kept.", no_args_is_help=True)
+app.add_typer(retention, name="retention")
 prices = typer.Typer(help="What costs what, and why a request cost what it did.", no_args_is_help=True)
 app.add_typer(prices, name="prices")
 topics = typer.Typer(help="Compare Kafka's topics and rights with a file, or make them so.", no_args_is_help=True)
@@ -55,6 +57,20 @@ def _speed(text: str) -> float:
     if not speed > 0:
         raise typer.BadParameter(f"--speed {text!r} must be max or a number above 0, like 10 for ten times as fast")
     return speed
+
+
+def _days(text: str) -> int:
+    """0 is for ever."""
+    if text == "forever":
+        return 0
+    if not text.isdecimal() or not 0 < int(text) <= MOST_DAYS:
+        raise typer.BadParameter(f"{text!r} must be forever or a number of days from 1 to {MOST_DAYS:,}")
+    return int(text)
+
+
+# 50 years: ClickHouse's seconds end in 2106.
+MOST_DAYS = 18_250
+DaysOption = typer.Option(parser=_days, metavar="DAYS|forever", help="Days of UTC; as it is without.")
 
 
 def _directory(text: str) -> Path:
@@ -469,6 +485,36 @@ def revoke_key(name: Annotated[str, typer.Argument(help="As `insights keys list`
     from cli.keys import run_revoke
 
     run_revoke(_admin_warehouse(), name)
+
+
+@retention.command("show")
+def show_retention() -> None:
+    """How long rows and bodies are kept, and how much there is."""
+    from cli.retention import run_show
+
+    run_show(_admin_warehouse())
+
+
+@retention.command("set")
+def change_retention(
+    rows: Annotated[int | None, DaysOption] = None,
+    bodies: Annotated[int | None, DaysOption] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would go.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Keep rows, or bodies with all else that people wrote, for so many days; what is older goes. Rollups stay."""
+    from aggregator.retention import Retention, current
+    from cli.retention import run_set
+    from cli.settings import AdminSettings
+
+    if rows is None and bodies is None:
+        raise typer.BadParameter("give --rows, --bodies, or both")
+    warehouse = _admin_warehouse()
+    now = current(warehouse)
+    wanted = Retention(
+        now.rows_days if rows is None else rows or None, now.bodies_days if bodies is None else bodies or None
+    )
+    run_set(warehouse, wanted, AdminSettings().clickhouse_cluster, dry_run, yes)
 
 
 @app.command()

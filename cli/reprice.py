@@ -9,6 +9,7 @@ from rich.text import Text
 from aggregator.planner import Span
 from aggregator.warehouse import Warehouse
 from cli.prices import prices_in_force
+from cli.retention import tell_what_has_gone
 from cli.rollups import drift_table
 from ingest.pricing.offer import plain
 from ingest.reprice import ModelTotals, Repriced, reprice
@@ -63,4 +64,5 @@ def run_reprice(warehouse: Warehouse, span: Span, model: str, dry_run: bool) -> 
     console.print(f"{'would change' if dry_run else 'changed'} {repriced.changed_rows:,} rows; prices: {book.version}")
     if not dry_run:
         console.print(drift_table(repriced.drifts))
+    tell_what_has_gone(console, warehouse, span)
     return all(drift.is_zero for drift in repriced.drifts)

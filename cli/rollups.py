@@ -11,6 +11,7 @@ from rich.text import Text
 from aggregator.planner import Span
 from aggregator.rollups import Drift, rebuild, verify
 from aggregator.warehouse import Warehouse
+from cli.retention import tell_what_has_gone
 
 
 def _differences(drift: Drift) -> str:
@@ -33,8 +34,9 @@ def drift_table(drifts: Sequence[Drift]) -> Table:
 
 def run_verify(warehouse: Warehouse, span: Span) -> bool:
     """Print the drift of every rollup over the span, widened to whole hours; whether there is none."""
-    drifts = verify(warehouse, span)
-    Console().print(drift_table(drifts))
+    drifts, console = verify(warehouse, span), Console()
+    console.print(drift_table(drifts))
+    tell_what_has_gone(console, warehouse, span)
     return all(drift.is_zero for drift in drifts)
 
 
@@ -46,5 +48,7 @@ def run_rebuild(warehouse: Warehouse, span: Span) -> bool:
         drifts = rebuild(
             warehouse, span, progress=lambda done, total: progress.update(task, completed=done, total=total)
         )
-    Console().print(drift_table(drifts))
+    console = Console()
+    console.print(drift_table(drifts))
+    tell_what_has_gone(console, warehouse, span)
     return all(drift.is_zero for drift in drifts)

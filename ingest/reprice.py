@@ -22,6 +22,7 @@ from aggregator import rollups
 from aggregator.catalogue import RAW_TABLE
 from aggregator.cluster import refuse_on_cluster
 from aggregator.planner import EPOCH, Span, micros
+from aggregator.retention import with_rows
 from aggregator.rollups import Drift
 from aggregator.warehouse import Warehouse
 from ingest.decoder import open_duckdb
@@ -111,11 +112,13 @@ def reprice(
     """Price the rows of `span` (of one model, unless it is '') with `book`, write those whose cost changes, and
     rebuild the rollups of the span. Ingestion may go on; interrupted, it can be run again.
 
-    `progress` is called with what is being done, and how much of how much. Raises RepriceError, and
-    ClusterError on a cluster unless it is dry.
+    Times of which retention has deleted rows are left as they are, or rollups would no longer agree with what they
+    were made from. `progress` is called with what is being done, and how much of how much. Raises RepriceError,
+    RetentionError, and ClusterError on a cluster unless it is dry.
     """
     if not dry_run:
         refuse_on_cluster(warehouse, "repricing")
+    span = with_rows(warehouse, span)
     pieces = _pieces(warehouse, span, model)
     changes = "" if dry_run else _create_changes(warehouse)
     try:

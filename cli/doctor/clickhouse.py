@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from aggregator.catalogue import RAW_TABLE, ROLLUPS
 from aggregator.migrations import MigrationError
 from aggregator.planner import Span
+from aggregator.retention import RetentionError, current
 from aggregator.rollups import verify
 from aggregator.warehouse import DatabaseError, Warehouse, WarehouseUnavailableError
 from cli.database import missing_migrations
@@ -150,11 +151,24 @@ def replicas(warehouse: Warehouse) -> Finding:
 def drift(warehouse: Warehouse) -> Finding:
     """Whole hours that have passed, so that batches on their way do not count."""
     end = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
-    drifts = verify(warehouse, Span(end - timedelta(hours=DRIFT_HOURS), end))
+    try:
+        drifts = verify(warehouse, Span(end - timedelta(hours=DRIFT_HOURS), end))
+    except RetentionError:
+        return Finding("rollup drift", Level.WARNING, "not compared", "see the line about retention")
     off = [f"{found.rollup} in {found.drifted_groups} groups" for found in drifts if not found.is_zero]
     said = ", ".join(off) if off else f"none in the last {DRIFT_HOURS} whole hours"
     advice = "`insights rollups verify`, and if it says the same `insights rollups rebuild`"
     return judge("rollup drift", said, advice, warning=False, fault=bool(off))
+
+
+def retention(warehouse: Warehouse) -> Finding:
+    try:
+        kept = current(warehouse)
+    except RetentionError as error:
+        said, _, advice = str(error).partition(": ")
+        return Finding("retention", Level.FAULT, said, advice)
+    days = ("for ever" if days is None else f"{days} days" for days in (kept.rows_days, kept.bodies_days))
+    return Finding("retention", Level.OK, "rows {}, bodies {}".format(*days))
 
 
 def dead_letters(warehouse: Warehouse) -> Finding:
@@ -180,6 +194,7 @@ OF_THE_TABLES: tuple[Callable[[Warehouse], Finding], ...] = (
     parts,
     mutations,
     replicas,
+    retention,
     drift,
     dead_letters,
     unpriced,

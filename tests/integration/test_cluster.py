@@ -9,6 +9,7 @@ from aggregator.cluster import Cluster, ClusterError, is_shard
 from aggregator.dead_letters import Selection, drop
 from aggregator.migrations import CREATE_LEDGER, cluster_of, migrate, read_migrations
 from aggregator.planner import EVERYTHING, Question, compile_answer
+from aggregator.retention import Retention, set_retention
 from aggregator.rollups import rebuild, verify
 from aggregator.warehouse import Warehouse
 from api.access import Caller, Restriction, Scope
@@ -115,6 +116,8 @@ def test_what_would_change_one_shard_only_is_refused(cluster: Warehouse) -> None
             reprice(warehouse, EVERYTHING, PriceBook())
         with pytest.raises(ClusterError, match="deleting dead letters is not supported"):
             drop(warehouse, Selection())
+        with pytest.raises(ClusterError, match="set INSIGHTS_CLICKHOUSE_CLUSTER"):
+            set_retention(warehouse, Retention(90, 30))
     # Asking what repricing would change is no change.
     assert reprice(cluster, EVERYTHING, PriceBook(), dry_run=True).changed_rows == 0
 

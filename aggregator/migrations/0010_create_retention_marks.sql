@@ -1,0 +1,8 @@
+-- Rows from before `rows_from` may have been deleted under a retention that was in force once (aggregator/retention.py).
+CREATE TABLE IF NOT EXISTS retention_marks
+(
+    rows_from DateTime('UTC'),
+    marked_at DateTime64(3, 'UTC') DEFAULT now64(3)
+)
+ENGINE = MergeTree
+ORDER BY rows_from;
