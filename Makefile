@@ -53,9 +53,9 @@ dashboards: $(VENV)/installed ## Write the JSON of Grafana's dashboards from dep
 
 lock: ## Resolve the lock files anew (needs uv): of development, of the image, of building the image's wheel
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	  --extra embedded --extra dev -o requirements.lock pyproject.toml
+	  --extra embedded --extra otel --extra dev -o requirements.lock pyproject.toml
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	  --constraints requirements.lock -o requirements-runtime.lock pyproject.toml
+	  --constraints requirements.lock --extra otel -o requirements-runtime.lock pyproject.toml
 	printf 'hatchling\neditables\n' | uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-annotate --constraints requirements.lock -o requirements-build.lock -
 

@@ -6,6 +6,8 @@ import time
 import uuid
 
 import structlog
+from opentelemetry.propagate import extract
+from opentelemetry.trace import Span, SpanKind, StatusCode, get_tracer
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -15,6 +17,8 @@ from api import errors, metrics
 from api.routes.events import MAX_BODY_BYTES as MAX_EVENTS_BYTES
 
 log = structlog.get_logger()
+# Spans go nowhere unless `cli.tracing` has set up where to.
+TRACER = get_tracer(__name__)
 
 # Anything else might break out of a log line or a header.
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}", re.ASCII)
@@ -45,7 +49,8 @@ class RequestId:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
+        asked = Headers(scope=scope)
+        given = asked.get("x-request-id", "")
         request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         started, status = time.perf_counter(), 0
 
@@ -59,7 +64,8 @@ class RequestId:
                     headers.setdefault(name, value)
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        span = TRACER.start_as_current_span(scope["method"], context=extract(asked), kind=SpanKind.SERVER)
+        with structlog.contextvars.bound_contextvars(request_id=request_id), span as current:
             try:
                 await self._app(scope, receive, send_with_headers)
             except Exception as error:
@@ -68,6 +74,7 @@ class RequestId:
                 await errors.on_fault(Request(scope), error)(scope, receive, send_with_headers)
             finally:
                 _account(scope, status, time.perf_counter() - started)
+                _describe(current, scope, status, request_id)
 
 
 def _account(scope: Scope, status: int, seconds: float) -> None:
@@ -78,6 +85,22 @@ def _account(scope: Scope, status: int, seconds: float) -> None:
     metrics.REQUEST_SECONDS.labels(method, route).observe(seconds)
     caller = getattr(scope.get("state", {}).get("caller"), "name", None)
     log.info("request", method=scope["method"], route=route, status=status, ms=round(seconds * 1000, 1), key=caller)
+
+
+def _describe(span: Span, scope: Scope, status: int, request_id: str) -> None:
+    """By OpenTelemetry's names; neither paths nor queries, which hold ids and what people look for."""
+    route = getattr(scope.get("route"), "path", UNKNOWN_ROUTE)
+    span.update_name(f"{scope['method']} {route}")
+    span.set_attributes(
+        {
+            "http.request.method": scope["method"],
+            "http.route": route,
+            "http.response.status_code": status,
+            "insights.request_id": request_id,
+        }
+    )
+    if status >= 500:
+        span.set_status(StatusCode.ERROR)
 
 
 # Answers that have no end.

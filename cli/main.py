@@ -208,10 +208,12 @@ def ingest() -> None:
     """Run an ingest worker: Kafka records to priced rows."""
     from cli.logs import configure_logs
     from cli.service import run_ingest
+    from cli.tracing import traced
     from ingest.settings import IngestSettings
 
     configure_logs()
-    asyncio.run(run_ingest(IngestSettings()))
+    with traced("insights-ingest"):
+        asyncio.run(run_ingest(IngestSettings()))
 
 
 @app.command()
@@ -220,9 +222,11 @@ def api() -> None:
     from cli.logs import configure_logs
     from cli.service import run_api
     from cli.settings import ApiCommandSettings
+    from cli.tracing import traced
 
     configure_logs()
-    asyncio.run(run_api(ApiCommandSettings()))
+    with traced("insights-api"):
+        asyncio.run(run_api(ApiCommandSettings()))
 
 
 @app.command()

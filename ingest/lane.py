@@ -72,6 +72,11 @@ class Lane:
         return len(self._buffer)
 
     @property
+    def waited_seconds(self) -> float:
+        """How long the oldest record has been here."""
+        return time.monotonic() - self._oldest if self._buffer else 0.0
+
+    @property
     def has_replay_at_hand(self) -> bool:
         return self.replay is not None and self.position > self.replay.last
 

@@ -11,6 +11,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from opentelemetry.trace import get_tracer
 
 from aggregator.rollups import current_generation
 from aggregator.warehouse import Warehouse
@@ -23,6 +24,8 @@ from ingest.limit import NO_LIMIT, DeadLetterLimit, DeadLetterWatch
 from ingest.pricing import PriceBook, PriceWatch, price_events
 from ingest.secrets import MARK, is_secret, redact_bytes
 from ingest.usage import with_usage_source
+
+TRACER = get_tracer(__name__)
 
 MAX_DEAD_LETTER_BYTES = 1_000_000
 TRUNCATION_MARK = b"... [truncated]"
@@ -202,10 +205,12 @@ class Sink:
         DeadLetterLimitError, before anything is written, when too much of what arrives is broken.
         """
         with metrics.DECODE_SECONDS.time():
-            decoded = self._workbench.decoder.decode([record.value for record in batch.records])
-            events = with_derived(with_usage_source(decoded.events))
-            self._watch.observe(batch, decoded.rejections)
-            costs = self._workbench.price(events, self._prices_for(batch))
+            with TRACER.start_as_current_span("decode"):
+                decoded = self._workbench.decoder.decode([record.value for record in batch.records])
+                events = with_derived(with_usage_source(decoded.events))
+                self._watch.observe(batch, decoded.rejections)
+            with TRACER.start_as_current_span("price"):
+                costs = self._workbench.price(events, self._prices_for(batch))
         with metrics.INSERT_SECONDS.time():
             self._insert("dead_letters", dead_letters(batch, decoded.rejections), batch)
             self._insert("request_payloads", request_payloads(batch, events), batch)
@@ -237,7 +242,11 @@ class Sink:
     def _insert(self, table: str, rows: pa.Table, batch: Batch) -> None:
         if stored := batch.stored.get(table):
             rows = rows.filter(pc.invert(pc.is_in(rows["source_offset"], pa.array(stored, pa.uint64()))))
-        if len(rows):
+        if not len(rows):
+            return
+        with TRACER.start_as_current_span(
+            "insert", attributes={"db.collection.name": table, "insights.rows": len(rows)}
+        ):
             self._warehouse.shard_for(batch.partition).insert(table, rows, batch.token)
 
     def _count(self, batch: Batch, decoded: Decoded) -> None:

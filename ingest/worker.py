@@ -28,6 +28,7 @@ from aiokafka.errors import (
     UnknownTopicOrPartitionError,
 )
 from aiokafka.structs import OffsetAndMetadata
+from opentelemetry.trace import get_current_span, get_tracer
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
 from aggregator.warehouse import Warehouse, is_transient
@@ -47,6 +48,8 @@ Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
 
 log = structlog.get_logger(__name__)
+# Spans go nowhere unless `cli.tracing` has set up where to.
+TRACER = get_tracer(__name__)
 
 POLL_MS = 50
 FETCH_BYTES_PER_PARTITION = 4 * 1024 * 1024
@@ -225,9 +228,16 @@ class Worker:
 
     async def _write_next(self, lane: Lane) -> None:
         """Plan the next batch and write it, or write again what an earlier worker had planned."""
+        began_ns = time.time_ns() - int(lane.waited_seconds * 1e9)
+        with TRACER.start_as_current_span("batch", start_time=began_ns):
+            TRACER.start_span("fetch", start_time=began_ns).end()
+            await self._write_batch(lane)
+
+    async def _write_batch(self, lane: Lane) -> None:
         try:
             batch = await self._next_batch(lane)
             if batch is not None:
+                get_current_span().set_attributes(_described(batch))
                 usage = await self._patiently(lane, self._insert, lane, batch)
                 lane.written(batch.next_offset)
                 await self._increments.emit(batch, lane.topic_id, usage)
@@ -334,7 +344,8 @@ class Worker:
         """Raises PartitionLostError when the partition is no longer ours, TopicChangedError when it is gone."""
         mark = Mark(topic_id=lane.topic_id, plan=batch.plan)
         try:
-            await self._commit([lane], {lane.partition: OffsetAndMetadata(batch.first, mark.to_metadata())})
+            with TRACER.start_as_current_span("plan"):
+                await self._commit([lane], {lane.partition: OffsetAndMetadata(batch.first, mark.to_metadata())})
         except UnknownTopicOrPartitionError as error:
             raise TopicChangedError(len(batch.records)) from error
         lane.planned_at = time.time()
@@ -342,20 +353,21 @@ class Worker:
     async def _confirm(self, lanes: Collection[Lane]) -> None:
         """Commit what is written without planning anything new."""
         waiting = [lane for lane in lanes if lane.unconfirmed is not None]
+        if not waiting:
+            return
         offsets = {
             lane.partition: OffsetAndMetadata(lane.unconfirmed, Mark(topic_id=lane.topic_id).to_metadata())
             for lane in waiting
         }
         try:
-            async with asyncio.timeout(CONFIRM_SECONDS):
-                await self._commit(waiting, offsets)
+            with TRACER.start_as_current_span("commit"):
+                async with asyncio.timeout(CONFIRM_SECONDS):
+                    await self._commit(waiting, offsets)
         except (KafkaError, PartitionLostError, TimeoutError) as error:
             log.info("confirm_failed", partitions=len(waiting), reason=str(error) or type(error).__name__)
 
     async def _commit(self, lanes: Collection[Lane], offsets: dict[TopicPartition, OffsetAndMetadata]) -> None:
-        """Commit for lanes of one assignment; nothing for none."""
-        if not lanes:
-            return
+        """Commit for lanes of one assignment."""
         if any(lane.is_lost for lane in lanes):
             raise PartitionLostError
         await self._group.commit(next(iter(lanes)).member, offsets)
@@ -422,6 +434,20 @@ class Worker:
         await self._confirm([lane for lane in lanes if not lane.is_lost])
         for lane in lanes:
             lane.is_lost = True
+
+
+def _described(batch: Batch) -> dict[str, str | int]:
+    """What a span says of a batch, by OpenTelemetry's names where it has any."""
+    return {
+        "messaging.system": "kafka",
+        "messaging.destination.name": batch.topic,
+        "messaging.destination.partition.id": str(batch.partition),
+        "messaging.batch.message_count": len(batch.records),
+        "insights.first_offset": batch.first,
+        "insights.last_offset": batch.last,
+        "insights.batch": batch.token,
+        "insights.is_replay": batch.found_plan is not None,
+    }
 
 
 def _starting_point(partition: int, found: OffsetAndMetadata, topic_id: str, beginning: int) -> tuple[int, Plan | None]:
