@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import promql_parser
 import pytest
 import yaml
 from prometheus_client import REGISTRY
@@ -43,7 +44,19 @@ def test_a_rule_asks_for_metrics_and_labels_that_exist(rule: dict[str, Any]) -> 
     asked |= {name.strip() for inner in re.findall(r"by \(([^)]*)\)", rule["expr"]) for name in inner.split(",")}
     asked |= set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]))
     assert asked <= set().union(*(known[name] for name in names))
-    assert rule["expr"].count("(") == rule["expr"].count(")")
+
+
+@pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
+def test_a_rule_is_promql_of_the_right_types(rule: dict[str, Any]) -> None:
+    """By the grammar and the functions' types of Prometheus. What is no comparison would always fire."""
+    parsed = promql_parser.parse(rule["expr"])
+    assert isinstance(parsed, promql_parser.BinaryExpr) or rule["expr"].startswith("absent(")
+
+
+@pytest.mark.parametrize("wrong", ["rate(insights_rows_total)", "sum(insights_rows_total", "histogram_quantile(0.9)"])
+def test_the_parser_would_see_a_mistake(wrong: str) -> None:
+    with pytest.raises(ValueError, match=r"expected|unclosed"):
+        promql_parser.parse(wrong)
 
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
