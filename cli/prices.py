@@ -16,7 +16,8 @@ from rich.table import Table
 from aggregator.explanation import Explanation, explain, unpriced_reason
 from aggregator.planner import EPOCH
 from aggregator.warehouse import Warehouse
-from ingest.decoder import EVENT_SCHEMA, Rejection, decode_one, open_duckdb
+from ingest.decoder import EVENT_SCHEMA, Rejection, decode_one
+from ingest.engine import open_duckdb
 from ingest.pricing import PriceBook, PriceKey, load, price_events
 from ingest.pricing.cell import Cell
 from ingest.pricing.offer import BASE, Rates, plain

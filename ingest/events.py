@@ -126,8 +126,11 @@ def repeated_path(value: dict[str, JsonValue]) -> str | None:
     return None
 
 
-def _check_free_json(value: Any) -> Any:
-    """Refuse what JSON or a column cannot hold: NaN, infinities, NUL characters, too much nesting."""
+def check_free_json(value: Any) -> Any:
+    """Refuse what JSON or a column cannot hold: NaN, infinities, NUL characters, too much nesting.
+
+    Raises PydanticCustomError.
+    """
     todo = [(value, 1)]
     while todo:
         item, depth = todo.pop()
@@ -145,7 +148,8 @@ def _check_free_json(value: Any) -> Any:
     return value
 
 
-def _check_paths(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+def check_paths(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Raises PydanticCustomError when two values claim one path."""
     path = repeated_path(value)
     if path is not None:
         raise PydanticCustomError("path_collision", "has two values for the path {path}", {"path": path[:200]})
@@ -184,11 +188,11 @@ Tokens = Annotated[int, Field(ge=0, le=MAX_TOKENS)]
 Count = Annotated[int, Field(ge=0, le=MAX_UINT32)]
 Quantity = Annotated[int | float, Field(ge=0, le=MAX_QUANTITY)]
 Units = Annotated[dict[Word, Quantity], Field(max_length=64), AfterValidator(_check_units)]
-FreeObject = Annotated[dict[str, JsonValue], AfterValidator(_check_free_json)]
+FreeObject = Annotated[dict[str, JsonValue], AfterValidator(check_free_json)]
 Body = Annotated[
     JsonValue,
     BeforeValidator(_text_or_structure),
-    AfterValidator(_check_free_json),
+    AfterValidator(check_free_json),
     WithJsonSchema({"type": ["string", "object", "array"]}),
 ]
 
@@ -250,7 +254,7 @@ class RequestEvent(BaseModel):
     llm_parameters: FreeObject | None = None
 
     tags: list[Text] | None = None
-    metadata: Annotated[FreeObject, AfterValidator(_check_paths)] | None = Field(
+    metadata: Annotated[FreeObject, AfterValidator(check_paths)] | None = Field(
         None, description="nested keys are flattened by dots; null values are dropped"
     )
     prompt_id: Annotated[Text, BeforeValidator(_integer_as_text)] | None = None

@@ -25,7 +25,7 @@ from aggregator.planner import EPOCH, Span, micros
 from aggregator.retention import with_rows
 from aggregator.rollups import Drift
 from aggregator.warehouse import Warehouse
-from ingest.decoder import open_duckdb
+from ingest.engine import open_duckdb
 from ingest.pricing import PRICED_SCHEMA, PriceBook, price_events
 
 PIECE_ROWS = 250_000

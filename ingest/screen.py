@@ -1,19 +1,23 @@
 """The first look at a record value: strict JSON, and every field of a type and within bounds that the model takes.
 
-msgspec checks both in one pass, some 2 µs per event. What it takes is derived from the model's JSON Schema, so a value
-that passes has its types proven; what a schema cannot say is left to the decoder's SQL.
+msgspec checks both in one pass and hands out the values. What it takes is derived from the model's JSON Schema, so that
+a value that passes has its types proven; what a schema cannot say is left to the decoder.
 """
 
+from collections import Counter
 from typing import Annotated, Any, Union
 
 import msgspec
+from pydantic_core import PydanticCustomError
 
-from ingest.events import FIELD_NAMES, RequestEvent
+from ingest.events import FIELD_NAMES, MAX_NESTING, RequestEvent, check_free_json, check_paths
+from ingest.secrets import redact_headers
 
 # Above the largest bodies gateways log, below what would let one record starve a batch.
 MAX_EVENT_BYTES = 8 * 1024 * 1024
 # The largest bound msgspec takes; what a column holds is less.
 MAX_INTEGER = 2**63 - 1
+ESCAPED_NUL = rb"\u0000"
 
 _SCHEMA = RequestEvent.model_json_schema()
 REQUIRED = frozenset(_SCHEMA["required"])
@@ -35,14 +39,14 @@ def json_types(field: str) -> set[str]:
 
 
 def _type_of(name: str, option: dict[str, Any]) -> Any:
-    """The msgspec type of one JSON type; what is inside free-form JSON is only looked at as syntax."""
+    """The msgspec type of one JSON type."""
     if name == "integer":
         return Annotated[int, msgspec.Meta(ge=option.get("minimum", 0), le=option.get("maximum", MAX_INTEGER))]
     if name == "string":
         return Annotated[str, msgspec.Meta(min_length=option.get("minLength"), max_length=option.get("maxLength"))]
     if name == "object":
-        return dict[str, msgspec.Raw]
-    return list[str] if option.get("items", {}).get("type") == "string" else list[msgspec.Raw]
+        return dict[str, Any]
+    return list[str] if option.get("items", {}).get("type") == "string" else list[Any]
 
 
 def _field_types(field: str) -> list[Any]:
@@ -57,28 +61,98 @@ def _field_types(field: str) -> list[Any]:
     return [*types, _type_of("integer", {})] if field == "prompt_id" else types
 
 
-def _shape() -> type[msgspec.Struct]:
+def _shape(forbid_unknown_fields: bool) -> type[msgspec.Struct]:
+    """The required fields come first in the model, as they must here."""
     required = [(field, Union[(*_field_types(field),)]) for field in FIELD_NAMES if field in REQUIRED]
     optional = [(field, Union[(*_field_types(field), None)], None) for field in FIELD_NAMES if field not in REQUIRED]
-    return msgspec.defstruct("Shape", [*required, *optional], gc=False)
+    return msgspec.defstruct("Shape", [*required, *optional], gc=False, forbid_unknown_fields=forbid_unknown_fields)
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def json_text(value: Any) -> str:
+    """Compact JSON."""
+    return _encode(value).decode()
+
+
+def _has_plain_keys(value: dict[str, Any] | list[Any]) -> bool:
+    """Whether no key in it holds a dot or is empty, at any depth: then no two values can claim one path."""
+    if isinstance(value, dict):
+        if "" in value or "." in "".join(value):
+            return False
+        value = list(value.values())
+    return all(map(_has_plain_keys, [item for item in value if isinstance(item, dict | list)]))
+
+
+def _metadata_text(metadata: dict[str, Any]) -> str:
+    """Raises PydanticCustomError when two values claim one path."""
+    text = json_text(metadata)
+    # A key without a dot, and not empty, is one step of a path: no two of them meet.
+    if ("." in text or '"":' in text) and not _has_plain_keys(metadata):
+        check_paths(metadata)
+    return text
+
+
+def _headers_text(headers: dict[str, Any]) -> str:
+    return json_text(redact_headers(headers))
+
+
+# Where structures become text, and how.
+TEXTS = tuple(
+    (
+        place,
+        _metadata_text if field == "metadata" else _headers_text if field.endswith("_headers") else json_text,
+    )
+    for place, field in enumerate(FIELD_NAMES)
+    if json_types(field) & {"object"}
+)
+
+
+def _may_be_too_deep(text: str) -> bool:
+    return len(text) >= 2 * MAX_NESTING and text.count("{") + text.count("[") >= MAX_NESTING
 
 
 class Screen:
     """Not for several threads at once."""
 
     def __init__(self) -> None:
-        self._decode = msgspec.json.Decoder(_shape()).decode
+        self._strict = msgspec.json.Decoder(_shape(forbid_unknown_fields=True)).decode
+        self._lenient = msgspec.json.Decoder(_shape(forbid_unknown_fields=False)).decode
+        self._object = msgspec.json.Decoder(dict[str, Any]).decode
 
-    def passes(self, value: bytes | None) -> bool:
-        """Whether the value is strict JSON in UTF-8 and has the types of an event. A repeated field passes if every
-        one of its values does; unknown fields pass whatever they hold."""
-        if value is None or len(value) > MAX_EVENT_BYTES:
-            return False
+    def read(self, value: bytes | None, unknown: Counter[str]) -> list[Any] | None:
+        """The fields of an event in the order of FIELD_NAMES, null where absent, structures as compact JSON text and
+        secrets masked; None for what is not proven to be valid.
+
+        What proves it lacks the text of the timestamp, and what fields say of each other. Fields that the model does
+        not have are counted in `unknown`. Of a repeated field the last counts, if every one has a type that fits.
+        """
+        if value is None or len(value) > MAX_EVENT_BYTES or ESCAPED_NUL in value:
+            return None
         try:
-            self._decode(value)
             # msgspec looks at the text of strings only when it builds them.
             if not value.isascii():
                 value.decode()
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return False
-        return True
+            return self._fields(value, unknown)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, PydanticCustomError):
+            return None
+
+    def _fields(self, value: bytes, unknown: Counter[str]) -> list[Any]:
+        """Raises what `read` catches."""
+        try:
+            event = self._strict(value)
+        except msgspec.ValidationError:
+            event = self._lenient(value)
+            members = self._object(value)
+            # Nobody reads what unknown fields hold, but the model refuses some of it.
+            check_free_json(members)
+            unknown.update(members.keys() - FIELD_NAMES)
+        fields = list(msgspec.structs.astuple(event))
+        for place, text_of in TEXTS:
+            field = fields[place]
+            if field is not None and field.__class__ is not str:
+                text = fields[place] = text_of(field)
+                if _may_be_too_deep(text):
+                    check_free_json(field)
+        return fields

@@ -1,11 +1,12 @@
 """Secrets never reach storage: the values of credential headers are replaced by a mark.
 
-The same pattern serves three shapes: header names, compact JSON text in DuckDB (RE2), and raw bytes.
+The same pattern serves header names and raw bytes.
 """
 
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 MARK = "[redacted]"
@@ -16,12 +17,6 @@ SECRET_NAME = r"(?:[a-z0-9_-]*[-_])?(?:authorization|cookie|api[-_]?key|token|se
 
 _NAME = re.compile(SECRET_NAME, re.IGNORECASE)
 
-# In JSON text a quote inside a string is always escaped, so these match whole keys only.
-JSON_SECRET_STRING = rf'(?i)"({SECRET_NAME})":"(?:[^"\\]|\\.)*"'
-JSON_SECRET_REPLACEMENT = rf'"\1":"{MARK}"'
-# After the replacement: a secret key whose value is not a string (a list of cookies, a number).
-JSON_SECRET_LEFT = rf'(?i)"{SECRET_NAME}":[^"]'
-
 _RAW_SECRET = re.compile(
     rb'("' + SECRET_NAME.encode() + rb'"\s*:\s*)'
     rb'(?:"(?:[^"\\]|\\.)*"?|\[[^\]]*\]?|[^\s,}\]"\[{][^\s,}\]]*)',
@@ -29,6 +24,7 @@ _RAW_SECRET = re.compile(
 )
 
 
+@lru_cache(maxsize=4096)
 def is_secret(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 

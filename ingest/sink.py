@@ -17,8 +17,9 @@ from aggregator.rollups import current_generation
 from aggregator.warehouse import Warehouse
 from ingest import metrics
 from ingest.batch import Batch, Record
-from ingest.decoder import Decoded, Decoder, Rejection, open_duckdb
+from ingest.decoder import Decoded, Decoder, Rejection
 from ingest.derive import with_derived
+from ingest.engine import open_duckdb
 from ingest.increments import usage_of
 from ingest.limit import NO_LIMIT, DeadLetterLimit, DeadLetterWatch
 from ingest.pricing import PriceBook, PriceWatch, price_events
@@ -187,7 +188,7 @@ class Sink:
     def _workbench(self) -> Workbench:
         if not hasattr(self._local, "workbench"):
             connection = open_duckdb()
-            self._local.workbench = Workbench(connection, Decoder(connection))
+            self._local.workbench = Workbench(connection, Decoder())
         workbench: Workbench = self._local.workbench
         return workbench
 

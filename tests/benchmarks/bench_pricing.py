@@ -13,7 +13,8 @@ from typing import Any
 import pyarrow as pa
 from genai_prices.data import providers
 
-from ingest.decoder import Decoder, open_duckdb
+from ingest.decoder import Decoder
+from ingest.engine import open_duckdb
 from ingest.pricing import PriceBook, price_events
 from ingest.pricing.pricefile import parse
 
@@ -82,7 +83,7 @@ def report(name: str, seconds: float, note: str = "") -> None:
 
 def measure(models: int) -> None:
     connection = open_duckdb()
-    decoder = Decoder(connection)
+    decoder = Decoder()
     values = [json.dumps(event).encode() for event in events(models)]
     _, decode_seconds = median_seconds(partial(decoder.decode, values))
     decoded: pa.Table = decoder.decode(values).events

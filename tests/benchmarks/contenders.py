@@ -144,7 +144,6 @@ def run_ours(task: Task, warehouse: Warehouse) -> Figures:
         add(lane, records)
 
     setattr(Lane, "add", begin_and_add)  # noqa: B010 - it is a method, which mypy lets nobody assign
-    watch.watch(Decoder, "_screened", "screen")
     watch.watch(Decoder, "decode", "decode")
     for name in ("with_usage_source", "with_derived", "request_logs", "request_payloads", "dead_letters"):
         watch.watch(sink, name, name)

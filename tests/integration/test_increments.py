@@ -15,7 +15,7 @@ from prometheus_client import REGISTRY
 from aggregator.motion.increment import Source, decode, encode
 from aggregator.motion.scope import ScopeKind, partition_of
 from ingest.batch import Batch
-from ingest.decoder import open_duckdb
+from ingest.engine import open_duckdb
 from ingest.increments import MAX_TAG_ROWS, SEND_SECONDS, IncrementProducer, messages, usage_of
 from ingest.sink import is_error
 from tests.support.rows import LOG_SCHEMA, Row, random_rows

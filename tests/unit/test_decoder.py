@@ -13,7 +13,6 @@ from ingest.decoder import (
     Decoder,
     Rejection,
     decode_one,
-    open_duckdb,
 )
 from ingest.screen import MAX_EVENT_BYTES
 from tests.support.events import MINIMAL, ODD_VALUES, event_bytes
@@ -21,7 +20,7 @@ from tests.support.events import MINIMAL, ODD_VALUES, event_bytes
 
 @pytest.fixture(scope="module")
 def decoder() -> Decoder:
-    return Decoder(open_duckdb())
+    return Decoder()
 
 
 def encode(**fields: Any) -> bytes:
