@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from aggregator.motion import delivery, metrics, reconcile, topics
 from aggregator.motion.alert import Alert
 from aggregator.motion.book import Book, Message
-from aggregator.motion.budget import Budget
+from aggregator.motion.budget import Budget, BudgetStatus
 from aggregator.motion.compacted import CompactedTopic, TopicUnavailableError
 from aggregator.motion.increment import decode
 from aggregator.motion.settings import AggregateSettings
@@ -35,6 +35,8 @@ POLL_SECONDS = 0.05
 # Many states of budgets travel in one request.
 LINGER_SECONDS = 0.01
 MESSAGES_AT_A_TIME = 500
+# Alerts that wait for the webhook; what is beyond is in the table and the topic only.
+MAX_WAITING_ALERTS = 1000
 WAREHOUSE_ERRORS = (DatabaseError, WarehouseUnavailableError, OSError)
 
 
@@ -45,7 +47,9 @@ class Aggregator:
         self._settings = settings
         self._warehouse = warehouse
         self._webhook = delivery.Webhook(settings.webhook_url, settings.webhook_secret)
+        self._to_post: asyncio.Queue[Alert] = asyncio.Queue(MAX_WAITING_ALERTS)
         self._reconcile_at = 0.0
+        self._are_statuses_checked = False
         self._folder = tempfile.TemporaryDirectory(prefix="insights-aggregate-")
         self._options = settings.client_options()
         self._budgets = CompactedTopic(settings.kafka_bootstrap_servers, topics.BUDGETS, **self._options)
@@ -108,7 +112,7 @@ class Aggregator:
         await self._budgets.__aenter__()
         await self._read_budgets()
         await app.start()
-        loops = (self._tick_for_ever, self._reconcile_for_ever, self._send_for_ever)
+        loops = (self._tick_for_ever, self._reconcile_for_ever, self._send_for_ever, self._post_for_ever)
         self._loops = [asyncio.create_task(loop()) for loop in loops]
 
     async def stop(self) -> None:
@@ -165,6 +169,7 @@ class Aggregator:
         """Follow what Kafka has assigned."""
         if self._book.own(self._assigned(), _now()):
             self._reconcile_at = 0.0
+            self._are_statuses_checked = False
 
     # Time, budgets and ClickHouse
 
@@ -174,6 +179,9 @@ class Aggregator:
             with suppress(TopicUnavailableError):
                 await self._read_budgets()
             self._own()
+            if not self._are_statuses_checked:
+                with suppress(TopicUnavailableError):
+                    await self._check_statuses()
             if self._book.turn(_now()):
                 self._reconcile_at = 0.0
 
@@ -184,6 +192,24 @@ class Aggregator:
         changed |= {name: _parsed(name, value) for name, value in found.items() if before.get(name) != value}
         if self._book.change_budgets(changed, _now()):
             self._reconcile_at = 0.0
+
+    async def _check_statuses(self) -> None:
+        """Remove the states of budgets that were deleted while nobody owned them."""
+        self._are_statuses_checked = True
+        try:
+            servers = self._settings.kafka_bootstrap_servers
+            async with CompactedTopic(servers, topics.BUDGET_STATUS, **self._options) as statuses:
+                found = await statuses.read()
+            # After the states, so that the budget of each that is still there is known.
+            await self._read_budgets()
+        except TopicUnavailableError:
+            self._are_statuses_checked = False
+            raise
+        for name, value in found.items():
+            try:
+                self._book.remove_stray(BudgetStatus.model_validate_json(value))
+            except ValidationError as error:
+                log.error("status_invalid", budget=name, reason=str(error)[:300])
 
     async def _reconcile_for_ever(self) -> None:
         loop = asyncio.get_running_loop()
@@ -263,7 +289,16 @@ class Aggregator:
         # Before it is posted: the webhook hears of an alert once or, if this process dies right now, not at all.
         self._posted[alert.id] = alert.created_at.isoformat()
         log.info("alert", alert=alert.id, message=alert.message, stored_now=is_new)
-        await self._webhook.post(alert)
+        try:
+            self._to_post.put_nowait(alert)
+        except asyncio.QueueFull:
+            metrics.WEBHOOKS.labels("dropped").inc()
+            log.error("webhook_queue_full", alert=alert.id)
+
+    async def _post_for_ever(self) -> None:
+        """On its own, so that a webhook that does not answer delays no row."""
+        while True:
+            await self._webhook.post(await self._to_post.get())
 
 
 def _parsed(name: str, value: bytes) -> Budget | None:

@@ -61,6 +61,13 @@ class Book:
                     is_due = True
         return is_due
 
+    def remove_stray(self, status: BudgetStatus) -> None:
+        """Take a state out of `budget-status` if its scope is ours and its budget is gone."""
+        scope = status.scope
+        partition = partition_of(scope.kind.value, scope.value, self._partitions)
+        if status.budget_id not in self._budgets and partition in self._ledgers:
+            self.outbox.append(Message(status.budget_id, None))
+
     def _partition_of(self, budget: Budget) -> int:
         return partition_of(budget.scope.kind.value, budget.scope.value, self._partitions)
 

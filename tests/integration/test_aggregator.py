@@ -154,6 +154,66 @@ async def test_budgets_speak_once_across_restarts_and_a_change_applies_to_what_w
     assert sorted(row["alert_id"] for row in rows) == sorted(ids)
 
 
+def requests_budget(name: str, user: str) -> Budget:
+    return Budget.model_validate(
+        {"id": name, "scope": {"kind": "user", "value": user}, "unit": "requests", "limit": "2", "period": "month"}
+    )
+
+
+async def test_the_state_of_a_budget_that_was_deleted_while_no_aggregator_ran_is_removed(
+    broker: str, topic: str, warehouse: Warehouse
+) -> None:
+    user, gone, kept, group = (f"{kind}-{uuid.uuid4().hex[:8]}" for kind in ("user", "gone", "kept", "group"))
+    store = KafkaBudgets(broker)
+
+    async def names() -> set[str]:
+        return set(await store.statuses()) & {gone, kept}
+
+    async def are_told() -> bool:
+        return await names() == {gone, kept}
+
+    async def is_removed() -> bool:
+        return gone not in await names()
+
+    try:
+        for name in (gone, kept):
+            await store.put(requests_budget(name, user))
+        async with aggregating(broker, topic, warehouse, group):
+            await until(are_told)
+        await store.delete(gone)
+        assert await names() == {gone, kept}
+        async with aggregating(broker, topic, warehouse, group):
+            await until(is_removed)
+            assert await names() == {kept}
+    finally:
+        await store.delete(kept)
+        await store.close()
+
+
+async def test_a_dead_webhook_delays_no_row(broker: str, topic: str, warehouse: Warehouse) -> None:
+    user, name, group = (f"{kind}-{uuid.uuid4().hex[:8]}" for kind in ("user", "budget", "group"))
+    # It takes more than seven seconds to give up an alert.
+    store, calls = KafkaBudgets(broker), Calls([503] * 1000)
+
+    async def are_stored() -> bool:
+        rows = warehouse.query("SELECT alert_id FROM alerts WHERE budget_id = {name:String}", {"name": name})
+        return len(rows) == 3
+
+    try:
+        await store.put(requests_budget(name, user))
+        async with (
+            running(Worker(make_settings(broker, topic), warehouse)),
+            aggregating(broker, topic, warehouse, group, webhook_url=calls.url),
+        ):
+            await produce(broker, topic, [event(n, user) for n in range(3)])
+            await until(are_stored)
+            assert len({alert.id for alert in calls.of_budget(name)}) <= 1
+    finally:
+        await store.delete(name)
+        await store.close()
+        calls.close()
+
+
 async def _has(expected: list[int], calls: Calls, name: str) -> bool:
     found = [alert.threshold_percent for alert in calls.of_budget(name)]
     assert len(found) <= len(expected)
