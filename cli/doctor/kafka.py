@@ -6,10 +6,13 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from cli.doctor.finding import Finding, Level, judge
 
 TIMEOUT_SECONDS = 10.0
+# A broker makes the topic of committed offsets when it is first asked for a group, and has no coordinator until then.
+PATIENCE_SECONDS = 5.0
 # At 50,000 events a second a worker has read this much in less than a minute.
 LAG_RECORDS = 1_000_000
 
@@ -21,12 +24,21 @@ async def examine(bootstrap_servers: str, topic: str, group: str, **client_optio
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
             await admin.start()
-            return await _examine(admin, options, topic, group)
+            return await _patient(_examine, admin, options, topic, group)
     except (KafkaError, OSError, TimeoutError) as error:
         advice = "see whether it runs, and whether INSIGHTS_KAFKA_BOOTSTRAP_SERVERS names it"
         return [Finding("Kafka", Level.FAULT, f"{bootstrap_servers}: {str(error) or type(error).__name__}", advice)]
     finally:
         await admin.close()
+
+
+def _passes(error: BaseException) -> bool:
+    return isinstance(error, KafkaError) and bool(error.retriable)
+
+
+_patient = AsyncRetrying(
+    retry=retry_if_exception(_passes), stop=stop_after_delay(PATIENCE_SECONDS), wait=wait_fixed(0.2), reraise=True
+)
 
 
 async def _examine(admin: AIOKafkaAdminClient, options: dict[str, Any], topic: str, group: str) -> list[Finding]:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from aggregator.planner import EPOCH
 from aggregator.warehouse import Warehouse
@@ -13,6 +14,7 @@ from cli.doctor.finding import Finding, Level
 from cli.doctor.report import report, run_doctor
 from ingest.settings import IngestSettings
 from tests.integration.test_gate import an_event, emitter
+from tests.support.kafka import PARTITIONS
 from tests.support.rows import insert_rows, random_rows
 
 NOWHERE = "127.0.0.1:1"
@@ -163,6 +165,29 @@ async def test_records_that_nobody_reads_are_named(broker: str, topic: str) -> N
     found = by_check(await kafka.examine(broker, topic, f"group-of-{topic}"))
     assert found["consumer lag"].level is Level.FAULT
     assert "has never read" in found["consumer lag"].said
+
+
+async def test_a_group_that_lags_is_named_with_how_far(
+    broker: str, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`make test-kafka` runs it on Apache Kafka."""
+    group = f"group-of-{topic}"
+    async with emitter(broker, topic) as events:
+        await events.deliver([(str(number).encode(), str(an_event()).encode()) for number in range(60)])
+    partitions = [TopicPartition(topic, number) for number in range(PARTITIONS)]
+    async with AIOKafkaConsumer(bootstrap_servers=broker, group_id=group, enable_auto_commit=False) as consumer:
+        consumer.assign(partitions)
+        ends = await consumer.end_offsets(partitions)
+        # One record of each partition that has any is not read yet.
+        await consumer.commit({partition: max(0, end - 1) for partition, end in ends.items()})
+    lag = sum(end > 0 for end in ends.values())
+    assert lag > 1
+    found = by_check(await kafka.examine(broker, topic, group))["consumer lag"]
+    assert (found.level, found.said) == (Level.OK, f"{lag} records")
+    monkeypatch.setattr(kafka, "LAG_RECORDS", lag - 1)
+    found = by_check(await kafka.examine(broker, topic, group))["consumer lag"]
+    assert (found.level, found.said) == (Level.WARNING, f"{lag} records")
+    assert "more workers" in found.advice
 
 
 def test_the_exit_says_whether_there_is_a_fault(
