@@ -15,13 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import ValidationError
 
-from ingest import secrets
 from ingest.events import FIELD_NAMES, FIRST_TIMESTAMP, LAST_TIMESTAMP, RequestEvent
-from ingest.screen import MAX_EVENT_BYTES, Screen, json_text, json_types
+from ingest.screen import HEADER_FIELDS, MAX_EVENT_BYTES, Screen, headers_text, json_text, json_types
 
 # Few enough to stay in the processor's cache while they are Python objects, and to be gone before Python counts them.
 ROWS_AT_ONCE = 1_000
-HEADER_FIELDS = ("request_headers", "response_headers")
 
 
 @dataclass(frozen=True)
@@ -141,7 +139,7 @@ def _row(row_index: int, event: RequestEvent) -> dict[str, Any]:
         row["usage"] = ""
     for field in HEADER_FIELDS:
         headers = getattr(event, field)
-        row[field] = "" if headers is None else json_text(secrets.redact_headers(headers))
+        row[field] = "" if headers is None else headers_text(headers)
     for field in LIST_FIELDS:
         row[field] = row[field] or []
     row["metadata"] = row["metadata"] or "{}"

@@ -5,6 +5,7 @@ a value that passes has its types proven; what a schema cannot say is left to th
 """
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Annotated, Any, Union
 
 import msgspec
@@ -94,18 +95,21 @@ def _metadata_text(metadata: dict[str, Any]) -> str:
     return text
 
 
-def _headers_text(headers: dict[str, Any]) -> str:
+def headers_text(headers: dict[str, Any]) -> str:
+    """Compact JSON with secrets masked."""
     return json_text(redact_headers(headers))
 
 
+HEADER_FIELDS = ("request_headers", "response_headers")
+_SPECIAL_TEXTS: dict[str, Callable[[Any], str]] = {
+    "metadata": _metadata_text,
+    **dict.fromkeys(HEADER_FIELDS, headers_text),
+}
 # Where structures become text, and how.
 TEXTS = tuple(
-    (
-        place,
-        _metadata_text if field == "metadata" else _headers_text if field.endswith("_headers") else json_text,
-    )
+    (place, _SPECIAL_TEXTS.get(field, json_text))
     for place, field in enumerate(FIELD_NAMES)
-    if json_types(field) & {"object"}
+    if "object" in json_types(field)
 )
 
 

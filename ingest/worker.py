@@ -178,12 +178,9 @@ class Worker:
         except OffsetOutOfRangeError as error:
             await self._skip_missing(error.args[0])
             return
-        except NoOffsetForPartitionError:
-            # aiokafka looked for a committed offset before `_take_over` had set the position.
-            await asyncio.sleep(POLL_MS / 1000)
-            return
-        except IllegalStateError:
-            # A rebalance in the background has taken one of them; its lane is about to go.
+        except (NoOffsetForPartitionError, IllegalStateError):
+            # aiokafka looked for a committed offset before `_take_over` had set the position; or a rebalance in the
+            # background has taken one of the partitions, and its lane is about to go.
             await asyncio.sleep(POLL_MS / 1000)
             return
         self._fetched_at = time.monotonic()
