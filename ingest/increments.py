@@ -5,10 +5,12 @@ Kafka does not take at once is dropped and counted.
 """
 
 import asyncio
+import time
 from collections.abc import Mapping
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import structlog
@@ -99,11 +101,13 @@ def usage_of(
 def messages(batch: Batch, topic_id: str, usage: pa.Table, partitions: int) -> Mapping[int, bytes]:
     """An increment for each partition that has any of its scopes."""
     source = Source(topic=batch.topic, topic_id=topic_id, partition=batch.partition, first=batch.first, last=batch.last)
-    columns = usage.select(SCHEMA.names)
-    targets = pa.array(usage["hash"].to_numpy() % partitions)
+    targets = usage["hash"].to_numpy() % partitions
+    order = np.argsort(targets, kind="stable")
+    sorted_usage = usage.select(SCHEMA.names).take(pa.array(order)).combine_chunks()
+    found, firsts, counts = np.unique(targets[order], return_index=True, return_counts=True)
     return {
-        target: encode(source, columns.filter(pc.equal(targets, target)).combine_chunks())
-        for target in pc.unique(targets).to_pylist()
+        int(target): encode(source, sorted_usage.slice(first, count))
+        for target, first, count in zip(found, firsts, counts, strict=True)
     }
 
 
@@ -139,24 +143,30 @@ class IncrementProducer:
                 if self._producer is None:
                     await producer.stop()
 
-    async def emit(self, batch: Batch, topic_id: str, usage: pa.Table) -> None:
-        """Hand the increments of a stored batch to Kafka's client, within SEND_SECONDS or not at all. Never raises."""
-        loop = asyncio.get_running_loop()
+    def encoded(self, batch: Batch, topic_id: str, usage: pa.Table) -> Mapping[int, bytes]:
+        """What is to be sent of a stored batch, by partition; nothing while Kafka takes nothing.
+
+        For the thread that has stored it: on a busy processor the event loop would stand still for a while.
+        """
         if not usage.num_rows:
-            return
-        if self._producer is None or loop.time() < self._silent_until:
+            return {}
+        if self._producer is None or time.monotonic() < self._silent_until:
             metrics.INCREMENTS_DROPPED.inc()
+            return {}
+        return messages(batch, topic_id, usage, self._partitions)
+
+    async def emit(self, increments: Mapping[int, bytes]) -> None:
+        """Hand increments to Kafka's client, within SEND_SECONDS or not at all. Never raises."""
+        if self._producer is None:
             return
-        # Not within the time bound: on a busy processor encoding alone took longer than Kafka may.
-        found = messages(batch, topic_id, usage, self._partitions)
         try:
             async with asyncio.timeout(SEND_SECONDS):
-                for partition, message in found.items():
+                for partition, message in increments.items():
                     sent = await self._producer.send(INCREMENTS, message, partition=partition)
                     sent.add_done_callback(_note)
         except (KafkaError, TimeoutError) as error:
             metrics.INCREMENTS_DROPPED.inc()
-            self._silent_until = loop.time() + PAUSE_SECONDS
+            self._silent_until = time.monotonic() + PAUSE_SECONDS
             log.warning("increments_dropped", reason=str(error) or type(error).__name__)
 
     async def close(self) -> None:

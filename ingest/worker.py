@@ -11,12 +11,11 @@ The protocol (docs/delivery.md), with one batch in hand per partition:
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar, TypeVarTuple
 
-import pyarrow as pa
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import (
@@ -235,9 +234,9 @@ class Worker:
             batch = await self._next_batch(lane)
             if batch is not None:
                 get_current_span().set_attributes(_described(batch))
-                usage = await self._patiently(lane, self._insert, lane, batch)
+                increments = await self._patiently(lane, self._insert, lane, batch)
                 lane.written(batch.next_offset)
-                await self._increments.emit(batch, lane.topic_id, usage)
+                await self._increments.emit(increments)
             lane.replay = None
         except (IllegalStateError, PartitionLostError) as error:
             metrics.LOST_PARTITIONS.inc()
@@ -328,14 +327,17 @@ class Worker:
         )
         return await retrying(function, *arguments)
 
-    async def _insert(self, lane: Lane, batch: Batch) -> pa.Table:
-        """One try. A worker that was stopped for long, or has been trying for long, asks Kafka first whether the
-        batch is still its own: ClickHouse forgets tokens after a while."""
+    async def _insert(self, lane: Lane, batch: Batch) -> Mapping[int, bytes]:
+        """One try; the increments to be sent. A worker that was stopped for long, or has been trying for long, asks
+        Kafka first whether the batch is still its own: ClickHouse forgets tokens after a while."""
         if time.time() - lane.planned_at > self._settings.kafka_session_timeout_ms / 1000:
             await self._plan(lane, batch)
         # Every line that is logged on the way names the batch.
         with structlog.contextvars.bound_contextvars(batch=batch.token):
-            return await self._threads.run(self._sink.write, batch)
+            return await self._threads.run(self._write, batch, lane.topic_id)
+
+    def _write(self, batch: Batch, topic_id: str) -> Mapping[int, bytes]:
+        return self._increments.encoded(batch, topic_id, self._sink.write(batch))
 
     async def _plan(self, lane: Lane, batch: Batch) -> None:
         """Raises PartitionLostError when the partition is no longer ours, TopicChangedError when it is gone."""

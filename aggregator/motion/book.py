@@ -81,7 +81,11 @@ class Book:
             for budget in self._budgets.values():
                 if (of_scope := added.get(self._partition_of(budget))) is not None:
                     of_scope.open(budget, now)
+        self._show_budgets()
         return bool(added)
+
+    def _show_budgets(self) -> None:
+        metrics.BUDGETS.set(sum(len(owned.accounts) for owned in self._ledgers.values()))
 
     def has_base(self, partition: int) -> bool:
         """Whether the partition is owned, and its increments can be counted."""
@@ -133,7 +137,7 @@ class Book:
                 models.add(usages)
         models.settled = answer.models_settled
         metrics.DRIFT.inc(float(ledger.rebase(owned, owned.meanwhile, answer.base, models)))
-        metrics.BUDGETS.set(sum(len(each.accounts) for each in self._ledgers.values()))
+        self._show_budgets()
         self._known |= answer.alerts
         self._known = {name: end for name, end in self._known.items() if end > now}
         self._post(ledger.alerts(owned.accounts.values(), self._known, now))

@@ -4,6 +4,8 @@
 `insights ingest` and one `insights aggregate`, all on this machine. Each api key has a budget and events come from all
 of them at the given rate. Among them are probes: a request of a key whose budget allows one request, so that its alert
 is due at once. A probe's time runs from before it is handed to the emitter to the time that Kafka gives its alert.
+What each left behind on its way tells how long every stage took: the batch's `created_at`, the time of its increment in
+Kafka, the alert's `created_at` and its time in Kafka.
 """
 
 import argparse
@@ -16,9 +18,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
+import httpx2
 import numpy as np
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from rich.console import Console
@@ -27,15 +32,16 @@ from rich.table import Table
 from aggregator.migrations import migrate
 from aggregator.motion.alert import Alert
 from aggregator.motion.budget import Budget, Unit
+from aggregator.motion.increment import decode
 from aggregator.motion.period import Period
-from aggregator.motion.scope import Scope, ScopeKind
-from aggregator.motion.topics import ALERTS, BUDGET_STATUS, BUDGETS, create_motion_topics
+from aggregator.motion.scope import Scope, ScopeKind, partition_of
+from aggregator.motion.topics import ALERTS, BUDGET_STATUS, BUDGETS, INCREMENTS, create_motion_topics, partitions_of
 from aggregator.warehouse import Warehouse
 from cli.connection import connect
 from ingest.emitter import EventEmitter
 from ingest.topics import create_topics
 from tests.support.clickhouse_http import ClickHouseServer
-from tests.support.kafka import KafkaServer
+from tests.support.kafka import KafkaServer, free_port, read_topic
 
 TOPIC = "request-events"
 PARTITIONS = 6
@@ -116,17 +122,88 @@ async def load(emitter: EventEmitter, rate: int, seconds: float, keys: int, name
     return probes
 
 
-async def alert_times(address: str, wanted: set[str]) -> dict[str, float]:
-    """When Kafka got the alert of each budget (Unix seconds)."""
-    found: dict[str, float] = {}
+async def alerts_of(address: str, wanted: set[str]) -> dict[str, tuple[float, float]]:
+    """When the alert of each budget was made and when Kafka got it (Unix seconds)."""
+    found: dict[str, tuple[float, float]] = {}
     async with AIOKafkaConsumer(bootstrap_servers=address, auto_offset_reset="earliest") as consumer:
         consumer.assign([TopicPartition(ALERTS, 0)])
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not wanted <= found.keys() and time.monotonic() < deadline:
             for records in (await consumer.getmany(timeout_ms=200)).values():
                 for record in records:
-                    found.setdefault(Alert.model_validate_json(record.value).budget_id, record.timestamp / 1000)
+                    alert = Alert.model_validate_json(record.value)
+                    found.setdefault(alert.budget_id, (alert.created_at.timestamp(), record.timestamp / 1000))
     return found
+
+
+class Journey(NamedTuple):
+    """When a probe passed each point (Unix seconds)."""
+
+    emitted: float
+    planned: float
+    told: float
+    counted: float
+    alerted: float
+
+
+STAGES = (
+    "waits for its batch",
+    "batch priced, stored, encoded and sent",
+    "increment read and counted",
+    "alert sent",
+)
+
+
+async def journeys(
+    address: str, warehouse: Warehouse, emitted: Mapping[str, float], alerted: Mapping[str, tuple[float, float]]
+) -> list[Journey]:
+    """Of the probes whose increment was sent and whose alert has come."""
+    rows = warehouse.query(
+        "SELECT request_id, source_partition, source_offset, toUnixTimestamp64Milli(created_at) AS created_at_ms"
+        " FROM request_logs WHERE startsWith(request_id, 'probe-')"
+    )
+    partitions = await partitions_of(address, INCREMENTS)
+    increments: dict[tuple[int, int], list[tuple[int, int, float]]] = {}
+    for record in await read_topic(address, INCREMENTS):
+        source = decode(record.value).source
+        sent = (source.first, source.last, record.timestamp / 1000)
+        increments.setdefault((record.partition, source.partition), []).append(sent)
+    found = []
+    for row in rows:
+        name, offset = row["request_id"], row["source_offset"]
+        target = partition_of(ScopeKind.API_KEY.value, name, partitions)
+        told = [
+            at for first, last, at in increments.get((target, row["source_partition"]), []) if first <= offset <= last
+        ]
+        if told and name in alerted and name in emitted:
+            found.append(Journey(emitted[name], row["created_at_ms"] / 1000, min(told), *alerted[name]))
+    return found
+
+
+def show_stages(found: list[Journey]) -> None:
+    table = Table("stage", "p50 s", "p95 s", "mean s", title=f"where {len(found)} probes were")
+    for number, stage in enumerate(STAGES):
+        taken = [journey[number + 1] - journey[number] for journey in found]
+        figures = (*np.percentile(taken, (50, 95)), np.mean(taken))
+        table.add_row(stage, *(f"{figure:.2f}" for figure in figures))
+    Console().print(table)
+
+
+def show_batches(text: str) -> None:
+    """What the worker's metrics say of a batch."""
+    found = dict(
+        re.findall(r"^(insights_\w+_(?:sum|count)|insights_increments_dropped_total) (\S+)$", text, re.MULTILINE)
+    )
+    means = {
+        name: float(found[f"insights_{name}_sum"]) / max(1.0, float(found[f"insights_{name}_count"]))
+        for name in ("decode_seconds", "insert_seconds", "batch_records")
+    }
+    print(
+        f"a batch: {means['batch_records']:.0f} records, decoded in {means['decode_seconds']:.3f} s,"
+        f" inserted in {means['insert_seconds']:.3f} s;"
+        f" {float(found['insights_increments_dropped_total']):.0f} without increments",
+        flush=True,
+    )
 
 
 def show(delays: list[float], missing: int, rss_mb: float, peak_mb: float, arguments: argparse.Namespace) -> None:
@@ -148,9 +225,10 @@ async def measure(folder: Path, kafka: str, clickhouse: str, arguments: argparse
     probes = int(arguments.seconds * PROBES_PER_SECOND) + 1
     budgets = [budget(f"b-{n}", f"key-{n}", 10**9) for n in range(arguments.keys)]
     await put_budgets(kafka, [*budgets, *(budget(f"probe-{n}", f"probe-{n}", 1) for n in range(probes))])
-    settings = {"kafka_bootstrap_servers": kafka, "clickhouse_url": url, "metrics_port": "0"}
-    log = folder / "services.log"
-    ingest, aggregate = start("ingest", log, **settings), start("aggregate", log, **settings)
+    settings = {"kafka_bootstrap_servers": kafka, "clickhouse_url": url}
+    log, port = folder / "services.log", free_port()
+    ingest = start("ingest", log, **settings, metrics_port=str(port))
+    aggregate = start("aggregate", log, **settings, metrics_port="0")
     try:
         deadline = time.monotonic() + READY_SECONDS
         while await count_statuses(kafka) < len(budgets):
@@ -160,9 +238,11 @@ async def measure(folder: Path, kafka: str, clickhouse: str, arguments: argparse
         emitter = await connect(kafka, TOPIC)
         await load(emitter, arguments.rate, 5.0, arguments.keys, "warm-up")
         emitted = await load(emitter, arguments.rate, arguments.seconds, arguments.keys, "probe")
-        times = await alert_times(kafka, set(emitted))
+        alerted = await alerts_of(kafka, set(emitted))
         await emitter.close()
-        delays = [times[name] - at for name, at in emitted.items() if name in times]
+        show_batches((await asyncio.to_thread(httpx2.get, f"http://127.0.0.1:{port}/metrics")).text)
+        show_stages(await journeys(kafka, warehouse, emitted, alerted))
+        delays = [alerted[name][1] - at for name, at in emitted.items() if name in alerted]
         show(delays, len(emitted) - len(delays), resident_mb(aggregate, False), resident_mb(aggregate, True), arguments)
     finally:
         for process in (ingest, aggregate):

@@ -10,14 +10,20 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from prometheus_client import REGISTRY
 
 from aggregator.motion.increment import Source, decode, encode
 from aggregator.motion.scope import ScopeKind, partition_of
+from aggregator.motion.topics import INCREMENTS, create_motion_topics, partitions_of
+from aggregator.warehouse import Warehouse
 from ingest.batch import Batch
 from ingest.engine import open_duckdb
 from ingest.increments import MAX_TAG_ROWS, SEND_SECONDS, IncrementProducer, messages, usage_of
 from ingest.sink import is_error
+from ingest.worker import Worker
+from tests.integration.test_sink import encode as event
+from tests.integration.test_worker import make_settings, produce, running
 from tests.support.rows import LOG_SCHEMA, Row, random_rows
 
 PARTITIONS = 6
@@ -111,7 +117,50 @@ async def test_a_kafka_that_is_away_neither_fails_nor_holds_up_a_batch() -> None
     before = REGISTRY.get_sample_value("insights_increments_dropped_total") or 0.0
     usage = usage_table(random_rows(1, 10))
     async with asyncio.timeout(SEND_SECONDS + 1.0):
-        await producer.emit(batch(), "topic-id", usage)
+        found = await asyncio.to_thread(producer.encoded, batch(), "topic-id", usage)
+        await producer.emit(found)
+    assert found == {}
     assert REGISTRY.get_sample_value("insights_increments_dropped_total") == before + 1
     await asyncio.sleep(0.05)
     await producer.close()
+
+
+OF_RANGE = """
+SELECT count() AS rows FROM request_logs WHERE source_partition = {partition:UInt32}
+AND source_offset BETWEEN {first:UInt64} AND {last:UInt64}
+"""
+
+
+async def test_an_increment_is_sent_when_its_rows_are_stored_and_every_record_is_in_one(
+    broker: str, topic: str, warehouse: Warehouse
+) -> None:
+    await create_motion_topics(broker)
+    partitions = [TopicPartition(INCREMENTS, n) for n in range(await partitions_of(broker, INCREMENTS))]
+    told: set[tuple[int, int]] = set()
+    async with AIOKafkaConsumer(bootstrap_servers=broker) as consumer:
+        consumer.assign(partitions)
+        await consumer.seek_to_end()
+        # Small batches, so that there are many.
+        async with running(Worker(make_settings(broker, topic, flush_rows=20), warehouse)):
+            # What is stored before the producer of increments is connected has none.
+            async with asyncio.timeout(60):
+                while not told:
+                    await produce(broker, topic, [event()])
+                    told |= await _told(consumer, topic, warehouse)
+                produced = await produce(broker, topic, [event(request_id=f"r-{n}") for n in range(200)])
+                while not produced <= told:
+                    told |= await _told(consumer, topic, warehouse)
+
+
+async def _told(consumer: AIOKafkaConsumer, topic: str, warehouse: Warehouse) -> set[tuple[int, int]]:
+    """Partition and offset of the records of increments that have come; their rows must be there."""
+    found = set()
+    for records in (await consumer.getmany(timeout_ms=200)).values():
+        for record in records:
+            source = decode(record.value).source
+            if source.topic != topic:
+                continue
+            values = {"partition": source.partition, "first": source.first, "last": source.last}
+            assert warehouse.query(OF_RANGE, values)[0]["rows"] == source.last - source.first + 1
+            found |= {(source.partition, offset) for offset in range(source.first, source.last + 1)}
+    return found
