@@ -4,11 +4,13 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 from aggregator.motion import reconcile
+from aggregator.motion.alert import Alert
 from aggregator.motion.book import Book
-from aggregator.motion.budget import Budget, BudgetStatus
+from aggregator.motion.budget import Budget, BudgetStatus, Unit
 from aggregator.motion.increment import Increment, Source, Usage
-from aggregator.motion.period import minutes
+from aggregator.motion.period import MINUTE, minutes
 from aggregator.warehouse import Warehouse
+from tests.support.rows import insert_rows, random_rows
 
 NOW = datetime.now(UTC)
 
@@ -89,3 +91,21 @@ def test_increments_of_another_topic_are_not_counted(warehouse: Warehouse) -> No
     book.own({0}, NOW)
     reconciled(book, warehouse)
     assert not book.count(0, increment(0, key=0, requests=1), NOW)
+
+
+def test_a_budget_that_is_changed_in_mid_period_has_what_was_spent_once_clickhouse_has_answered(
+    warehouse: Warehouse,
+) -> None:
+    rows = [{**row, "api_key_id": "key-0"} for row in random_rows(1, 7, start=NOW.replace(minute=0), span=MINUTE)]
+    insert_rows(warehouse, rows)
+    book = book_of(1)
+    reconciled(book, warehouse)
+    assert all_sums(book) == [("b-0", "7")]
+    changed = budget(0).model_copy(update={"limit": Decimal(14), "unit": Unit.REQUESTS})
+    # The answer is asked for at once, and until it is there nothing is said.
+    assert book.change_budgets({"b-0": changed}, NOW)
+    assert book.turn(NOW) is False
+    assert not book.outbox
+    reconciled(book, warehouse)
+    [alert] = [message.value for message in book.outbox if isinstance(message.value, Alert)]
+    assert (alert.threshold_percent, str(alert.value), str(alert.limit)) == (50, "7", "14")

@@ -1,8 +1,10 @@
 """What ClickHouse says of accounts, to the last digit and exactly up to a cut of offsets."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -81,6 +83,54 @@ def test_spend_is_that_of_the_rows(filled: Warehouse, period: str, timezone: str
     found = spent(filled, kept, Cut("request-events", EVERYTHING, NOW))
     assert found == {account.budget.id: brute_force(account, ROWS) for account in kept}
     assert any(found.values()) or period == "hour"
+
+
+# An hour after clocks have gone back in Berlin; rows of the two days before and the day after.
+AUTUMN = datetime(2026, 10, 25, 2, 10, tzinfo=UTC)
+AUTUMN_ROWS = random_rows(seed=5, count=400, start=AUTUMN - timedelta(days=2), span=timedelta(days=3))
+# And just there, in both hours that the clock shows twice.
+AUTUMN_ROWS += random_rows(seed=6, count=200, start=AUTUMN - timedelta(hours=3), span=timedelta(hours=5),
+                           first_offset=1000)  # fmt: skip
+LABELS: dict[str, Callable[[datetime], Any]] = {
+    "hour": lambda local: (local.date(), local.hour, local.utcoffset()),
+    "day": lambda local: local.date(),
+    "week": lambda local: local.isocalendar()[:2],
+    "month": lambda local: (local.year, local.month),
+}
+
+
+@pytest.fixture(scope="module")
+def autumn(engine_url: str) -> Iterator[Warehouse]:
+    with filled_warehouse(engine_url, AUTUMN_ROWS) as warehouse:
+        yield warehouse
+
+
+@pytest.mark.parametrize("timezone", ["Europe/Berlin", "America/St_Johns", "Asia/Kathmandu"])
+@pytest.mark.parametrize("period", ["hour", "day", "week", "month"])
+@pytest.mark.parametrize(
+    "now",
+    [
+        pytest.param(AUTUMN - timedelta(hours=2), id="in the first of two equal hours of Berlin"),
+        pytest.param(AUTUMN - timedelta(hours=1), id="in the second"),
+        pytest.param(AUTUMN, id="after them"),
+    ],
+)
+def test_spend_where_clocks_go_back_is_what_the_calendar_on_the_wall_says(
+    autumn: Warehouse, timezone: str, period: str, now: datetime
+) -> None:
+    def label(moment: datetime) -> Any:
+        return LABELS[period](moment.astimezone(ZoneInfo(timezone)))
+
+    rows = [row for row in AUTUMN_ROWS if label(row["timestamp"]) == label(now)]
+    kept = [account for account in accounts(period=period, timezone=timezone) if account.budget.scope.kind == "total"]
+    spent_by_unit = {
+        Unit.DOLLARS: sum((row["cost"] or Decimal(0) for row in rows), Decimal(0)),
+        Unit.TOKENS: Decimal(sum((row["input_tokens"] or 0) + (row["output_tokens"] or 0) for row in rows)),
+        Unit.REQUESTS: Decimal(len(rows)),
+    }
+    assert rows
+    found = spent(autumn, [open_account(each.budget, now) for each in kept], Cut("request-events", EVERYTHING, now))
+    assert found == {each.budget.id: spent_by_unit[each.budget.unit] for each in kept}
 
 
 def test_rows_beyond_the_cut_are_left_to_their_increment(filled: Warehouse) -> None:

@@ -52,7 +52,7 @@ budgets = st.lists(
         unit=st.sampled_from(Unit),
         limit=st.integers(1, 10**6).map(str),
         period=st.sampled_from(Period),
-        timezone=st.sampled_from(["UTC", "Europe/Berlin", "Asia/Kathmandu"]),
+        timezone=st.sampled_from(["UTC", "Europe/Berlin", "Asia/Kathmandu", "Australia/Lord_Howe"]),
     ),
     unique_by=lambda one: one.id,
     min_size=1,
@@ -174,6 +174,55 @@ def test_a_new_period_begins_at_nothing_and_may_speak_again() -> None:
     assert account.spent == 0
     account.spent = Decimal(5)
     assert percents(account, known, after) == [50]
+
+
+@pytest.mark.parametrize(
+    ("period", "timezone", "last", "next_"),
+    [
+        pytest.param("hour", "Europe/Berlin", "2026-10-25T02:59+02:00", "2026-10-25T02:00+01:00", id="two equal hours"),
+        pytest.param("hour", "Europe/Berlin", "2026-03-29T01:59+01:00", "2026-03-29T03:00+02:00", id="a skipped hour"),
+        pytest.param("hour", "Australia/Lord_Howe", "2026-04-05T01:59+10:30", "2026-04-05T02:00+10:30",
+                     id="an hour of 90 minutes"),
+        pytest.param("day", "Europe/Berlin", "2026-10-25T23:59+01:00", "2026-10-26T00:00+01:00", id="a long day"),
+        pytest.param("day", "Africa/Cairo", "2026-04-23T23:59+02:00", "2026-04-24T01:00+03:00",
+                     id="a day without midnight"),
+        pytest.param("day", "Asia/Kolkata", "2026-03-31T23:59+05:30", "2026-04-01T00:00+05:30", id="a half-hour zone"),
+        pytest.param("week", "America/New_York", "2026-11-01T23:59-05:00", "2026-11-02T00:00-05:00", id="a long week"),
+        pytest.param("month", "America/St_Johns", "2026-10-31T23:59-02:30", "2026-11-01T00:00-02:30",
+                     id="a month of a half-hour zone"),
+        pytest.param("month", "Europe/Berlin", "2026-10-31T23:59+01:00", "2026-11-01T00:00+01:00",
+                     id="a month in which clocks go back"),
+    ],
+)  # fmt: skip
+def test_at_the_edge_of_a_period_each_side_counts_and_speaks_for_itself(
+    period: str, timezone: str, last: str, next_: str
+) -> None:
+    before, after = (datetime.fromisoformat(each).astimezone(UTC) for each in (last, next_))
+    assert after - before == timedelta(minutes=1)
+    state = Ledger(has_base=True)
+    terms = {"unit": "requests", "limit": "2", "period": period, "timezone": timezone, "thresholds": [100]}
+    account = state.open(budget(**terms), before)
+    account.has_base = True
+    known: dict[str, datetime] = {}
+    offsets = iter(range(99))
+
+    def spent_after(request: datetime, now: datetime) -> tuple[int, list[int]]:
+        """With a request of this moment; and what is said then."""
+        source = Source(topic="t", topic_id="id", partition=0, first=(offset := next(offsets)), last=offset)
+        ledger.apply(state, Increment(source, usages([Event("ada", minutes(request), 1, Decimal(1))])))
+        return int(account.spent), percents(account, known, now)
+
+    assert spent_after(before, now=before) == (1, [])
+    # Of the next period, which has not come yet.
+    assert spent_after(after, now=before) == (1, [])
+    assert spent_after(before, now=before) == (2, [100])
+    assert ledger.turn(state, before) == []
+    assert ledger.turn(state, after) == [account]
+    # Late, of the period that is over.
+    assert spent_after(before, now=after) == (0, [])
+    assert spent_after(after, now=after) == (1, [])
+    assert spent_after(after, now=after) == (2, [100])
+    assert len(known) == 2
 
 
 def test_a_rolling_budget_speaks_once_in_a_calendar_period() -> None:

@@ -1,9 +1,12 @@
 """Periods of budgets at the edges of days and months, where clocks change, and as a partition of time."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from aggregator.motion.period import LENGTHS, Period, rolling_span, span_of
@@ -56,6 +59,30 @@ def at(text: str) -> datetime:
             Period.WEEK, "Europe/Berlin", "2026-03-29T23:00:00+02:00", "2026-03-23T00:00:00+01:00",
             "2026-03-30T00:00:00+02:00", id="a week that ends with a short day"),
         pytest.param(
+            Period.WEEK, "America/New_York", "2026-11-01T23:59:59-05:00", "2026-10-26T00:00:00-04:00",
+            "2026-11-02T00:00:00-05:00", id="a week that ends with a long day"),
+        pytest.param(
+            Period.MONTH, "Europe/Berlin", "2026-10-31T23:59:59+01:00", "2026-10-01T00:00:00+02:00",
+            "2026-11-01T00:00:00+01:00", id="a month in which clocks go back"),
+        pytest.param(
+            Period.MONTH, "America/St_Johns", "2026-11-15T12:00:00-03:30", "2026-11-01T00:00:00-02:30",
+            "2026-12-01T00:00:00-03:30", id="a month of a half-hour zone in which clocks go back"),
+        pytest.param(
+            Period.DAY, "Asia/Kolkata", "2026-03-31T23:59:59+05:30", "2026-03-31T00:00:00+05:30",
+            "2026-04-01T00:00:00+05:30", id="a day of a half-hour zone"),
+        pytest.param(
+            Period.DAY, "Australia/Lord_Howe", "2026-10-04T12:00:00+11:00", "2026-10-04T00:00:00+10:30",
+            "2026-10-05T00:00:00+11:00", id="a day of 23 and a half hours"),
+        pytest.param(
+            Period.DAY, "Australia/Lord_Howe", "2026-04-05T12:00:00+10:30", "2026-04-05T00:00:00+11:00",
+            "2026-04-06T00:00:00+10:30", id="a day of 24 and a half hours"),
+        pytest.param(
+            Period.HOUR, "Europe/Berlin", "2026-03-29T01:59:59+01:00", "2026-03-29T01:00:00+01:00",
+            "2026-03-29T03:00:00+02:00", id="the hour before one that is skipped"),
+        pytest.param(
+            Period.HOUR, "Europe/Berlin", "2026-10-25T02:30:00+02:00", "2026-10-25T02:00:00+02:00",
+            "2026-10-25T02:00:00+01:00", id="the first of two equal hours"),
+        pytest.param(
             Period.HOUR, "Asia/Kathmandu", "2026-05-01T10:20:00+05:45", "2026-05-01T10:00:00+05:45",
             "2026-05-01T11:00:00+05:45", id="an hour of a zone at a quarter"),
         pytest.param(
@@ -83,6 +110,47 @@ def test_periods_follow_each_other_without_gap_or_overlap(period: Period, zone: 
     assert span_of(period, zone, start) == (start, end)
     assert span_of(period, zone, end - timedelta(microseconds=1)) == (start, end)
     assert span_of(period, zone, end)[0] == end
+
+
+def days_with_a_change(zone: str) -> list[datetime]:
+    """UTC days from 2025 to 2028 in which clocks change."""
+    days = [datetime(2025, 1, 1, tzinfo=UTC) + timedelta(days=number) for number in range(4 * 365)]
+    return [day for day in days if _offset(day, zone) != _offset(day + timedelta(days=1), zone)]
+
+
+def _offset(moment: datetime, zone: str) -> timedelta | None:
+    return moment.astimezone(ZoneInfo(zone)).utcoffset()
+
+
+# What a calendar on the wall says, worked out in no way like the spans. An hour that comes twice is two hours.
+LABELS: dict[Period, Callable[[datetime], Any]] = {
+    Period.HOUR: lambda local: (local.date(), local.hour, local.utcoffset()),
+    Period.DAY: lambda local: local.date(),
+    Period.WEEK: lambda local: local.isocalendar()[:2],
+    Period.MONTH: lambda local: (local.year, local.month),
+}
+CHANGES = [(zone, day) for zone in ZONES for day in days_with_a_change(zone)]
+SECONDS_OF_A_DAY = 24 * 60 * 60
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.sampled_from(Period),
+    st.sampled_from(CHANGES),
+    st.integers(0, SECONDS_OF_A_DAY),
+    st.one_of(st.integers(-7200, 7200), st.integers(-40 * SECONDS_OF_A_DAY, 40 * SECONDS_OF_A_DAY)),
+)
+def test_where_clocks_change_a_period_holds_what_the_calendar_on_the_wall_says(
+    period: Period, change: tuple[str, datetime], second: int, distance: int
+) -> None:
+    zone, day = change
+    # Where half an hour comes twice, the hour around it has 90 minutes (see above).
+    assume(period is not Period.HOUR or zone != "Australia/Lord_Howe")
+    moment = day + timedelta(seconds=second)
+    other = moment + timedelta(seconds=distance)
+    start, end = span_of(period, zone, moment)
+    ours, theirs = (LABELS[period](each.astimezone(ZoneInfo(zone))) for each in (moment, other))
+    assert (start <= other < end) == (ours == theirs)
 
 
 def test_a_rolling_period_reaches_back_from_the_current_minute() -> None:
