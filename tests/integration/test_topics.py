@@ -2,6 +2,7 @@
 
 import asyncio
 import subprocess
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +13,12 @@ from typer.testing import CliRunner
 
 from aggregator.kafka import KafkaSettings
 from aggregator.motion.app import Aggregator
+from aggregator.motion.budget import Level
 from aggregator.motion.settings import AggregateSettings
 from aggregator.warehouse import Warehouse
+from api.budgets import BudgetsUnavailableError
 from cli.broker import HOST
+from cli.budgets import KafkaBudgets
 from cli.main import app
 from cli.topics import run_topics
 from ingest.emitter import EventEmitter
@@ -22,7 +26,9 @@ from ingest.settings import IngestSettings
 from ingest.topic_plan import TopicFileError, read_wanted
 from ingest.topics import KafkaUnavailableError
 from ingest.worker import Worker
+from tests.integration.test_aggregator import event, requests_budget
 from tests.integration.test_sink import encode
+from tests.integration.test_worker import produce, running
 from tests.support.kafka import KafkaMissingError, KafkaServer, free_port
 
 FILE = Path(__file__).parents[2] / "deploy/kafka/topics.yaml"
@@ -31,6 +37,7 @@ USERS = {
     "gateway": "gateway-password",
     "insights-ingest": "ingest-password",
     "insights-aggregate": "aggregate-password",
+    "insights-api": "api-password",
     "stranger": "stranger-password",
 }
 
@@ -204,17 +211,42 @@ async def test_the_gateway_writes_and_a_worker_reads_over_tls_and_sasl(
     assert warehouse.query("SELECT uniqExact(request_id) AS n FROM request_logs")[0]["n"] == 20
 
 
-async def test_the_aggregator_joins_over_tls_and_sasl(
+async def test_budgets_increments_and_states_travel_over_tls_and_sasl(
     admin_environment: str, secure_broker: Broker, warehouse: Warehouse
 ) -> None:
+    """The API puts a budget, a worker tells what it has stored, an aggregator counts, the API reads what is spent."""
     await run_topics(FILE, 1, does_apply=True)
-    settings = AggregateSettings(**secure_broker.settings("insights-aggregate").model_dump())
-    aggregator = Aggregator(settings, warehouse)
+    user, name = (f"{kind}-{uuid.uuid4().hex[:8]}" for kind in ("user", "budget"))
+    api, worker, counting = (
+        secure_broker.settings(who) for who in ("insights-api", "insights-ingest", "insights-aggregate")
+    )
+    budgets = KafkaBudgets(secure_broker.secure_address, **api.client_options())
+    await budgets.put(requests_budget(name, user))
+    # Reconciled rarely, so that what is seen comes from increments.
+    aggregator = Aggregator(AggregateSettings(**counting.model_dump(), reconcile_seconds=3600), warehouse)
     await aggregator.start()
-    async with asyncio.timeout(60):
-        while not aggregator._assigned():  # noqa: ASYNC110 - Kafka assigns them
-            await asyncio.sleep(0.1)
-    await aggregator.stop()
+    try:
+        async with running(Worker(IngestSettings(**worker.model_dump(), flush_seconds=0.1, metrics_port=0), warehouse)):
+            async with asyncio.timeout(60):
+                while name not in await budgets.statuses():  # noqa: ASYNC110 - another process
+                    await asyncio.sleep(0.1)
+            async with asyncio.timeout(60):
+                while (await budgets.statuses())[name].level is not Level.EXCEEDED:
+                    # What is stored before the worker's producer of increments is connected has none.
+                    await produce(secure_broker.server.address, "request-events", [event(0, user)])
+    finally:
+        await aggregator.stop()
+        await budgets.delete(name)
+        assert name not in await budgets.budgets()
+        await budgets.close()
+
+
+async def test_who_has_no_right_to_budgets_gets_a_sentence(admin_environment: str, secure_broker: Broker) -> None:
+    await run_topics(FILE, 1, does_apply=True)
+    budgets = KafkaBudgets(secure_broker.secure_address, **secure_broker.settings("stranger").client_options())
+    with pytest.raises(BudgetsUnavailableError, match=r"[Aa]uthoriz"):
+        await budgets.budgets()
+    await budgets.close()
 
 
 @pytest.mark.parametrize(
