@@ -159,6 +159,13 @@ def _slices(warehouse: Warehouse, span: Span, newest: int) -> Iterator[_Slice]:
             yield _Slice(rollup, row["month"], row["generation"])
 
 
+def _swap(warehouse: Warehouse, piece: _Slice, staging: str) -> str:
+    """ClickHouse refuses to replace a partition by nothing, and nothing is what a month may have come to."""
+    if warehouse.query(f"SELECT 1 FROM {staging} LIMIT 1"):
+        return f"REPLACE PARTITION {piece.partition} FROM {staging}"
+    return f"DROP PARTITION {piece.partition}"
+
+
 def _rebuild_slice(warehouse: Warehouse, piece: _Slice, span: Span, staging: str) -> None:
     """Fill `staging` with the partition as it should be, then swap it in."""
     table = piece.rollup.table
@@ -178,7 +185,7 @@ def _rebuild_slice(warehouse: Warehouse, piece: _Slice, span: Span, staging: str
             f"{insert} SELECT {raw_keys}, {counted} FROM {RAW_TABLE} WHERE toYYYYMM(timestamp) = {piece.month}"
             f" AND generation = {piece.generation} AND {_in_span('timestamp', span)} GROUP BY {keys}"
         )
-        warehouse.command(f"ALTER TABLE {table} REPLACE PARTITION {piece.partition} FROM {staging}")
+        warehouse.command(f"ALTER TABLE {table} {_swap(warehouse, piece, staging)}")
     finally:
         warehouse.command(f"DROP TABLE IF EXISTS {staging} SYNC")
 

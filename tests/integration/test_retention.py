@@ -25,10 +25,13 @@ from aggregator.retention import (
     with_rows,
 )
 from aggregator.warehouse import Warehouse
+from cli import mend
 from cli.doctor import clickhouse
 from cli.doctor.finding import Level
 from cli.main import app
+from cli.mend import mend_rollups
 from cli.retention import run_set, run_show
+from ingest import reprice as repricing
 from ingest.pricing import PriceBook
 from ingest.pricing.pricefile import parse
 from ingest.reprice import reprice
@@ -181,6 +184,69 @@ def test_repricing_leaves_times_alone_whose_rows_have_gone(filled: Warehouse) ->
     totals = filled.query(f"SELECT sum(cost) AS cost FROM rollup_model WHERE {new}")[0]["cost"]
     stored = filled.query(f"SELECT sum(cost) AS cost FROM request_logs WHERE {new.replace('bucket', 'timestamp')}")
     assert totals == stored[0]["cost"] > Decimal(0)
+
+
+@pytest.fixture
+def unclamped(filled: Warehouse, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
+    """Rows have gone, and nobody who compares, rebuilds or reprices asks from when on they are there."""
+    set_retention(filled, KEPT)
+    settle(filled)
+    for module in (rollups, repricing):
+        monkeypatch.setattr(module, "with_rows", lambda warehouse, span: span)
+    return filled
+
+
+def test_without_the_clamp_what_has_gone_would_be_drift(unclamped: Warehouse) -> None:
+    """The controls of the tests above: each of the three does harm where the border is not asked for."""
+    assert not any(drift.is_zero for drift in rollups.verify(unclamped))
+
+
+def test_without_the_clamp_a_rebuild_would_take_what_has_gone_from_the_rollups(unclamped: Warehouse) -> None:
+    before = sums(unclamped)
+    rollups.rebuild(unclamped, EVERYTHING)
+    left = count(unclamped, "request_logs")
+    assert {name: values[0] for name, values in sums(unclamped).items()} == dict.fromkeys(before, left)
+    assert left < before["rollup_time"][0]
+
+
+def test_without_the_clamp_repricing_would_take_what_has_gone_from_the_rollups(unclamped: Warehouse) -> None:
+    before = sums(unclamped)
+    rates = ", ".join(f"{{model: {model!r}, input: 7, output: 9}}" for model in ("gpt-5", "gpt-5-mini"))
+    reprice(unclamped, EVERYTHING, PriceBook(parse(f"prices: [{rates}]", "p"), "new"))
+    assert all(values[0] < before[name][0] for name, values in sums(unclamped).items())
+
+
+def test_the_repair_after_a_kill_leaves_what_has_gone_in_the_rollups(
+    engine_url: str, filled: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rollups of old days keep their sums while a batch that a kill has cut off is completed."""
+    before = sums(filled)
+    set_retention(filled, KEPT)
+    settle(filled)
+    # The engine of all tests takes one directory, and each test has a database of its own in it.
+    monkeypatch.setattr(mend, "Warehouse", lambda url: Warehouse(url, filled.database))
+
+    def generations() -> int:
+        return count(filled, "rollup_generations")
+
+    opened = generations()
+    mend_rollups(engine_url)
+    assert (sums(filled), generations()) == (before, opened), "nothing was cut off, so nothing is computed"
+    cut_off = "bucket >= now() - INTERVAL 20 DAY"
+    filled.command(f"ALTER TABLE rollup_user DELETE WHERE {cut_off} SETTINGS mutations_sync = 1")
+    assert sums(filled) != before
+    mend_rollups(engine_url)
+    assert sums(filled) == before
+    assert generations() > opened
+
+
+def test_without_the_clamp_the_repair_after_a_kill_would_take_what_has_gone(
+    engine_url: str, unclamped: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = sums(unclamped)
+    monkeypatch.setattr(mend, "Warehouse", lambda url: Warehouse(url, unclamped.database))
+    mend_rollups(engine_url)
+    assert all(values[0] < before[name][0] for name, values in sums(unclamped).items())
 
 
 def kept_from_after(warehouse: Warehouse, retention: Retention) -> datetime:
