@@ -1,19 +1,24 @@
 """`insights doctor` names each fault that is planted, and none where none is."""
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from aggregator.planner import EPOCH
+from aggregator.migrations import migrate
 from aggregator.warehouse import Warehouse
 from cli.doctor import clickhouse, kafka
 from cli.doctor.finding import Finding, Level
 from cli.doctor.report import report, run_doctor
 from ingest.settings import IngestSettings
 from tests.integration.test_gate import an_event, emitter
+from tests.support.clickhouse_http import ClickHouseServer
+from tests.support.cluster import REPLICATED, migrate_cluster, running_cluster
+from tests.support.insights import insights
 from tests.support.kafka import PARTITIONS
 from tests.support.rows import insert_rows, random_rows
 
@@ -105,39 +110,109 @@ def test_a_planted_fault_is_named(filled: Warehouse, check: str, plant: Callable
     assert others <= {check, "free disk"}
 
 
-class Elsewhere:
-    """The warehouse, but for one answer of its machine that a test cannot bring about."""
-
-    def __init__(self, warehouse: Warehouse, word: str, rows: list[dict[str, Any]]) -> None:
-        self._warehouse, self._word, self._rows = warehouse, word, rows
-
-    def query(self, sql: str, *arguments: Any) -> list[dict[str, Any]]:
-        return self._rows if self._word in sql else self._warehouse.query(sql, *arguments)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._warehouse, name)
-
-
-LATE_MS = (datetime.now(UTC) - timedelta(minutes=3) - EPOCH) // timedelta(milliseconds=1)
-MACHINES: dict[str, tuple[str, list[dict[str, Any]], Level]] = {
-    "ClickHouse version": ("version()", [{"version": "24.8.1.1"}], Level.FAULT),
-    "clock": (
-        "now64(3)",
-        [{"millis": LATE_MS}],
-        Level.FAULT,
-    ),
-    "free disk": ("system.disks", [{"name": "default", "free_space": 4, "total_space": 100}], Level.FAULT),
-    "parts": ("system.parts", [{"table": "rollup_user", "partition": "202601", "parts": 400}], Level.WARNING),
-    "replicas": ("system.replicas", [{"table": "request_logs", "is_readonly": 1, "absolute_delay": 0}], Level.FAULT),
-}
+STRAINED = """<clickhouse>
+  <merge_tree>
+    <parts_to_delay_insert>PARTS</parts_to_delay_insert>
+    <max_bytes_to_merge_at_max_space_in_pool>1</max_bytes_to_merge_at_max_space_in_pool>
+  </merge_tree>
+  <storage_configuration><disks><archive>
+    <type>local</type><path>FOLDER/archive/</path><keep_free_space_bytes>KEPT_FREE</keep_free_space_bytes>
+  </archive></disks></storage_configuration>
+</clickhouse>
+"""
+# More than migrations leave in the table that lists them.
+DELAY_AT = 40
+LEFT_BYTES = 1024 * 1024
 
 
-@pytest.mark.parametrize("check", MACHINES)
-def test_a_machine_in_need_is_named(filled: Warehouse, check: str) -> None:
-    word, rows, level = MACHINES[check]
-    elsewhere: Any = Elsewhere(filled, word, rows)
-    finding = by_check(clickhouse.examine(elsewhere))[check]
-    assert (finding.level, bool(finding.advice)) == (level, True)
+@pytest.fixture(scope="module")
+def strained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseServer]:
+    """A ClickHouse over HTTP that merges nothing, slows inserts down early, and has a disk of which but a megabyte may
+    be used."""
+    folder = tmp_path_factory.mktemp("strained")
+    (folder / "archive").mkdir()
+    config = folder / "config.xml"
+    kept_free = shutil.disk_usage(folder).free - LEFT_BYTES
+    text = STRAINED.replace("FOLDER", str(folder)).replace("KEPT_FREE", str(kept_free)).replace("PARTS", str(DELAY_AT))
+    config.write_text(text)
+    with ClickHouseServer(folder / "data", config) as server:
+        warehouse = Warehouse(f"{server.address}/insights")
+        migrate(warehouse)
+        warehouse.close()
+        yield server
+
+
+def findings_of(server: ClickHouseServer) -> dict[str, Finding]:
+    warehouse = Warehouse(f"{server.address}/insights")
+    try:
+        return by_check(clickhouse.examine(warehouse))
+    finally:
+        warehouse.close()
+
+
+def test_parts_that_nobody_merges_are_named(strained: ClickHouseServer) -> None:
+    """Small inserts, each a part of its own; ClickHouse begins to slow them down at DELAY_AT."""
+    warehouse = Warehouse(f"{strained.address}/insights")
+
+    def insert(numbers: range) -> Finding:
+        for number in numbers:
+            insert_rows(warehouse, fresh_rows(1, generation=0, source_offset=number))
+        return by_check(clickhouse.examine(warehouse))["parts"]
+
+    assert insert(range(12)).level is Level.OK
+    found = insert(range(12, 13))
+    assert (found.level, found.said[:3]) == (Level.WARNING, "13 ")
+    found = insert(range(13, DELAY_AT + 1))
+    assert (found.level, found.said[:3]) == (Level.FAULT, f"{DELAY_AT + 1} ")
+    assert f"slow down at {DELAY_AT}" in found.said
+    assert "INSIGHTS_FLUSH_SECONDS" in found.advice
+    warehouse.close()
+
+
+def test_a_disk_without_room_is_named(strained: ClickHouseServer) -> None:
+    found = findings_of(strained)["free disk"]
+    assert (found.level, found.said) == (Level.FAULT, "0% free on archive")
+    assert "add space" in found.advice
+
+
+def test_a_server_of_another_time_and_age_is_named(strained: ClickHouseServer) -> None:
+    """Neither can be brought about in this machine's engine: the front gives it other SQL to run."""
+    assert {findings_of(strained)[check].level for check in ("clock", "ClickHouse version")} == {Level.OK}
+    strained.pretend({"now64(3)": "(now64(3) - toIntervalSecond(3))"})
+    found = findings_of(strained)
+    assert (found["clock"].level, found["ClickHouse version"].level) == (Level.WARNING, Level.OK)
+    strained.pretend({"now64(3)": "(now64(3) + toIntervalMinute(3))", "version()": "'24.8.1.1'"})
+    found = findings_of(strained)
+    strained.pretend({})
+    assert (found["clock"].level, found["ClickHouse version"].level) == (Level.FAULT, Level.FAULT)
+    assert found["clock"].said.startswith(("179.", "180."))
+    assert found["ClickHouse version"].said == "24.8.1.1"
+
+
+def test_replicas_that_have_lost_their_keeper_are_named(tmp_path: Path) -> None:
+    """The engine in process starts no replicas, so that these stay as a server has them whose Keeper is away."""
+    with running_cluster(tmp_path) as address:
+        migrate_cluster(address)
+        warehouse = Warehouse(address, REPLICATED)
+        found = clickhouse.replicas(warehouse)
+        warehouse.close()
+    assert found.level is Level.FAULT
+    assert "read-only" in found.said
+    assert "request_logs" in found.said
+    assert "Keeper" in found.advice
+
+
+def test_the_command_names_what_is_wrong_with_a_server(strained: ClickHouseServer) -> None:
+    strained.pretend({"now64(3)": "(now64(3) - toIntervalMinute(3))", "version()": "'24.8.1.1'"})
+    done = insights(
+        "doctor",
+        INSIGHTS_CLICKHOUSE_URL=f"{strained.address}/insights",
+        INSIGHTS_KAFKA_BOOTSTRAP_SERVERS=NOWHERE,
+    )
+    strained.pretend({})
+    assert done.returncode == 1
+    [line] = [line for line in done.stdout.splitlines() if line.startswith("faults: ")]
+    assert {"ClickHouse version", "clock", "free disk", "Kafka"} <= set(line.removeprefix("faults: ").split(", "))
 
 
 def test_a_clickhouse_that_is_away_is_named() -> None:

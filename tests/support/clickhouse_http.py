@@ -6,6 +6,9 @@ it, with `--config FILE` under a configuration; it may be killed at any moment a
 
 Faults are given to `POST /faults` as JSON (see `Fault`) and strike the next inserts, in the order they were given;
 `DELETE /faults` forgets them, `GET /faults` lists those that are left.
+
+`POST /pretend` takes a JSON object of SQL that stands for other SQL in every statement from then on, such as
+`{"now()": "(now() - 180)"}`: a server whose clock or version is another one, which this machine cannot be.
 """
 
 import argparse
@@ -129,6 +132,7 @@ class Front:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._faults: list[Fault] = []
+        self._pretended: dict[str, str] = {}
         self._threads = ThreadPoolExecutor(THREADS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -139,6 +143,9 @@ class Front:
             more = message.get("more_body", False)
         if scope["path"] == "/faults":
             await self._answer(send, 200, self._control(scope["method"], body))
+        elif scope["path"] == "/pretend":
+            self._pretended = TypeAdapter(dict[str, str]).validate_json(body)
+            await self._answer(send, 200, b"")
         elif scope["path"] == "/ping":
             await self._answer(send, 200, b"Ok.\n")
         else:
@@ -183,6 +190,8 @@ class Front:
             if fault is not None:
                 await self._before(fault, receive)
             sql, data = (insert[0].decode().strip(), text[insert.end() :]) if insert else (text.decode(), None)
+            for real, pretended in self._pretended.items():
+                sql = sql.replace(real, pretended)
             loop = asyncio.get_running_loop()
             answer = await loop.run_in_executor(self._threads, self._engine.run, sql, parameters, data)
         except EngineError as error:
@@ -250,6 +259,9 @@ class ClickHouseServer:
 
     def faults_left(self) -> list[Fault]:
         return TypeAdapter(list[Fault]).validate_json(httpx2.get(f"{self.address}/faults").content)
+
+    def pretend(self, answers: dict[str, str]) -> None:
+        httpx2.post(f"{self.address}/pretend", content=json.dumps(answers)).raise_for_status()
 
     def stop(self) -> None:
         if self._process is not None:
