@@ -3,6 +3,8 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from datetime import datetime, timedelta, tzinfo
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -15,11 +17,13 @@ from aggregator.warehouse import DatabaseError, Warehouse
 from api import access
 from api.access import Caller, Restriction, Right, Scope
 from api.filters.fields import FIELDS, INTENTS, Field, Kind
+from api.live import LiveParameters, live_usage
 from api.reader import Reader
+from api.routes.live import stream_live_usage
 from tests.support.api import client_as, client_of, filled_warehouse, get
-from tests.support.rows import USERS, Row, random_rows
+from tests.support.rows import START, USERS, Row, random_rows
 
-LOGS, STATS = "/v1/request-logs", "/v1/request-logs/stats"
+LOGS, STATS, LIVE = "/v1/request-logs", "/v1/request-logs/stats", "/v1/usage/live"
 ONE_LOG = "/v1/request-logs/{request_id}"
 OVERVIEW = "/api/public/v2/requests/analytics"
 CHARTS = "/api/public/v2/requests/analytics/custom-analytics"
@@ -41,7 +45,7 @@ RULES: dict[tuple[str, str], Right | None] = {
     ("put", "/v1/budgets/{budget_id}"): Right.ADMIN,
     ("delete", "/v1/budgets/{budget_id}"): Right.ADMIN,
     ("get", "/v1/alerts"): Right.READ,
-    ("get", "/v1/usage/live"): Right.READ,
+    ("get", LIVE): Right.READ,
     ("get", "/v1/usage/live/stream"): Right.READ,
     ("post", OVERVIEW): Right.READ,
     ("post", "/v1/events"): Right.SEND,
@@ -101,9 +105,32 @@ QUERIES: dict[tuple[str, str], list[dict[str, Any]]] = {
         {"field": "metadata_values", "metadata_key": "team", "prefix": "S"},
         {"field": "engine", "filter_group": json.dumps({"filters": [OF_A_TAG]})},
     ],
+    ("get", LIVE): [
+        {},
+        {"scope": "user", "value": "alice"},
+        {"scope": "user", "value": USERS[3]},
+        {"scope": "model", "value": "gpt-5"},
+        {"scope": "api_key", "value": "key-2"},
+        {"scope": "tag", "value": "a"},
+    ],
 }
-# Operations that say the same to everybody.
-WITHOUT_ROWS = {path for path in RULES if path not in QUERIES}
+# Operations that say the same to everybody, or only whether something was done.
+WITHOUT_ROWS = {
+    ("get", "/healthz"),
+    ("get", "/readyz"),
+    ("get", "/version"),
+    ("get", "/v1/analytics/meta"),
+    ("post", "/v1/events"),
+    ("get", "/v1/events/schema"),
+    ("put", "/v1/budgets/{budget_id}"),
+    ("delete", "/v1/budgets/{budget_id}"),
+}
+# Operations whose answers are no rows of requests, or never end: the test that holds each to the caller's restriction.
+ELSEWHERE = {
+    ("get", "/v1/budgets"): ("test_budgets_api.py", "test_a_confined_caller_sees_budgets_of_their_own_only"),
+    ("get", "/v1/alerts"): ("test_budgets_api.py", "test_alerts_are_stored_once_and_listed_newest_first"),
+    ("get", "/v1/usage/live/stream"): ("test_access.py", "test_a_stream_of_usage_begins_as_the_usage_of_one_moment"),
+}
 
 # The stream has no end, so it is asked for something that there is not.
 QUERY_OF = {ONE_LOG: {"request_id": "req-1"}, "/v1/usage/live/stream": {"value": "of the total"}}
@@ -138,6 +165,21 @@ def ask(client: TestClient, method: str, path: str, query: Mapping[str, Any]) ->
 
 
 ROWS = random_rows(seed=7, count=400)
+# Ten minutes after a moment at which many rows are (tests/support/rows.py).
+MOMENT = START + timedelta(days=1.5, minutes=10)
+
+
+@pytest.fixture(autouse=True)
+def at_one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Live usage is that of the same hour, in each answer that is compared."""
+
+    class Then(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return MOMENT
+
+    monkeypatch.setattr("api.live.datetime", Then)
+    monkeypatch.setattr("api.routes.live.datetime", Then)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +193,10 @@ def test_every_operation_has_a_rule(full: Warehouse) -> None:
         document = get(client, "/openapi.json")
     operations = {(method, path) for path, methods in document["paths"].items() for method in methods}
     assert operations == set(RULES)
-    assert set(QUERIES) | WITHOUT_ROWS == operations
+    # And whose answers hold rows is asked with and without a restriction, here or elsewhere.
+    assert sorted([*QUERIES, *WITHOUT_ROWS, *ELSEWHERE]) == sorted(operations)
+    for file, name in ELSEWHERE.values():
+        assert f"def {name}(" in (Path(__file__).parent / file).read_text()
 
 
 @pytest.mark.parametrize("scope", Scope)
@@ -205,6 +250,14 @@ def test_the_restriction_test_can_fail(full: Warehouse) -> None:
     with client_of(full) as everybody, client_as(full, reader_of(Restriction(user_id="alice"))) as confined:
         for (method, path), queries in QUERIES.items():
             assert any(ask(everybody, method, path, q) != ask(confined, method, path, q) for q in queries), path
+
+
+async def test_a_stream_of_usage_begins_as_the_usage_of_one_moment(full: Warehouse) -> None:
+    parameters = LiveParameters()
+    for restriction in (None, *RESTRICTIONS.values()):
+        reader = Reader(full, {}, reader_of(restriction))
+        stream = stream_live_usage(parameters, reader)
+        assert await anext(aiter(stream)) == live_usage(reader, parameters)
 
 
 def test_a_page_token_of_somebody_else_shows_no_rows_of_theirs(full: Warehouse) -> None:
