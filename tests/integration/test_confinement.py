@@ -121,7 +121,9 @@ WITHOUT_VALUE = ("is_empty", "is_not_empty", "is_null", "is_not_null", "is_true"
 
 
 def filter_of(field: Field, operator: str) -> dict[str, Any]:
-    value = INTENTS[field.name][0] if field.kind is Kind.INTENT else VALUES.get(field.name, OF_KIND.get(field.kind))
+    value: Any = (
+        INTENTS[field.name][0] if field.kind is Kind.INTENT else VALUES.get(field.name, OF_KIND.get(field.kind))
+    )
     asked: dict[str, Any] = {"field": field.name, "operator": operator}
     if field.kind is Kind.NESTED:
         asked["nested_key"], value = value
@@ -158,7 +160,9 @@ def _charts() -> list[dict[str, Any]]:
     charts += [bar | {"metric": "count", "groupByMetadataKey": key} for key in ("team", "deep.x")]
     charts += [bar | {"metric": "distinct_count", "distinctMetadataKey": "team"}]
     charts += [
-        bar | {"metric": metric, "metricField": name} | ({"percentile": 90.0} if metric == "percentile" else {})
+        bar
+        | {"metric": metric, "metricField": name}
+        | ({"percentile": 90.0} if metric is ChartMetric.PERCENTILE else {})
         for metric in metrics
         for name in METRIC_FIELDS
     ]

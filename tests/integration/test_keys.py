@@ -128,12 +128,53 @@ def test_before_the_migration_the_keys_of_the_settings_work(empty_warehouse: War
         assert status_with(client, "ak-wrong", "/v1/analytics/meta") == 401
 
 
+def test_an_unknown_a_misspelt_and_a_revoked_key_are_answered_alike(warehouse: Warehouse, client: TestClient) -> None:
+    """Nobody learns that a key was one once, or nearly is one."""
+    revoked, known = (create_key(warehouse, name, ["read"], "test") for name in ("ended", "in force"))
+    revoke_key(warehouse, "ended", "test")
+    future = create_key(warehouse, "future", ["teleport"], "test")
+    guesses = [revoked, future, known[:-1], f"{known}=", known.upper(), hash_of(known), known[:9], "ak-", "x", "ä"]
+    told = set()
+    for guess in guesses:
+        answer = client.get(LOGS, headers={b"Authorization": f"Bearer {guess}".encode()})
+        of_request = ("x-request-id", "date")
+        headers = tuple(sorted((k, v) for k, v in answer.headers.items() if k not in of_request))
+        told.add((answer.status_code, answer.text, headers))
+    assert len(told) == 1
+    assert status_with(client, known) == 200
+    [(status, text, _)] = told
+    assert status == 401
+    assert "revoked" not in text
+
+
+def test_guesses_of_every_kind_are_counted_until_the_address_is_shut_out(warehouse: Warehouse, at_once: None) -> None:
+    """And no key that is in force, of the database or of the settings, is told from a guess afterwards."""
+    revoked, known = (create_key(warehouse, name, ["read"], "test") for name in ("ended", "in force"))
+    revoke_key(warehouse, "ended", "test")
+    with client_of(warehouse, wrong_key_limit="6/hour") as client:
+        guesses = (revoked, "ak-unknown", known[:-1])
+        assert [status_with(client, guess) for guess in guesses * 2] == [401] * 6
+        answers = [client.get(LOGS, headers={"X-API-KEY": key, "Authorization": ""}) for key in (*guesses, known, KEY)]
+    assert [answer.status_code for answer in answers] == [429] * 5
+    assert all(int(answer.headers["Retry-After"]) > 3500 for answer in answers)
+    assert {answer.json()["code"] for answer in answers} == {"rate_limited"}
+
+
 def test_the_time_to_refuse_a_key_does_not_depend_on_how_much_of_it_is_right(warehouse: Warehouse) -> None:
     """Interleaved, so that a busy machine slows all alike. A comparison that stops at the first difference takes
-    longer the more is right; what is looked up here is a hash, in which every character changes everything."""
-    key = create_key(warehouse, "timed", ["read"], "test")
-    ring = KeyRing({KEY: Caller("own", frozenset({Scope.ADMIN}))}, warehouse)
-    guesses = {"nothing": "zz" + "z" * (len(key) - 2), "half": key[:23] + "z" * 23, "all but one": key[:-1] + "~"}
+    longer the more is right; what is looked up here is a hash, in which every character changes everything. A revoked
+    key, one of the settings and one of the database are looked up alike as well."""
+    key, revoked = (create_key(warehouse, name, ["read"], "test") for name in ("timed", "ended"))
+    revoke_key(warehouse, "ended", "test")
+    own = f"{KEY}{'o' * (len(key) - len(KEY))}"
+    ring = KeyRing({own: Caller("own", frozenset({Scope.ADMIN}))}, warehouse)
+    guesses = {
+        "nothing": "zz" + "z" * (len(key) - 2),
+        "half": key[:23] + "z" * 23,
+        "all but one": key[:-1] + "~",
+        "all but one of a setting": own[:-1] + "~",
+        "revoked": revoked,
+    }
     ring.find(key)
     times: dict[str, list[int]] = {name: [] for name in guesses}
     for _ in range(4000):
