@@ -563,8 +563,9 @@ def apply_topics(file: TopicFile, replication_factor: Replicas = None) -> None:
 
 
 def main() -> None:
-    # What clickhouse-connect logs before it raises would stand beside the sentence; services log it in their form.
-    logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())
+    # What clients log before they raise would stand beside the sentence; services log it in their form.
+    for client in ("clickhouse_connect", "aiokafka"):
+        logging.getLogger(client).addHandler(logging.NullHandler())
     try:
         app()
     except Exception as error:

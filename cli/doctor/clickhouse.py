@@ -12,6 +12,7 @@ from aggregator.rollups import verify
 from aggregator.warehouse import DatabaseError, Warehouse, WarehouseUnavailableError
 from cli.database import missing_migrations
 from cli.doctor.finding import Finding, Level, judge
+from cli.failures import sentence_for
 
 # Text indexes and plain subcolumns of JSON, as the API uses them.
 OLDEST_VERSION = (26, 3)
@@ -213,4 +214,6 @@ def examine(warehouse: Warehouse) -> list[Finding]:
         return [Finding("ClickHouse", Level.FAULT, str(error).splitlines()[0], advice)]
     except DatabaseError as error:
         advice = "see whether its user may read the system tables, and the database"
-        return [Finding("ClickHouse", Level.FAULT, str(error).splitlines()[0], advice)]
+        if "chdb engine" in str(error):
+            advice = "the engine in process takes one process at a time"
+        return [Finding("ClickHouse", Level.FAULT, sentence_for(error) or str(error), advice)]

@@ -210,9 +210,20 @@ def test_the_command_names_what_is_wrong_with_a_server(strained: ClickHouseServe
         INSIGHTS_KAFKA_BOOTSTRAP_SERVERS=NOWHERE,
     )
     strained.pretend({})
-    assert done.returncode == 1
+    assert (done.returncode, done.stderr) == (1, "")
     [line] = [line for line in done.stdout.splitlines() if line.startswith("faults: ")]
     assert {"ClickHouse version", "clock", "free disk", "Kafka"} <= set(line.removeprefix("faults: ").split(", "))
+
+
+def test_an_engine_that_somebody_else_has_open_is_named(strained: ClickHouseServer) -> None:
+    """As while `insights up` runs."""
+    done = insights(
+        "doctor", INSIGHTS_CLICKHOUSE_URL=f"chdb://{strained.folder}", INSIGHTS_KAFKA_BOOTSTRAP_SERVERS=NOWHERE
+    )
+    told = " ".join(done.stdout.split())
+    assert done.returncode == 1
+    assert "faults: ClickHouse, Kafka" in told
+    assert "one process at a time" in told
 
 
 def test_a_clickhouse_that_is_away_is_named() -> None:

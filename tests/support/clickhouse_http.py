@@ -234,6 +234,10 @@ class ClickHouseServer:
     def address(self) -> str:
         return f"http://{HOST}:{self._port}"
 
+    @property
+    def folder(self) -> Path:
+        return self._folder
+
     def start(self) -> None:
         """Start and wait until it answers."""
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -81,6 +81,14 @@ def test_topics_and_migrations_come_before_who_needs_them() -> None:
     assert SERVICES["clickhouse"]["depends_on"]["secrets"] == {"condition": "service_completed_successfully"}
 
 
+@pytest.mark.parametrize("name", SERVICES)
+def test_what_a_service_waits_for_is_there_and_gets_there(name: str) -> None:
+    """A service that is watched becomes healthy, one that runs once completes; Compose refuses what names nobody."""
+    for needed, how in SERVICES[name].get("depends_on", {}).items():
+        is_watched = "healthcheck" in SERVICES[needed]
+        assert how == {"condition": "service_healthy" if is_watched else "service_completed_successfully"}
+
+
 def test_what_containers_run_are_commands() -> None:
     commands = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     groups = {group.name for group in app.registered_groups}
