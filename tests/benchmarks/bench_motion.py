@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -49,6 +50,9 @@ PROBES_PER_SECOND = 5
 STEP_SECONDS = 0.1
 READY_SECONDS = 600.0
 PATIENCE_SECONDS = 60.0
+# By words of their command line.
+PROCESSES = {"ingest": "cli.main ingest", "aggregate": "cli.main aggregate", "ClickHouse": "clickhouse_http",
+             "Kafka": "kafka.Kafka", "the load": "bench_motion"}  # fmt: skip
 MODELS = ("gpt-4o", "gpt-4o-mini", "claude-sonnet-4-5", "gemini-2.5-flash")
 
 
@@ -94,6 +98,26 @@ def resident_mb(process: "subprocess.Popen[bytes]", peak: bool) -> float:
     text = Path(f"/proc/{process.pid}/status").read_text()
     found = re.search(rf"{'VmHWM' if peak else 'VmRSS'}:\s+(\d+) kB", text)
     return int(found[1]) / 1024 if found else 0.0
+
+
+def cpu_seconds() -> dict[str, float]:
+    """User and system time so far of this process and of those that it has started, by what they are."""
+    found, parents = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            parents[folder.name] = fields[1]
+            found[folder.name] = (
+                (folder / "cmdline").read_text().replace("\0", " "),
+                (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"),
+            )
+    family = {str(os.getpid())}
+    while grown := {process for process, parent in parents.items() if parent in family} - family:
+        family |= grown
+    return {
+        name: sum(seconds for process, (command, seconds) in found.items() if process in family and words in command)
+        for name, words in PROCESSES.items()
+    }
 
 
 async def count_statuses(address: str) -> int:
@@ -237,10 +261,13 @@ async def measure(folder: Path, kafka: str, clickhouse: str, arguments: argparse
             await asyncio.sleep(0.5)
         emitter = await connect(kafka, TOPIC)
         await load(emitter, arguments.rate, 5.0, arguments.keys, "warm-up")
+        before = cpu_seconds()
         emitted = await load(emitter, arguments.rate, arguments.seconds, arguments.keys, "probe")
+        used = {name: (seconds - before[name]) / arguments.seconds for name, seconds in cpu_seconds().items()}
         alerted = await alerts_of(kafka, set(emitted))
         await emitter.close()
         show_batches((await asyncio.to_thread(httpx2.get, f"http://127.0.0.1:{port}/metrics")).text)
+        print("processors in use: " + ", ".join(f"{name} {share:.2f}" for name, share in used.items()), flush=True)
         show_stages(await journeys(kafka, warehouse, emitted, alerted))
         delays = [alerted[name][1] - at for name, at in emitted.items() if name in alerted]
         show(delays, len(emitted) - len(delays), resident_mb(aggregate, False), resident_mb(aggregate, True), arguments)

@@ -106,7 +106,7 @@ async def aggregators_are_killed(run: Run) -> Verdict:
             aggregators.append(run.start_insights("aggregate", **settings))
         await producing
         verdict = await run.settle()
-        await _compare(run, store, kept)
+        await until_windows_equal(run, store, kept)
         return verdict
     finally:
         for process in aggregators:
@@ -123,7 +123,7 @@ async def _produce(run: Run) -> None:
         await asyncio.sleep(0.25)
 
 
-async def _compare(run: Run, store: KafkaBudgets, kept: list[Budget]) -> None:
+async def until_windows_equal(run: Run, store: KafkaBudgets, kept: list[Budget]) -> None:
     """Raises StuckError when windows do not come to equal the rows and the rollups."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + PATIENCE_SECONDS

@@ -71,6 +71,15 @@ def test_usage_of_other_scopes_is_not_a_models() -> None:
     assert not history.models
 
 
+def test_what_rollups_have_told_of_settled_minutes_is_not_added_to() -> None:
+    history = History()
+    history.add([usage(20, 7), usage(5, 7)])
+    history.settled = minutes(NOW) - 15
+    history.add([usage(20, 1), usage(16, 1), usage(15, 1), usage(5, 1)])
+    [sums] = history.models.values()
+    assert {minutes(NOW) - minute: each.requests for minute, each in sums.items()} == {20: 7, 15: 1, 5: 8}
+
+
 def test_what_is_too_old_is_forgotten() -> None:
     history = History()
     history.add([usage(201, 1), usage(199, 1)])
