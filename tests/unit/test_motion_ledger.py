@@ -233,6 +233,13 @@ def test_a_rolling_budget_speaks_once_in_a_calendar_period() -> None:
     assert percents(account, known, NOW + timedelta(minutes=60)) == [50, 80, 100]
 
 
+def test_a_rolling_budget_is_asked_for_up_to_now_and_a_calendar_one_from_its_beginning() -> None:
+    state = ledger_of([budget(rolling=True, period="hour"), budget("c", period="day")])
+    later = NOW + timedelta(minutes=7)
+    starts = {minutes(later - timedelta(hours=1)), minutes(NOW.replace(hour=0))}
+    assert {window.start for window in ledger.ask(state, later)} == starts
+
+
 def test_an_account_that_is_closed_leaves_nothing_behind() -> None:
     state = ledger_of([budget("a"), budget("b")])
     state.close("a")

@@ -200,6 +200,19 @@ def test_an_account_of_which_clickhouse_says_nothing_counts_what_came_meanwhile_
     assert world.told == world.expected == {"b": Decimal(2), "u": Decimal(2)}
 
 
+def test_a_topic_made_anew_is_noticed_though_a_reconcile_came_in_between() -> None:
+    """Its offsets begin at 0 again, below what the cut says."""
+    one = budget(unit="requests")
+    world = World([one], no_more_than_is_stored)
+    world.reconcile([], [], is_answered=True)
+    event = Event("ada", minutes(NOW), 1, Decimal(1))
+    world.play([Store(0, [event, event], is_sent=True), Read(1, 0)])
+    world.reconcile([], [], is_answered=True)
+    anew = Source(topic="t", topic_id="anew", partition=0, first=0, last=0)
+    assert ledger.apply(world.state, Increment(anew, usages([event]))) is not None
+    assert world.told == {"b": Decimal(3)}
+
+
 def exact_once_all_is_read(world: World) -> None:
     if world.state.has_base and world.position >= len(world.topic):
         expected = world.expected
