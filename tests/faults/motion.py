@@ -41,7 +41,7 @@ ROLLUPS = {"total": "rollup_time", "model": "rollup_model", "user": "rollup_user
 def budgets(name: str) -> list[Budget]:
     return [
         Budget.model_validate(
-            {"id": f"{name}-{number}-{unit}", "scope": scope, "unit": unit, "limit": "1000000", "period": period,
+            {"id": f"{name}-{number}-{unit}", "scope": scope, "unit": unit, "limit": "1000000000000", "period": period,
              "timezone": "Europe/Berlin"}
         )
         for number, scope in enumerate(SCOPES)

@@ -210,7 +210,7 @@ async def set_offsets(address: str, group: str, topic: str, to_end: bool) -> Non
 
 async def no_status_exceeds_what_is_stored(run: Run, store: KafkaBudgets, kept: list[Budget]) -> None:
     """For some seconds, in which the replayed increments are read."""
-    for _ in range(20):
+    for _ in range(8):
         statuses = await store.statuses()
         for budget in kept:
             status = statuses.get(budget.id)
