@@ -53,6 +53,28 @@ def test_a_rule_is_promql_of_the_right_types(rule: dict[str, Any]) -> None:
     assert isinstance(parsed, promql_parser.BinaryExpr) or rule["expr"].startswith("absent(")
 
 
+def test_the_file_is_what_prometheus_reads() -> None:
+    """Its fields, in words of our own: Prometheus refuses a file with any other."""
+    document = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yml").read_text())
+    assert set(document) == {"groups"}
+    names = [group["name"] for group in document["groups"]]
+    assert len(set(names)) == len(names) > 1
+    for group in document["groups"]:
+        assert {"name", "rules"} <= set(group) <= {"name", "rules", "interval", "limit", "labels"}
+    alerts = [rule["alert"] for rule in rules()]
+    assert len(set(alerts)) == len(alerts) > 10
+
+
+@pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
+def test_a_rule_waits_for_a_time_and_its_summary_is_a_template(rule: dict[str, Any]) -> None:
+    if "for" in rule:
+        assert promql_parser.parse_duration(rule["for"]).total_seconds() >= 300
+    summary = rule["annotations"]["summary"]
+    left = re.sub(r"\{\{ \$(?:value|labels\.\w+) \}\}", "", summary)
+    assert not set("{}$") & set(left), summary
+    assert set(rule["annotations"]) == {"summary"}
+
+
 @pytest.mark.parametrize("wrong", ["rate(insights_rows_total)", "sum(insights_rows_total", "histogram_quantile(0.9)"])
 def test_the_parser_would_see_a_mistake(wrong: str) -> None:
     with pytest.raises(ValueError, match=r"expected|unclosed"):

@@ -40,13 +40,15 @@ def selected(labels: dict[str, str]) -> list[str]:
 
 
 def container_of(name: str) -> dict[str, Any]:
+    container: dict[str, Any]
     [container] = TEMPLATES[name]["spec"]["containers"]
-    return container  # type: ignore[no-any-return]
+    return container
 
 
 def labels_of(document: dict[str, Any]) -> dict[str, str]:
-    selector: dict[str, Any] = document["spec"]["selector"]
-    return selector.get("matchLabels", selector)
+    selector = document["spec"]["selector"]
+    labels: dict[str, str] = selector.get("matchLabels", selector)
+    return labels
 
 
 @pytest.mark.parametrize(
