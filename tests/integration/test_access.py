@@ -4,23 +4,27 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from datetime import datetime, timedelta, tzinfo
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from starlette.testclient import TestClient
 
+import api.routes
 from aggregator.catalogue import ROLLUPS, Dimension
 from aggregator.planner import Question, plan
 from aggregator.warehouse import DatabaseError, Warehouse
 from api import access
 from api.access import Caller, Restriction, Right, Scope
+from api.app import create_app
 from api.filters.fields import FIELDS, INTENTS, Field, Kind
 from api.live import LiveParameters, live_usage
 from api.reader import Reader
 from api.routes.live import stream_live_usage
-from tests.support.api import client_as, client_of, filled_warehouse, get
+from tests.support.api import client_as, client_of, filled_warehouse, get, settings
 from tests.support.rows import START, USERS, Row, random_rows
 
 LOGS, STATS, LIVE = "/v1/request-logs", "/v1/request-logs/stats", "/v1/usage/live"
@@ -197,6 +201,16 @@ def test_every_operation_has_a_rule(full: Warehouse) -> None:
     assert sorted([*QUERIES, *WITHOUT_ROWS, *ELSEWHERE]) == sorted(operations)
     for file, name in ELSEWHERE.values():
         assert f"def {name}(" in (Path(__file__).parent / file).read_text()
+
+
+def test_no_route_hides_from_the_document(full: Warehouse) -> None:
+    """What is served beside the modules of api/routes is the reference; these leave no route out of the document."""
+    modules = [import_module(f"api.routes.{found.name}") for found in iter_modules(api.routes.__path__)]
+    app = create_app(settings(), full)
+    own = [getattr(route, "path", "") for route in app.routes]
+    assert sorted(filter(None, own)) == ["/docs", "/docs/assets", "/openapi.json"]
+    assert own.count("") == len(modules)
+    assert [route for module in modules for route in module.router.routes if not route.include_in_schema] == []
 
 
 # What docs/security.md says of each scope.
