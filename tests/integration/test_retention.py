@@ -176,10 +176,15 @@ def test_repricing_leaves_times_alone_whose_rows_have_gone(filled: Warehouse) ->
     settle(filled)
     old, new = f"bucket < toDateTime('{border:%F %T}', 'UTC')", f"bucket >= toDateTime('{border:%F %T}', 'UTC')"
     before = sums(filled, old)
+    # The day before the border still has rows, which are as old as that of the rollups.
+    of_rows = f"SELECT count() AS n, sum(cost) AS cost FROM request_logs WHERE {old.replace('bucket', 'timestamp')}"
+    stored_before = filled.query(of_rows)
+    assert stored_before[0]["n"] > 0
     rates = ", ".join(f"{{model: {model!r}, input: 7, output: 9}}" for model in ("gpt-5", "gpt-5-mini"))
     repriced = reprice(filled, EVERYTHING, PriceBook(parse(f"prices: [{rates}]", "p"), "new"))
     assert repriced.changed_rows > 0
     assert sums(filled, old) == before
+    assert filled.query(of_rows) == stored_before
     assert all(drift.is_zero for drift in repriced.drifts)
     totals = filled.query(f"SELECT sum(cost) AS cost FROM rollup_model WHERE {new}")[0]["cost"]
     stored = filled.query(f"SELECT sum(cost) AS cost FROM request_logs WHERE {new.replace('bucket', 'timestamp')}")
