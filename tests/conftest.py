@@ -47,7 +47,29 @@ def empty_warehouse(engine_url: str) -> Iterator[Warehouse]:
     warehouse.close()
 
 
+# Tables before the views that fill them.
+CREATED = """
+SELECT create_table_query AS statement FROM system.tables WHERE database = currentDatabase()
+ORDER BY engine = 'MaterializedView', name
+"""
+
+
+@pytest.fixture(scope="session")
+def migrated(engine_url: str) -> Iterator[tuple[str, list[str]]]:
+    """A migrated database that stays empty, and the statements that make its tables as migrations have left them."""
+    warehouse = Warehouse(engine_url, database=f"test_{uuid.uuid4().hex[:12]}")
+    migrate(warehouse)
+    yield warehouse.database, [row["statement"] for row in warehouse.query(CREATED)]
+    warehouse.command(f"DROP DATABASE {warehouse.database}")
+    warehouse.close()
+
+
 @pytest.fixture
-def warehouse(empty_warehouse: Warehouse) -> Warehouse:
-    migrate(empty_warehouse)
+def warehouse(empty_warehouse: Warehouse, migrated: tuple[str, list[str]]) -> Warehouse:
+    """A copy of `migrated`: a tenth of the statements, and so of the time."""
+    template, statements = migrated
+    empty_warehouse.create_database()
+    for statement in statements:
+        empty_warehouse.command(statement.replace(template, empty_warehouse.database))
+    empty_warehouse.command(f"INSERT INTO schema_migrations SELECT * FROM {template}.schema_migrations")
     return empty_warehouse

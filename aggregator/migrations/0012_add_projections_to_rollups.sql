@@ -1,0 +1,187 @@
+-- Coarser summaries of the rollups (catalogue.py), inside their parts: a batch that is written again cannot count in them
+-- twice. Merges compute them anew from the merged rows, as rows of one group are summed then.
+
+ALTER TABLE rollup_time MODIFY SETTING deduplicate_merge_projection_mode = 'rebuild';
+ALTER TABLE rollup_time ADD PROJECTION IF NOT EXISTS daily
+(
+    SELECT
+        toStartOfDay(bucket),
+        status,
+        sum(requests),
+        sum(errors),
+        sum(unpriced),
+        sum(input_tokens),
+        sum(output_tokens),
+        sum(cached_input_tokens),
+        sum(cache_creation_input_tokens),
+        sum(thinking_tokens),
+        sum(cost),
+        sum(cost_before_fee),
+        sum(input_tokens_cost),
+        sum(cached_input_tokens_cost),
+        sum(cache_creation_input_tokens_cost),
+        sum(output_tokens_cost),
+        sum(duration_ms_sum),
+        sum(duration_ms_count),
+        quantilesExactWeightedMergeState(0.5, 0.95, 0.99)(duration_ms_histogram)
+    GROUP BY toStartOfDay(bucket), status
+);
+ALTER TABLE rollup_time MATERIALIZE PROJECTION daily;
+
+ALTER TABLE rollup_time ADD PROJECTION IF NOT EXISTS hourly
+(
+    SELECT
+        toStartOfHour(bucket),
+        status,
+        sum(requests),
+        sum(errors),
+        sum(unpriced),
+        sum(input_tokens),
+        sum(output_tokens),
+        sum(cached_input_tokens),
+        sum(cache_creation_input_tokens),
+        sum(thinking_tokens),
+        sum(cost),
+        sum(cost_before_fee),
+        sum(input_tokens_cost),
+        sum(cached_input_tokens_cost),
+        sum(cache_creation_input_tokens_cost),
+        sum(output_tokens_cost),
+        sum(duration_ms_sum),
+        sum(duration_ms_count),
+        quantilesExactWeightedMergeState(0.5, 0.95, 0.99)(duration_ms_histogram)
+    GROUP BY toStartOfHour(bucket), status
+);
+ALTER TABLE rollup_time MATERIALIZE PROJECTION hourly;
+
+ALTER TABLE rollup_model MODIFY SETTING deduplicate_merge_projection_mode = 'rebuild';
+ALTER TABLE rollup_model ADD PROJECTION IF NOT EXISTS monthly
+(
+    SELECT
+        toDateTime(toStartOfMonth(bucket), 'UTC'),
+        provider, model_name, status,
+        sum(requests),
+        sum(errors),
+        sum(unpriced),
+        sum(input_tokens),
+        sum(output_tokens),
+        sum(cached_input_tokens),
+        sum(cache_creation_input_tokens),
+        sum(thinking_tokens),
+        sum(cost),
+        sum(cost_before_fee),
+        sum(input_tokens_cost),
+        sum(cached_input_tokens_cost),
+        sum(cache_creation_input_tokens_cost),
+        sum(output_tokens_cost),
+        sum(duration_ms_sum),
+        sum(duration_ms_count),
+        quantilesExactWeightedMergeState(0.5, 0.95, 0.99)(duration_ms_histogram)
+    GROUP BY toDateTime(toStartOfMonth(bucket), 'UTC'), provider, model_name, status
+);
+ALTER TABLE rollup_model MATERIALIZE PROJECTION monthly;
+
+ALTER TABLE rollup_model ADD PROJECTION IF NOT EXISTS daily
+(
+    SELECT
+        toStartOfDay(bucket),
+        provider, model_name, status,
+        sum(requests),
+        sum(errors),
+        sum(unpriced),
+        sum(input_tokens),
+        sum(output_tokens),
+        sum(cached_input_tokens),
+        sum(cache_creation_input_tokens),
+        sum(thinking_tokens),
+        sum(cost),
+        sum(cost_before_fee),
+        sum(input_tokens_cost),
+        sum(cached_input_tokens_cost),
+        sum(cache_creation_input_tokens_cost),
+        sum(output_tokens_cost),
+        sum(duration_ms_sum),
+        sum(duration_ms_count),
+        quantilesExactWeightedMergeState(0.5, 0.95, 0.99)(duration_ms_histogram)
+    GROUP BY toStartOfDay(bucket), provider, model_name, status
+);
+ALTER TABLE rollup_model MATERIALIZE PROJECTION daily;
+
+ALTER TABLE rollup_user MODIFY SETTING deduplicate_merge_projection_mode = 'rebuild';
+ALTER TABLE rollup_user ADD PROJECTION IF NOT EXISTS monthly
+(
+    SELECT
+        toDateTime(toStartOfMonth(bucket), 'UTC'),
+        user_id, api_key_id, status,
+        sum(requests),
+        sum(errors),
+        sum(unpriced),
+        sum(input_tokens),
+        sum(output_tokens),
+        sum(cached_input_tokens),
+        sum(cache_creation_input_tokens),
+        sum(thinking_tokens),
+        sum(cost),
+        sum(cost_before_fee),
+        sum(input_tokens_cost),
+        sum(cached_input_tokens_cost),
+        sum(cache_creation_input_tokens_cost),
+        sum(output_tokens_cost),
+        sum(duration_ms_sum),
+        sum(duration_ms_count),
+        quantilesExactWeightedMergeState(0.5, 0.95, 0.99)(duration_ms_histogram)
+    GROUP BY toDateTime(toStartOfMonth(bucket), 'UTC'), user_id, api_key_id, status
+);
+ALTER TABLE rollup_user MATERIALIZE PROJECTION monthly;
+
+ALTER TABLE rollup_user ADD PROJECTION IF NOT EXISTS daily
+(
+    SELECT
+        toStartOfDay(bucket),
+        user_id, api_key_id, status,
+        sum(requests),
+        sum(errors),
+        sum(unpriced),
+        sum(input_tokens),
+        sum(output_tokens),
+        sum(cached_input_tokens),
+        sum(cache_creation_input_tokens),
+        sum(thinking_tokens),
+        sum(cost),
+        sum(cost_before_fee),
+        sum(input_tokens_cost),
+        sum(cached_input_tokens_cost),
+        sum(cache_creation_input_tokens_cost),
+        sum(output_tokens_cost),
+        sum(duration_ms_sum),
+        sum(duration_ms_count),
+        quantilesExactWeightedMergeState(0.5, 0.95, 0.99)(duration_ms_histogram)
+    GROUP BY toStartOfDay(bucket), user_id, api_key_id, status
+);
+ALTER TABLE rollup_user MATERIALIZE PROJECTION daily;
+
+ALTER TABLE rollup_user ADD PROJECTION IF NOT EXISTS hourly
+(
+    SELECT
+        bucket,
+        user_id, api_key_id, status,
+        sum(requests),
+        sum(errors),
+        sum(unpriced),
+        sum(input_tokens),
+        sum(output_tokens),
+        sum(cached_input_tokens),
+        sum(cache_creation_input_tokens),
+        sum(thinking_tokens),
+        sum(cost),
+        sum(cost_before_fee),
+        sum(input_tokens_cost),
+        sum(cached_input_tokens_cost),
+        sum(cache_creation_input_tokens_cost),
+        sum(output_tokens_cost),
+        sum(duration_ms_sum),
+        sum(duration_ms_count),
+        quantilesExactWeightedMergeState(0.5, 0.95, 0.99)(duration_ms_histogram)
+    GROUP BY bucket, user_id, api_key_id, status
+);
+ALTER TABLE rollup_user MATERIALIZE PROJECTION hourly;
