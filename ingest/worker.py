@@ -146,7 +146,10 @@ class Worker:
         try:
             async with asyncio.timeout(LEAVE_SECONDS):
                 await self._consumer.stop()
-        except (KafkaError, TimeoutError) as error:
+        except (KafkaError, TimeoutError, asyncio.CancelledError) as error:
+            # aiokafka lets out the cancellation of a fetch that waited for a broker that is away; nobody cancelled us.
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise
             log.warning("left_without_goodbye", reason=str(error) or type(error).__name__)
             await self._group.hang_up()
 
