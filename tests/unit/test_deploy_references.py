@@ -96,7 +96,7 @@ def probes(container: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield container[kind]["httpGet"]
 
 
-@pytest.mark.parametrize("name", named("Deployment"))
+@pytest.mark.parametrize("name", sorted(named("Deployment")))
 def test_probes_ask_what_is_answered(name: str) -> None:
     container = container_of(name)
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
