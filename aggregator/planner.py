@@ -1,11 +1,10 @@
 """A question about aggregates becomes one SQL statement over the cheapest tables that answer it exactly.
 
-The aligned inside of the time range comes from a rollup, whole months and days of it from what the rollup keeps of
-these, the ragged edges from raw rows, and everything from raw rows where no rollup fits. The answer is the same either
-way (a property test holds it to that).
+The aligned inside of the time range comes from a rollup, its ragged edges from raw rows, and everything
+from raw rows where no rollup fits. The answer is the same either way (a property test holds it to that).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -13,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from aggregator.catalogue import RAW_TABLE, ROLLUPS, Dimension, Measure, Rollup, Summary
+from aggregator.catalogue import RAW_TABLE, ROLLUPS, Dimension, Measure, Rollup
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -51,7 +50,6 @@ BUCKET_START = {
 }
 # Shorter than an hour: a rollup of a coarser grain cannot tell them apart.
 FINE_SECONDS = {Bucket.SECOND: 1, Bucket.MINUTE: 60, Bucket.FIVE_MINUTES: 300, Bucket.QUARTER_HOUR: 900}
-DAY_SECONDS = 86_400
 
 
 def bucket_key(column: str, bucket: Bucket, zone: str) -> str:
@@ -114,19 +112,12 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Part:
-    """Spans that do not overlap, answered by one summary of the plan's rollup, or, if it is None, by raw rows."""
-
-    summary: Summary | None
-    spans: tuple[Span, ...]
-
-
-@dataclass(frozen=True)
 class Plan:
-    """The parts together are the span of the question, each moment of it once. Without a rollup all is raw rows."""
+    """`inside` is answered by `rollup`, each of `edges` by raw rows; the spans do not overlap."""
 
     rollup: Rollup | None
-    parts: tuple[Part, ...]
+    inside: Span | None
+    edges: tuple[Span, ...]
 
 
 @lru_cache
@@ -138,42 +129,27 @@ def _utc_offsets_seconds(timezone: str) -> frozenset[int]:
     return frozenset(int(offset.total_seconds()) for offset in offsets if offset is not None)
 
 
-def _can_answer(summary: Summary, question: Question) -> bool:
-    """Whether the summary holds the dimensions, and its buckets never straddle two of the question's."""
-    if question.condition.dimensions is None or not question.dimensions <= set(summary.dimensions):
+def can_answer(rollup: Rollup, question: Question) -> bool:
+    """Whether the rollup holds the dimensions, and its buckets never straddle two of the question's."""
+    if question.condition.dimensions is None or not question.dimensions <= set(rollup.dimensions):
         return False
     if not question.buckets:
         return True
-    offsets = _utc_offsets_seconds(question.timezone)
-    grain = summary.grain_seconds
-    if grain is None:
-        return offsets == {0} and set(question.buckets) <= {Bucket.MONTH, Bucket.YEAR}
-    shortest = min(
-        3600 if bucket is Bucket.HOUR else FINE_SECONDS.get(bucket, DAY_SECONDS) for bucket in question.buckets
-    )
-    return shortest >= grain and all(offset % grain == 0 for offset in offsets)
+    if any(FINE_SECONDS.get(bucket, 3600) < rollup.grain_seconds for bucket in question.buckets):
+        return False
+    return all(offset % rollup.grain_seconds == 0 for offset in _utc_offsets_seconds(question.timezone))
 
 
-def _floor(moment: datetime, grain_seconds: int | None) -> datetime:
-    if grain_seconds is None:
-        return moment.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    return moment - (moment - EPOCH) % timedelta(seconds=grain_seconds)
+def _aligned(moment: datetime, grain_seconds: int, up: bool) -> datetime:
+    past = (moment - EPOCH) % timedelta(seconds=grain_seconds)
+    if not past:
+        return moment
+    return moment - past + (timedelta(seconds=grain_seconds) if up else timedelta())
 
 
-def _ceiling(moment: datetime, grain_seconds: int | None) -> datetime:
-    start = _floor(moment, grain_seconds)
-    if start == moment:
-        return start
-    # No month has more days than the 31 that lead from its first into the next.
-    return (
-        _floor(start + timedelta(days=31), None) if grain_seconds is None else start + timedelta(seconds=grain_seconds)
-    )
-
-
-def _inside_and_edges(span: Span, grain_seconds: int | None) -> tuple[Span | None, tuple[Span, ...]]:
-    """The whole buckets of the span, and what is left of it on both sides."""
-    start = span.start and _ceiling(span.start, grain_seconds)
-    end = span.end and _floor(span.end, grain_seconds)
+def _inside_and_edges(span: Span, grain_seconds: int) -> tuple[Span | None, tuple[Span, ...]]:
+    start = span.start and _aligned(span.start, grain_seconds, up=True)
+    end = span.end and _aligned(span.end, grain_seconds, up=False)
     inside = Span(start, end)
     if inside.is_empty:
         return None, (span,)
@@ -185,30 +161,14 @@ def _inside_and_edges(span: Span, grain_seconds: int | None) -> tuple[Span | Non
     return inside, tuple(edges)
 
 
-def _parts(span: Span, summaries: Sequence[Summary]) -> tuple[Part, ...]:
-    """The span cut along the buckets of each summary in turn; raw rows have what is left."""
-    parts: list[Part] = []
-    left: tuple[Span, ...] = (span,)
-    for summary in summaries:
-        cut = [_inside_and_edges(each, summary.grain_seconds) for each in left]
-        if whole := tuple(inside for inside, _ in cut if inside is not None):
-            parts.append(Part(summary, whole))
-        left = tuple(edge for _, edges in cut for edge in edges)
-    if left:
-        parts.append(Part(None, left))
-    return tuple(parts)
-
-
 def plan(question: Question) -> Plan:
     """The cheapest exact plan."""
     for rollup in ROLLUPS:
-        *coarser, table = rollup.summaries
-        if _can_answer(table, question):
-            fit = [summary for summary in coarser if _can_answer(summary, question)]
-            parts = _parts(question.span, [*fit, table])
-            if parts[0].summary is not None:
-                return Plan(rollup, parts)
-    return Plan(None, (Part(None, (question.span,)),))
+        if can_answer(rollup, question):
+            inside, edges = _inside_and_edges(question.span, rollup.grain_seconds)
+            if inside is not None:
+                return Plan(rollup, inside, edges)
+    return Plan(None, None, (question.span,))
 
 
 @dataclass
@@ -225,17 +185,12 @@ class _Sql:
     def instant(self, moment: datetime) -> str:
         return f"fromUnixTimestamp64Micro({self.bind(micros(moment), 'Int64')}, 'UTC')"
 
-    def within(self, column: str, span: Span) -> str:
+    def where(self, column: str, span: Span, question: Question) -> str:
         terms = []
         if span.start is not None:
             terms.append(f"{column} >= {self.instant(span.start)}")
         if span.end is not None:
             terms.append(f"{column} < {self.instant(span.end)}")
-        return " AND ".join(terms) or "1"
-
-    def where(self, column: str, spans: Sequence[Span], question: Question) -> str:
-        within = [self.within(column, span) for span in spans]
-        terms = [] if within == ["1"] else [f"({' OR '.join(within)})"]
         for dimension, value in question.equals.items():
             terms.append(f"{dimension.value} = {self.bind(value, 'String')}")
         if question.condition.sql != "1":
@@ -266,19 +221,20 @@ def compile_states(question: Question) -> tuple[str, dict[str, Any]]:
     chosen, sql = plan(question), _Sql(dict(question.condition.parameters))
     key_names = "group_key" if question.bucket is None else "group_key, bucket_key"
     branches = []
-    for part in chosen.parts:
-        if part.summary is None or chosen.rollup is None:
-            table, start = RAW_TABLE, "timestamp"
-            columns = [measure.from_raw for measure in question.measures]
-        else:
-            table, start = chosen.rollup.table, part.summary.start
-            columns = [measure.merge.format(column=f"{table}.{measure.name}") for measure in question.measures]
-        named = ", ".join(
-            f"{column} AS {measure.name}" for column, measure in zip(columns, question.measures, strict=True)
+    if chosen.rollup and chosen.inside:
+        columns = ", ".join(
+            f"{measure.merge.format(column=f'{chosen.rollup.table}.{measure.name}')} AS {measure.name}"
+            for measure in question.measures
         )
         branches.append(
-            f"SELECT {sql.keys(start, question)}, {named} FROM {table}"
-            f" WHERE {sql.where(start, part.spans, question)} GROUP BY {key_names}"
+            f"SELECT {sql.keys('bucket', question)}, {columns} FROM {chosen.rollup.table}"
+            f" WHERE {sql.where('bucket', chosen.inside, question)} GROUP BY {key_names}"
+        )
+    for edge in chosen.edges:
+        columns = ", ".join(f"{measure.from_raw} AS {measure.name}" for measure in question.measures)
+        branches.append(
+            f"SELECT {sql.keys('timestamp', question)}, {columns} FROM {RAW_TABLE}"
+            f" WHERE {sql.where('timestamp', edge, question)} GROUP BY {key_names}"
         )
     return "\nUNION ALL\n".join(branches), sql.parameters
 

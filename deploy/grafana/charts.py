@@ -1,13 +1,11 @@
 """What the dashboards show: one SQL statement and the units of its columns for each panel.
 
 Rollups answer wherever they hold what is asked; `raw` panels read rows, and say why. Sums of SimpleAggregateFunction
-columns are plain sums; the histogram is finished as the catalogue says. `time` is the axis, text columns name the series.
+columns are plain sums; the sketch is finished with quantilesDDMerge. `time` is the axis, text columns name the series.
 """
 
 from dataclasses import dataclass, field
 from typing import Literal
-
-from aggregator.catalogue import DURATION_HISTOGRAM
 
 DOLLARS, COUNT, SHARE, MS, SECONDS, TEXT, TIME = (
     "currencyUSD", "short", "percentunit", "ms", "s", "", "dateTimeAsIso"
@@ -78,7 +76,7 @@ SPEND = Board(
     {"model": VALUES_OF_MODEL, "user": VALUES_OF_USER, "key": VALUES_OF_KEY},
 )  # fmt: skip
 
-_P = DURATION_HISTOGRAM.finish.format(column="duration_ms_histogram")
+_P = "quantilesDDMerge(0.01, 0.5, 0.95, 0.99)(duration_ms_sketch)"
 LATENCY = Board(
     "insights-latency",
     "Latency and errors",

@@ -98,7 +98,7 @@ def sums(warehouse: Warehouse, before: str = "1") -> dict[str, tuple[Any, ...]]:
         rollup.table: tuple(
             warehouse.query(
                 f"SELECT sum(requests) AS n, sum(cost) AS c, sum(duration_ms_sum) AS d,"
-                f" toString(quantilesExactWeightedMerge(0.5, 0.95, 0.99)(duration_ms_histogram)) AS q"
+                f" toString(quantilesDDMerge(0.01, 0.5, 0.95, 0.99)(duration_ms_sketch)) AS q"
                 f" FROM {rollup.table} WHERE {before}"
             )[0].values()
         )
