@@ -86,10 +86,9 @@ def commands_in_sentences() -> dict[str, list[str]]:
     return found
 
 
-@pytest.mark.parametrize("name", commands_in_sentences())
-def test_a_command_in_a_sentence_exists_with_its_options(name: str) -> None:
+@pytest.mark.parametrize(("name", "given"), commands_in_sentences().items(), ids=commands_in_sentences())
+def test_a_command_in_a_sentence_exists_with_its_options(name: str, given: list[str]) -> None:
     """Such as `insights rollups verify|rebuild`, with or without their values."""
-    given = commands_in_sentences()[name]
     path = [word for word in given if re.fullmatch(r"[a-z|-]+", word) and not word.startswith("-")]
     options = re.findall(r"--[a-z-]+", " ".join(given))
     for last in path[-1].split("|") if path else [""]:
