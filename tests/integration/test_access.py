@@ -179,7 +179,7 @@ def at_one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
 
     class Then(datetime):
         @classmethod
-        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]  # the parent promises a Then
             return MOMENT
 
     monkeypatch.setattr("api.live.datetime", Then)
