@@ -1,16 +1,19 @@
 """`insights aggregate`: the Faust app around a `Book`, which does the counting.
 
-Faust reads increments and alerts, and spreads their partitions over processes. The book is built from ClickHouse
-whenever partitions come, and the increments that follow count beyond its cut, so what Faust commits, repeats or
-forgets changes nothing but how soon an alert is given. The one table remembers which alerts went to the webhook.
+Faust reads increments and spreads their partitions over processes. The book is built from ClickHouse whenever
+partitions come, and the increments that follow count beyond its cut, so what Faust commits, repeats or forgets, even
+that it reads no more, changes nothing but how soon an alert is given. The row of an alert decides who posts it.
 """
 
 import asyncio
 import tempfile
+from collections import deque
 from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
+from uuid import uuid4
 
 import faust
 import structlog
@@ -47,6 +50,8 @@ class Aggregator:
         self._settings = settings
         self._warehouse = warehouse
         self._webhook = delivery.Webhook(settings.webhook_url, settings.webhook_secret)
+        # On the topic, and not in ClickHouse yet.
+        self._to_store: deque[delivery.Claim] = deque()
         self._to_post: asyncio.Queue[Alert] = asyncio.Queue(MAX_WAITING_ALERTS)
         self._reconcile_at = 0.0
         self._are_statuses_checked = False
@@ -77,7 +82,7 @@ class Aggregator:
             self._settings.aggregate_group,
             broker=servers,
             broker_credentials=self._credentials(),
-            # Tables live in memory and in their changelog; this only keeps Faust's folder out of ours.
+            # There is no table; this only keeps Faust's folder out of ours.
             datadir=self._folder.name,
             store="memory://",
             web_enabled=False,
@@ -96,9 +101,7 @@ class Aggregator:
         increments = app.topic(topics.INCREMENTS, **raw)
         self._alerts = app.topic(topics.ALERTS, **raw)
         self._statuses = app.topic(topics.BUDGET_STATUS, **raw)
-        self._posted = app.Table("posted-alerts", key_type=str, value_type=str, partitions=1)
         app.agent(increments, name="count", concurrency=1)(self._count_all)
-        app.agent(self._alerts, name="deliver", concurrency=1)(self._deliver_all)
         return app
 
     async def start(self) -> None:
@@ -112,7 +115,8 @@ class Aggregator:
         await self._budgets.__aenter__()
         await self._read_budgets()
         await app.start()
-        loops = (self._tick_for_ever, self._reconcile_for_ever, self._send_for_ever, self._post_for_ever)
+        loops = (self._tick_for_ever, self._reconcile_for_ever, self._send_for_ever, self._store_for_ever,
+                 self._post_for_ever)  # fmt: skip
         self._loops = [asyncio.create_task(loop()) for loop in loops]
 
     async def stop(self) -> None:
@@ -259,6 +263,9 @@ class Aggregator:
             outbox.extendleft(reversed(group))
             log.warning("not_sent", messages=len(group), reason=str(error) or type(error).__name__)
             return False
+        for message in group:
+            if isinstance(message.value, Alert):
+                self._to_store.append(delivery.Claim(uuid4().hex, message.value))
         return bool(group)
 
     async def _produce(self, message: Message) -> Awaitable[Any]:
@@ -267,33 +274,31 @@ class Aggregator:
         sent: Awaitable[Any] = await topic.send(key=message.key.encode(), value=value)
         return sent
 
-    async def _deliver_all(self, stream: Any) -> None:
-        async for value in stream:
-            try:
-                alert = Alert.model_validate_json(value)
-            except ValidationError as error:
-                log.error("alert_invalid", reason=str(error)[:300])
-                continue
-            await self._deliver(alert)
-
-    async def _deliver(self, alert: Alert) -> None:
+    async def _store_for_ever(self) -> None:
+        """Who stores an alert posts it, after that: the webhook hears of it once or, if this process dies right then,
+        not at all."""
         while True:
+            await asyncio.sleep(POLL_SECONDS)
+            claims = list(islice(self._to_store, MESSAGES_AT_A_TIME))
+            if not claims:
+                continue
             try:
-                is_new = await asyncio.to_thread(delivery.store, self._warehouse, alert)
-                break
+                stored = await asyncio.to_thread(delivery.store, self._warehouse, claims)
             except WAREHOUSE_ERRORS as error:
-                log.warning("alert_not_stored", alert=alert.id, reason=str(error)[:300])
+                log.warning("alerts_not_stored", alerts=len(self._to_store), reason=str(error)[:300])
                 await asyncio.sleep(RETRY_SECONDS)
-        if not self._settings.webhook_url or alert.id in self._posted:
-            return
-        # Before it is posted: the webhook hears of an alert once or, if this process dies right now, not at all.
-        self._posted[alert.id] = alert.created_at.isoformat()
-        log.info("alert", alert=alert.id, message=alert.message, stored_now=is_new)
-        try:
-            self._to_post.put_nowait(alert)
-        except asyncio.QueueFull:
-            metrics.WEBHOOKS.labels("dropped").inc()
-            log.error("webhook_queue_full", alert=alert.id)
+                continue
+            for _ in claims:
+                self._to_store.popleft()
+            self._post_later(stored)
+
+    def _post_later(self, alerts: list[Alert]) -> None:
+        for alert in alerts if self._settings.webhook_url else ():
+            try:
+                self._to_post.put_nowait(alert)
+            except asyncio.QueueFull:
+                metrics.WEBHOOKS.labels("dropped").inc()
+                log.error("webhook_queue_full", alert=alert.id)
 
     async def _post_for_ever(self) -> None:
         """On its own, so that a webhook that does not answer delays no row."""

@@ -1,10 +1,10 @@
-"""An alert's way out: a row in ClickHouse, and one signed call of the operator's webhook."""
+"""An alert's way out: a row in ClickHouse, and one signed call of the operator's webhook by who wrote the row."""
 
 import hashlib
 import hmac
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx2
 import pyarrow as pa
@@ -36,24 +36,42 @@ ROW_SCHEMA = pa.schema(
         ("period_start", _INSTANT),
         ("period_end", _INSTANT),
         ("message", pa.string()),
+        ("claim", pa.string()),
     ]
 )
-STORED = "SELECT count() AS rows FROM alerts WHERE alert_id = {alert_id:String}"
+CLAIMS = "SELECT alert_id, claim FROM alerts WHERE alert_id IN {alert_ids:Array(String)}"
 
 
-def _row(alert: Alert) -> dict[str, Any]:
+class Claim(NamedTuple):
+    """An alert that is to be stored; `id` differs each time that it is given, by whomever."""
+
+    id: str
+    alert: Alert
+
+
+def _row(claim: Claim) -> dict[str, Any]:
+    alert = claim.alert
     names = ("created_at", "kind", "budget_id", "threshold_percent", "value", "limit", "period_start", "period_end",
              "message")  # fmt: skip
     scope = {"alert_id": alert.id, "scope_kind": alert.scope.kind.value, "scope_value": alert.scope.value}
-    return {**{name: getattr(alert, name) for name in names}, "kind": alert.kind.value, **scope}
+    return {**{name: getattr(alert, name) for name in names}, "kind": alert.kind.value, "claim": claim.id, **scope}
 
 
-def store(warehouse: Warehouse, alert: Alert) -> bool:
-    """Write an alert to ClickHouse unless it is there; False if it was. Blocks; raises what the warehouse raises."""
-    if warehouse.query(STORED, {"alert_id": alert.id})[0]["rows"]:
-        return False
-    warehouse.insert("alerts", pa.Table.from_pylist([_row(alert)], ROW_SCHEMA), f"alert/{alert.id}")
-    return True
+def _claims(warehouse: Warehouse, claims: Sequence[Claim]) -> dict[str, str]:
+    rows = warehouse.query(CLAIMS, {"alert_ids": [claim.alert.id for claim in claims]})
+    return {row["alert_id"]: row["claim"] for row in rows}
+
+
+def store(warehouse: Warehouse, claims: Sequence[Claim]) -> list[Alert]:
+    """Write alerts to ClickHouse unless they are there. Returns those whose row has this claim: ClickHouse takes one of
+    two that write at once, so an alert is returned to one only. Blocks; raises what the warehouse raises."""
+    before = _claims(warehouse, claims)
+    for claim in claims:
+        if claim.alert.id not in before:
+            warehouse.insert("alerts", pa.Table.from_pylist([_row(claim)], ROW_SCHEMA), f"alert/{claim.alert.id}")
+    # One that a replica does not show yet is nobody else's.
+    stored = {claim.alert.id: claim.id for claim in reversed(claims)} | _claims(warehouse, claims)
+    return [claim.alert for claim in claims if stored[claim.alert.id] == claim.id]
 
 
 def signature(secret: str, timestamp: int, body: bytes) -> str:

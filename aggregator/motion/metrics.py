@@ -3,6 +3,8 @@
 from prometheus_client import Counter, Gauge, Histogram
 
 INCREMENTS = Counter("insights_increments_total", "Usage increments read, by what became of them", ["outcome"])
+# There from the start, so that the rate of an aggregator that reads none is 0 (deploy/prometheus/alerts.yml).
+INCREMENTS.labels("counted")
 INCREMENT_AGE_SECONDS = Histogram(
     "insights_increment_age_seconds",
     "From an increment's record in Kafka to its being counted",

@@ -18,11 +18,12 @@ from aggregator.motion.app import Aggregator
 from aggregator.motion.budget import Budget, BudgetStatus, Level, Unit
 from aggregator.motion.delivery import Webhook, signature
 from aggregator.motion.settings import AggregateSettings
+from aggregator.motion.topics import ALERTS
 from aggregator.warehouse import Warehouse
 from cli.budgets import KafkaBudgets
 from ingest.worker import Worker
 from tests.integration.test_worker import make_settings, produce, running
-from tests.support.kafka import stack
+from tests.support.kafka import read_topic, stack
 
 SECONDS = 60.0
 SPENT = "SELECT sum(cost) AS spent FROM rollup_user WHERE user_id = {user:String}"
@@ -212,6 +213,39 @@ async def test_a_dead_webhook_delays_no_row(broker: str, topic: str, warehouse: 
         await store.delete(name)
         await store.close()
         calls.close()
+
+
+async def test_alerts_are_told_stored_and_posted_when_faust_reads_no_more(
+    broker: str, topic: str, warehouse: Warehouse
+) -> None:
+    user, name, group = (f"{kind}-{uuid.uuid4().hex[:8]}" for kind in ("user", "budget", "group"))
+    store, calls = KafkaBudgets(broker), Calls([])
+    try:
+        await store.put(requests_budget(name, user))
+        async with (
+            running(Worker(make_settings(broker, topic), warehouse)),
+            aggregating(broker, topic, warehouse, group, webhook_url=calls.url, reconcile_seconds=1) as aggregator,
+        ):
+            await until(lambda: _is_told(store, name, 0))
+            assert aggregator.app is not None
+            aggregator.app.flow_control.suspend()
+            await produce(broker, topic, [event(n, user) for n in range(2)])
+            await until(lambda: _is_told(store, name, 2))
+            await until(lambda: _has([50, 80, 100], calls, name))
+        ids = {alert.id for alert in calls.of_budget(name)}
+        rows = warehouse.query("SELECT alert_id FROM alerts WHERE budget_id = {name:String}", {"name": name})
+        assert {row["alert_id"] for row in rows} == ids
+        told = [Alert.model_validate_json(record.value) for record in await read_topic(broker, ALERTS)]
+        assert sorted(alert.id for alert in told if alert.budget_id == name) == sorted(ids)
+    finally:
+        await store.delete(name)
+        await store.close()
+        calls.close()
+
+
+async def _is_told(store: KafkaBudgets, name: str, spent: int) -> bool:
+    status = (await store.statuses()).get(name)
+    return status is not None and status.spent == spent
 
 
 async def _has(expected: list[int], calls: Calls, name: str) -> bool:
