@@ -43,7 +43,8 @@ class ClickHouseQuery(Dataquery, Builder[Dataquery]):
 
 
 def _panel(chart: Chart) -> Any:
-    kinds = {"timeseries": timeseries.Panel, "stat": stat.Panel, "table": table.Panel}
+    # Their common base lacks what all of them have; which type mypy infers hangs on the order in which it reads files.
+    kinds: dict[str, Any] = {"timeseries": timeseries.Panel, "stat": stat.Panel, "table": table.Panel}
     panel = (
         kinds[chart.kind]()
         .title(chart.title)
