@@ -74,7 +74,8 @@ def data_dir(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_it_cleanly_and_what_was_accepted_is_stored(data_dir: Path, number: signal.Signals) -> None:
-    with running(data_dir) as up:
+    # Many batches of each partition, so that those in hand are not all that there is.
+    with running(data_dir, INSIGHTS_FLUSH_ROWS="20") as up:
         up.send(*(f"r-{n}" for n in range(500)))
         # At once: nothing waits for the worker to have written them.
         up.process.send_signal(number)
