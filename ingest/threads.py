@@ -35,6 +35,11 @@ class Threads:
                 except BaseException as error:
                     future.set_exception(error)
 
+    @property
+    def waiting(self) -> int:
+        """Jobs that no thread has begun."""
+        return self._jobs.qsize()
+
     async def run(self, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
         future: Future[Result] = Future()
         # With what is bound for log lines.

@@ -95,6 +95,8 @@ class Worker:
         self._sink = Sink(warehouse, prices, limit)
         self._lanes: dict[TopicPartition, Lane] = {}
         self._threads = Threads(settings.insert_threads)
+        # Of its own, so that no plan waits for an insert.
+        self._planning_thread = Threads(1)
         self._increments = IncrementProducer(settings.kafka_bootstrap_servers, **settings.client_options())
         self._stopping = asyncio.Event()
         self._failure: Exception | None = None
@@ -128,6 +130,7 @@ class Worker:
                 await self._increments.close()
         finally:
             self._threads.close()
+            self._planning_thread.close()
 
     async def _connect(self) -> None:
         try:
@@ -156,12 +159,25 @@ class Worker:
             if self._failure is not None:
                 raise self._failure
             self._share_memory()
-            flush_seconds = self._settings.flush_seconds * max(1.0, len(self._lanes) / PARTITIONS_PER_INTERVAL)
             for lane in list(self._lanes.values()):
                 self._raise_failure(lane)
-                if lane.is_due(flush_seconds):
-                    lane.batch_in_hand = asyncio.create_task(self._write_next(lane))
+            for lane in self._next_lanes():
+                lane.batch_in_hand = asyncio.create_task(self._write_next(lane))
             await self._confirm([lane for lane in self._lanes.values() if lane.is_idle_for(IDLE_CONFIRM_SECONDS)])
+
+    def _next_lanes(self) -> list[Lane]:
+        """Whose batch is to be taken now, the longest waiting first.
+
+        A batch that waits for a thread grows no more, so only as many are taken ahead as there are threads: what
+        arrives in the meantime goes with those that are left.
+        """
+        lanes = self._lanes.values()
+        flush_seconds = self._settings.flush_seconds * max(1.0, len(lanes) / PARTITIONS_PER_INTERVAL)
+        due = sorted(
+            (lane for lane in lanes if lane.is_due(flush_seconds)), key=lambda lane: lane.waited_seconds, reverse=True
+        )
+        ahead = self._threads.waiting + sum(lane.is_planning and lane.batch_in_hand is not None for lane in lanes)
+        return due[: max(0, self._settings.insert_threads - ahead)]
 
     def _share_memory(self) -> None:
         """Each partition may hold one batch in hand and one that waits."""
@@ -254,7 +270,7 @@ class Worker:
         if plan is not None:
             return await self._planned_batch(lane, plan, records)
         lane.is_planning = True
-        generation = await self._patiently(lane, self._threads.run, self._sink.generation)
+        generation = await self._patiently(lane, self._planning_thread.run, self._sink.generation)
         batch = Batch(topic, partition, records, time.time_ns() // 1_000_000, generation)
         if await self._topic_id(lane.partition) != lane.topic_id:
             raise TopicChangedError(len(records))

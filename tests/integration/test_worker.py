@@ -3,18 +3,21 @@ cases that one process can show."""
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from prometheus_client import REGISTRY
 
 from aggregator import rollups
 from aggregator.warehouse import Warehouse, WarehouseUnavailableError
 from ingest.batch import Batch
+from ingest.group import Member
+from ingest.lane import Lane
 from ingest.limit import DeadLetterLimitError
 from ingest.pricing import PriceBook
 from ingest.settings import IngestSettings
@@ -242,3 +245,28 @@ async def test_a_stop_under_load_finishes_the_batch_in_hand(broker: str, topic: 
     async with running(Worker(settings, warehouse)) as task:
         await until_stored(warehouse, topic, produced, task)
     assert_exactly_once(warehouse, topic, produced)
+
+
+async def test_no_more_batches_are_taken_ahead_than_there_are_threads_and_who_waits_longest_is_first(
+    warehouse: Warehouse,
+) -> None:
+    settings = make_settings("127.0.0.1:9", "t", insert_threads=1, flush_seconds=0.001)
+    worker, member = Worker(settings, warehouse), Member(1, "member")
+    for number in (2, 0, 1):
+        lane = Lane(TopicPartition("t", number), 0, None, settings, member, "id")
+        lane.add([ConsumerRecord("t", number, 0, 0, 0, None, b"x", None, 0, 1, ())])
+        worker._lanes[lane.partition] = lane
+        await asyncio.sleep(0.01)
+    assert [lane.partition.partition for lane in worker._next_lanes()] == [2]
+    is_released = threading.Event()
+    jobs = [asyncio.create_task(worker._threads.run(is_released.wait)) for _ in range(2)]
+    async with asyncio.timeout(30):
+        # One is at work, the other waits.
+        while worker._threads.waiting != 1:  # noqa: ASYNC110 - a thread
+            await asyncio.sleep(0.01)
+    assert worker._next_lanes() == []
+    is_released.set()
+    await asyncio.gather(*jobs)
+    assert [lane.partition.partition for lane in worker._next_lanes()] == [2]
+    worker._threads.close()
+    worker._planning_thread.close()
