@@ -1,17 +1,22 @@
 """What is counted and where: the measures, the dimensions, and the rollups that hold them.
 
 The planner, `rollups verify`, `rollups rebuild` and the tests all read this catalogue; the tables and views
-themselves are in migrations/0004_create_rollups.sql.
+themselves are in migrations/0004_create_rollups.sql and 0011_count_durations_by_bucket.sql.
 """
 
 from dataclasses import dataclass
 from enum import StrEnum
 
-# Relative error of every percentile that comes from a sketch (DDSketch: any quantile is within 1 % of a
-# true one; states merge exactly, in any order, so a rollup gives the same answer as the raw rows).
-SKETCH_RELATIVE_ERROR = 0.01
-SKETCH_LEVELS = (0.5, 0.95, 0.99)
-_SKETCH = "(0.01, 0.5, 0.95, 0.99)"
+# Relative error of every percentile: durations are counted in buckets whose bounds grow by (1 + e) / (1 - e), and a
+# bucket stands for the value that is within e of all of it, as in DDSketch (Masson et al. 2019, sections 2.1 and 2.2).
+RELATIVE_ERROR = 0.01
+LEVELS = (0.5, 0.95, 0.99)
+_GROWTH = "(1.01 / 0.99)"
+# 0 stands for no duration at all, 1 for 0 ms, n for what is over growth^(n - 3) up to growth^(n - 2) ms: at most 1,111.
+_MS = "assumeNotNull(duration_ms)"
+_SLOT = f"toUInt16(1 + ({_MS} > 0) + ceil(log(greatest({_MS}, 1)) / log({_GROWTH})))"
+_MIDDLE_MS = f"multiIf(slot = 0, nan, slot = 1, 0, 2 * pow({_GROWTH}, slot - 2) / (1 + {_GROWTH}))"
+_QUANTILES = f"({', '.join(map(str, LEVELS))})"
 
 RAW_TABLE = "request_logs"
 # What tells a row from every other, here and in request_payloads; it begins like the primary key of both.
@@ -62,11 +67,12 @@ CACHE_CREATION_INPUT_TOKENS_COST = _summed("cache_creation_input_tokens_cost")
 OUTPUT_TOKENS_COST = _summed("output_tokens_cost")
 DURATION_SUM = Measure("duration_ms_sum", "sum(ifNull(duration_ms, 0))")
 DURATION_COUNT = Measure("duration_ms_count", "count(duration_ms)")
-DURATION_SKETCH = Measure(
-    "duration_ms_sketch",
-    f"quantilesDDState{_SKETCH}(duration_ms)",
-    merge=f"quantilesDDMergeState{_SKETCH}({{column}})",
-    finish=f"quantilesDDMerge{_SKETCH}({{column}})",
+# By level, NaN where no duration is known.
+DURATION_HISTOGRAM = Measure(
+    "duration_ms_histogram",
+    f"quantilesExactWeightedStateIf{_QUANTILES}({_SLOT}, 1, isNotNull(duration_ms))",
+    merge=f"quantilesExactWeightedMergeState{_QUANTILES}({{column}})",
+    finish=f"arrayMap(slot -> {_MIDDLE_MS}, quantilesExactWeightedMerge{_QUANTILES}({{column}}))",
 )
 
 MEASURES = (
@@ -86,8 +92,21 @@ MEASURES = (
     OUTPUT_TOKENS_COST,
     DURATION_SUM,
     DURATION_COUNT,
-    DURATION_SKETCH,
+    DURATION_HISTOGRAM,
 )
+
+
+@dataclass(frozen=True)
+class Summary:
+    """`MEASURES` per bucket of time (UTC) of `grain_seconds`; `start` is SQL over a rollup's column `bucket`."""
+
+    start: str
+    grain_seconds: int
+
+
+# A projection that every rollup has, with the rollup's dimensions: ClickHouse keeps it in each part of the table, so it
+# cannot differ from it, and takes it by itself where a query's expressions are those of the projection.
+DAILY = Summary("toStartOfDay(bucket)", 86_400)
 
 
 @dataclass(frozen=True)
@@ -98,6 +117,11 @@ class Rollup:
     grain_seconds: int
     dimensions: tuple[Dimension, ...]
 
+    @property
+    def summaries(self) -> tuple[Summary, ...]:
+        """Coarsest first."""
+        return (DAILY, Summary("bucket", self.grain_seconds))
+
     def bucket_of(self, timestamp: str) -> str:
         """SQL for the bucket that a timestamp expression falls into."""
         return f"toStartOfInterval({timestamp}, INTERVAL {self.grain_seconds} SECOND)"
@@ -105,7 +129,6 @@ class Rollup:
 
 # Cheapest first: the planner takes the first that can answer exactly.
 ROLLUPS = (
-    Rollup("rollup_time", 900, (Dimension.STATUS,)),
     Rollup("rollup_model", 900, (Dimension.PROVIDER, Dimension.MODEL, Dimension.STATUS)),
     Rollup("rollup_user", 3600, (Dimension.USER, Dimension.API_KEY, Dimension.MODEL, Dimension.STATUS)),
 )

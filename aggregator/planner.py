@@ -1,10 +1,11 @@
 """A question about aggregates becomes one SQL statement over the cheapest tables that answer it exactly.
 
-The aligned inside of the time range comes from a rollup, its ragged edges from raw rows, and everything
-from raw rows where no rollup fits. The answer is the same either way (a property test holds it to that).
+The aligned inside of the time range comes from a rollup, whole days of it from what the rollup keeps of these, the
+ragged edges from raw rows, and everything from raw rows where no rollup fits. The answer is the same either way (a
+property test holds it to that).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -12,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from aggregator.catalogue import RAW_TABLE, ROLLUPS, Dimension, Measure, Rollup
+from aggregator.catalogue import RAW_TABLE, ROLLUPS, Dimension, Measure, Rollup, Summary
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -50,6 +51,8 @@ BUCKET_START = {
 }
 # Shorter than an hour: a rollup of a coarser grain cannot tell them apart.
 FINE_SECONDS = {Bucket.SECOND: 1, Bucket.MINUTE: 60, Bucket.FIVE_MINUTES: 300, Bucket.QUARTER_HOUR: 900}
+SHORT_SECONDS = {**FINE_SECONDS, Bucket.HOUR: 3600}
+DAY_SECONDS = 86_400
 
 
 def bucket_key(column: str, bucket: Bucket, zone: str) -> str:
@@ -112,12 +115,19 @@ class Question:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Spans that do not overlap, answered by one summary of the plan's rollup, or, if it is None, by raw rows."""
+
+    summary: Summary | None
+    spans: tuple[Span, ...]
+
+
+@dataclass(frozen=True)
 class Plan:
-    """`inside` is answered by `rollup`, each of `edges` by raw rows; the spans do not overlap."""
+    """The parts together are the span of the question, each moment of it once. Without a rollup all is raw rows."""
 
     rollup: Rollup | None
-    inside: Span | None
-    edges: tuple[Span, ...]
+    parts: tuple[Part, ...]
 
 
 @lru_cache
@@ -129,15 +139,18 @@ def _utc_offsets_seconds(timezone: str) -> frozenset[int]:
     return frozenset(int(offset.total_seconds()) for offset in offsets if offset is not None)
 
 
-def can_answer(rollup: Rollup, question: Question) -> bool:
-    """Whether the rollup holds the dimensions, and its buckets never straddle two of the question's."""
-    if question.condition.dimensions is None or not question.dimensions <= set(rollup.dimensions):
-        return False
+def _has(rollup: Rollup, question: Question) -> bool:
+    """Whether the rollup holds the dimensions that are asked for."""
+    return question.condition.dimensions is not None and question.dimensions <= set(rollup.dimensions)
+
+
+def _never_straddles(grain_seconds: int, question: Question) -> bool:
+    """Whether no bucket of the grain lies in two of the question's."""
     if not question.buckets:
         return True
-    if any(FINE_SECONDS.get(bucket, 3600) < rollup.grain_seconds for bucket in question.buckets):
+    if any(SHORT_SECONDS.get(bucket, DAY_SECONDS) < grain_seconds for bucket in question.buckets):
         return False
-    return all(offset % rollup.grain_seconds == 0 for offset in _utc_offsets_seconds(question.timezone))
+    return all(offset % grain_seconds == 0 for offset in _utc_offsets_seconds(question.timezone))
 
 
 def _aligned(moment: datetime, grain_seconds: int, up: bool) -> datetime:
@@ -148,6 +161,7 @@ def _aligned(moment: datetime, grain_seconds: int, up: bool) -> datetime:
 
 
 def _inside_and_edges(span: Span, grain_seconds: int) -> tuple[Span | None, tuple[Span, ...]]:
+    """The whole buckets of the span, and what is left of it on both sides."""
     start = span.start and _aligned(span.start, grain_seconds, up=True)
     end = span.end and _aligned(span.end, grain_seconds, up=False)
     inside = Span(start, end)
@@ -161,14 +175,27 @@ def _inside_and_edges(span: Span, grain_seconds: int) -> tuple[Span | None, tupl
     return inside, tuple(edges)
 
 
+def _parts(span: Span, summaries: Sequence[Summary]) -> tuple[Part, ...]:
+    """The span cut along the buckets of each summary in turn; raw rows have what is left."""
+    parts: list[Part] = []
+    left: tuple[Span, ...] = (span,)
+    for summary in summaries:
+        cut = [_inside_and_edges(each, summary.grain_seconds) for each in left]
+        if whole := tuple(inside for inside, _ in cut if inside is not None):
+            parts.append(Part(summary, whole))
+        left = tuple(edge for _, edges in cut for edge in edges)
+    return (*parts, Part(None, left)) if left else tuple(parts)
+
+
 def plan(question: Question) -> Plan:
     """The cheapest exact plan."""
     for rollup in ROLLUPS:
-        if can_answer(rollup, question):
-            inside, edges = _inside_and_edges(question.span, rollup.grain_seconds)
-            if inside is not None:
-                return Plan(rollup, inside, edges)
-    return Plan(None, None, (question.span,))
+        if _has(rollup, question) and _never_straddles(rollup.grain_seconds, question):
+            fit = [each for each in rollup.summaries if _never_straddles(each.grain_seconds, question)]
+            parts = _parts(question.span, fit)
+            if parts[0].summary is not None:
+                return Plan(rollup, parts)
+    return Plan(None, (Part(None, (question.span,)),))
 
 
 @dataclass
@@ -185,12 +212,17 @@ class _Sql:
     def instant(self, moment: datetime) -> str:
         return f"fromUnixTimestamp64Micro({self.bind(micros(moment), 'Int64')}, 'UTC')"
 
-    def where(self, column: str, span: Span, question: Question) -> str:
+    def within(self, column: str, span: Span) -> str:
         terms = []
         if span.start is not None:
             terms.append(f"{column} >= {self.instant(span.start)}")
         if span.end is not None:
             terms.append(f"{column} < {self.instant(span.end)}")
+        return " AND ".join(terms) or "1"
+
+    def where(self, column: str, spans: Sequence[Span], question: Question) -> str:
+        within = [self.within(column, span) for span in spans]
+        terms = [] if within == ["1"] else [f"({' OR '.join(within)})"]
         for dimension, value in question.equals.items():
             terms.append(f"{dimension.value} = {self.bind(value, 'String')}")
         if question.condition.sql != "1":
@@ -221,20 +253,19 @@ def compile_states(question: Question) -> tuple[str, dict[str, Any]]:
     chosen, sql = plan(question), _Sql(dict(question.condition.parameters))
     key_names = "group_key" if question.bucket is None else "group_key, bucket_key"
     branches = []
-    if chosen.rollup and chosen.inside:
-        columns = ", ".join(
-            f"{measure.merge.format(column=f'{chosen.rollup.table}.{measure.name}')} AS {measure.name}"
-            for measure in question.measures
+    for part in chosen.parts:
+        if part.summary is None or chosen.rollup is None:
+            table, start = RAW_TABLE, "timestamp"
+            columns = [measure.from_raw for measure in question.measures]
+        else:
+            table, start = chosen.rollup.table, part.summary.start
+            columns = [measure.merge.format(column=f"{table}.{measure.name}") for measure in question.measures]
+        named = ", ".join(
+            f"{column} AS {measure.name}" for column, measure in zip(columns, question.measures, strict=True)
         )
         branches.append(
-            f"SELECT {sql.keys('bucket', question)}, {columns} FROM {chosen.rollup.table}"
-            f" WHERE {sql.where('bucket', chosen.inside, question)} GROUP BY {key_names}"
-        )
-    for edge in chosen.edges:
-        columns = ", ".join(f"{measure.from_raw} AS {measure.name}" for measure in question.measures)
-        branches.append(
-            f"SELECT {sql.keys('timestamp', question)}, {columns} FROM {RAW_TABLE}"
-            f" WHERE {sql.where('timestamp', edge, question)} GROUP BY {key_names}"
+            f"SELECT {sql.keys(start, question)}, {named} FROM {table}"
+            f" WHERE {sql.where(start, part.spans, question)} GROUP BY {key_names}"
         )
     return "\nUNION ALL\n".join(branches), sql.parameters
 

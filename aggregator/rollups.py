@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from aggregator.catalogue import DURATION_SKETCH, MEASURES, RAW_TABLE, ROLLUPS, Measure, Rollup
+from aggregator.catalogue import DURATION_HISTOGRAM, MEASURES, RAW_TABLE, ROLLUPS, Measure, Rollup
 from aggregator.cluster import refuse_on_cluster
 from aggregator.planner import EPOCH, EVERYTHING, Span, micros
 from aggregator.retention import with_rows
@@ -72,8 +72,8 @@ def align(span: Span, grain_seconds: int = 3600) -> Span:
 
 
 def _drift_of(measure: Measure) -> str:
-    """SQL: 0 where both sides agree. A sketch differs or does not, so it counts 0 or 1."""
-    if measure is DURATION_SKETCH:
+    """SQL: 0 where both sides agree. A histogram differs or does not, so it counts 0 or 1."""
+    if measure is DURATION_HISTOGRAM:
         rollup, raw = (f"anyIf(sides.{measure.name}, side = {side})" for side in (1, 0))
         return f"toUInt8({rollup} != {raw})"
     rollup, raw = (f"sumIf(sides.{measure.name}, side = {side})" for side in (1, 0))
@@ -81,10 +81,10 @@ def _drift_of(measure: Measure) -> str:
 
 
 def _value(measure: Measure, table: str) -> str:
-    """SQL for a measure of a group on one side. Of a sketch it is the answer, as text: comparing states would merge
+    """SQL for a measure of a group on one side. Of a histogram it is the answer, as text: comparing states would merge
     those of both sides once more, which took half of the time, and NaN, what an empty one answers, equals nothing."""
     value = measure.from_raw if table == RAW_TABLE else measure.merge.format(column=f"{table}.{measure.name}")
-    if measure is DURATION_SKETCH:
+    if measure is DURATION_HISTOGRAM:
         value = f"toString(finalizeAggregation({value}))"
     return f"{value} AS {measure.name}"
 

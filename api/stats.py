@@ -8,7 +8,7 @@ from aggregator.catalogue import (
     CACHED_INPUT_TOKENS,
     COST,
     DURATION_COUNT,
-    DURATION_SKETCH,
+    DURATION_HISTOGRAM,
     DURATION_SUM,
     ERRORS,
     INPUT_TOKENS,
@@ -32,7 +32,7 @@ MEASURES = (
     COST,
     DURATION_SUM,
     DURATION_COUNT,
-    DURATION_SKETCH,
+    DURATION_HISTOGRAM,
 )
 GROUPS: dict[GroupBy, Dimension | Bucket] = {
     GroupBy.MODEL: Dimension.MODEL,
@@ -92,7 +92,7 @@ def _group(row: Row, group_by: GroupBy) -> str:
 
 
 def _stat(row: Row, parameters: StatsParameters) -> Stat:
-    p50, p95, p99 = (None if math.isnan(level) else level for level in row["duration_ms_sketch"])
+    p50, p95, p99 = (None if math.isnan(level) else level for level in row["duration_ms_histogram"])
     return Stat(
         group=_group(row, parameters.group_by),
         count=row["requests"],

@@ -110,14 +110,21 @@ def _instant(seconds: int) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-def _time_key(spec: ChartSpec, context: Context) -> Generator[list[Ask], list[list[Row]], TimeKey]:
-    """The bucket that was asked for, or one that fits the range."""
+EXTENT = Ask(Scan(), (COUNT, FIRST_SECONDS, LAST_SECONDS))
+
+
+def _must_know_extent(spec: ChartSpec, context: Context) -> bool:
+    """Whether the bucket depends on the times of the rows."""
+    return spec.timeBucket in (None, TimeBucket.AUTO) and None in (context.span.start, context.span.end)
+
+
+def _time_key(spec: ChartSpec, context: Context, extent: Sequence[Row]) -> TimeKey:
+    """The bucket that was asked for, or one that fits the range. `extent` answers EXTENT where that must be known."""
     if spec.timeBucket not in (None, TimeBucket.AUTO):
         return TimeKey(Bucket(spec.timeBucket), context.timezone)
     first, end = context.span.start, context.span.end
     if first is None or end is None:
-        (rows,) = yield [Ask(Scan(), (COUNT, FIRST_SECONDS, LAST_SECONDS))]
-        count, first_seconds, last_seconds = rows[0].values
+        count, first_seconds, last_seconds = extent[0].values
         if not count:
             return TimeKey(Bucket.DAY, context.timezone)
         first, end = first or _instant(first_seconds), end or _instant(last_seconds)
@@ -136,16 +143,16 @@ def _bucket_starts(key: TimeKey, seconds: Sequence[int], context: Context) -> li
 
 def _over_time(spec: ChartSpec, context: Context) -> Steps:
     """One row per bucket, or per bucket and group, in which case the largest groups come first within a bucket."""
-    key = yield from _time_key(spec, context)
-    labels: tuple[str, ...] = ()
-    keys: list[Key] = [key]
-    if spec.is_grouped:
-        keys = [_group(spec.groupByField, spec.groupByMetadataKey), key]
-        (tops,) = yield [_ask(spec, keys[:1], limit=_limit(spec))]
-        labels = tuple(row.keys[0] for row in tops)
-        if not labels:
-            return [], []
-    (rows,) = yield [_ask(spec, keys, within=(labels, None) if labels else ())]
+    groups: list[Key] = [_group(spec.groupByField, spec.groupByMetadataKey)] if spec.is_grouped else []
+    first = [EXTENT] if _must_know_extent(spec, context) else []
+    second = [_ask(spec, groups, limit=_limit(spec))] if groups else []
+    # Side by side, as neither needs the other.
+    found = (yield [*first, *second]) if first or second else []
+    key = _time_key(spec, context, found[0] if first else ())
+    labels = tuple(row.keys[0] for row in found[-1]) if groups else ()
+    if groups and not labels:
+        return [], []
+    (rows,) = yield [_ask(spec, [*groups, key], within=(labels, None) if labels else ())]
     if not rows:
         return [], []
     zone = ZoneInfo(key.timezone)

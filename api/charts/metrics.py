@@ -9,8 +9,8 @@ from aggregator.catalogue import (
     DURATION_SUM,
     INPUT_TOKENS,
     OUTPUT_TOKENS,
+    RELATIVE_ERROR,
     REQUESTS,
-    SKETCH_RELATIVE_ERROR,
     THINKING_TOKENS,
     UNPRICED,
     Measure,
@@ -101,7 +101,7 @@ def _percentile(column: str, percentile: float) -> str:
     return (
         f"multiIf(count({column}) = 0, NULL, count({column}) <= {EXACT_ROWS},"
         f" arrayReduce('quantileExactInclusive({level!r})', groupArray({EXACT_ROWS + 1})({number})),"
-        f" quantileDD({SKETCH_RELATIVE_ERROR}, {level!r})({number}))"
+        f" quantileDD({RELATIVE_ERROR}, {level!r})({number}))"
     )
 
 

@@ -1,11 +1,13 @@
 """What the dashboards show: one SQL statement and the units of its columns for each panel.
 
 Rollups answer wherever they hold what is asked; `raw` panels read rows, and say why. Sums of SimpleAggregateFunction
-columns are plain sums; the sketch is finished with quantilesDDMerge. `time` is the axis, text columns name the series.
+columns are plain sums; the histogram is finished as the catalogue says. `time` is the axis, text columns name the series.
 """
 
 from dataclasses import dataclass, field
 from typing import Literal
+
+from aggregator.catalogue import DURATION_HISTOGRAM
 
 DOLLARS, COUNT, SHARE, MS, SECONDS, TEXT, TIME = (
     "currencyUSD", "short", "percentunit", "ms", "s", "", "dateTimeAsIso"
@@ -76,7 +78,7 @@ SPEND = Board(
     {"model": VALUES_OF_MODEL, "user": VALUES_OF_USER, "key": VALUES_OF_KEY},
 )  # fmt: skip
 
-_P = "quantilesDDMerge(0.01, 0.5, 0.95, 0.99)(duration_ms_sketch)"
+_P = DURATION_HISTOGRAM.finish.format(column="duration_ms_histogram")
 LATENCY = Board(
     "insights-latency",
     "Latency and errors",
@@ -86,7 +88,7 @@ LATENCY = Board(
               {"time": TIME, "p50": MS, "p95": MS, "p99": MS}, description="Within 1 % of the true percentiles."),
         Chart("Share of requests that failed", "timeseries", f"SELECT {BY_TIME}, sum(r.errors) / sum(r.requests) AS failed FROM rollup_model AS r WHERE {IN_TIME} AND {MODEL} GROUP BY time ORDER BY time",
               {"time": TIME, "failed": SHARE}),
-        Chart("Requests by status", "timeseries", f"SELECT {BY_TIME}, status, sum(r.requests) AS requests FROM rollup_time AS r WHERE {IN_TIME} GROUP BY time, status ORDER BY time",
+        Chart("Requests by status", "timeseries", f"SELECT {BY_TIME}, status, sum(r.requests) AS requests FROM rollup_model AS r WHERE {IN_TIME} GROUP BY time, status ORDER BY time",
               {"time": TIME, "status": TEXT, "requests": COUNT}),
         Chart("Time to first token", "timeseries", f"SELECT $__timeInterval(timestamp) AS time, quantileDD(0.01, 0.5)(time_to_first_token_ms) AS p50, quantileDD(0.01, 0.95)(time_to_first_token_ms) AS p95 FROM request_logs WHERE {IN_TIME_RAW} AND {MODEL} AND isNotNull(time_to_first_token_ms) GROUP BY time ORDER BY time",
               {"time": TIME, "p50": MS, "p95": MS}, description="From rows: no rollup has it."),
@@ -125,7 +127,7 @@ INGEST = Board(
     "Ingest health",
     "Whether everything that the gateway sends arrives, in time.",
     (
-        Chart("Requests", "timeseries", f"SELECT {BY_TIME}, sum(r.requests) AS requests FROM rollup_time AS r WHERE {IN_TIME} GROUP BY time ORDER BY time",
+        Chart("Requests", "timeseries", f"SELECT {BY_TIME}, sum(r.requests) AS requests FROM rollup_model AS r WHERE {IN_TIME} GROUP BY time ORDER BY time",
               {"time": TIME, "requests": COUNT}),
         Chart("From request to row", "timeseries", f"SELECT $__timeInterval(created_at) AS time, quantileDD(0.01, 0.5)(greatest(dateDiff('millisecond', timestamp, created_at), 0)) / 1000 AS p50, quantileDD(0.01, 0.99)(greatest(dateDiff('millisecond', timestamp, created_at), 0)) / 1000 AS p99 FROM request_logs WHERE {IN_TIME_RAW} GROUP BY time ORDER BY time",
               {"time": TIME, "p50": SECONDS, "p99": SECONDS}, description="From rows: no rollup has the time of writing. Requests that are replayed late show here."),

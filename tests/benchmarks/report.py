@@ -141,13 +141,13 @@ def _reads(results: dict[str, Any]) -> Iterator[str]:
 
 
 def _growth(results: dict[str, Any]) -> Iterator[str]:
-    yield "| what | µs CPU a row | request_logs, bytes a request | rollup_user | rollup_model | rollup_time |"
-    yield "|---|---|---|---|---|---|"
+    yield "| what | µs CPU a row | request_logs, bytes a request | rollup_user | rollup_model |"
+    yield "|---|---|---|---|---|"
     for kind in ("users", "models"):
         for count, each in results[kind].items():
             tables = each["tables"]
             rows = tables["request_logs"]["rows"]
-            names = ("request_logs", "rollup_user", "rollup_model", "rollup_time")
+            names = ("request_logs", "rollup_user", "rollup_model")
             cells = " | ".join(f"{tables[name]['bytes'] / rows:.1f}" for name in names)
             yield f"| {int(count):,} {kind} | {each['cpu_us_per_row']:.1f} | {cells} |"
     yield ""

@@ -35,7 +35,7 @@ SUMS = {
 ROLLUP_SUMS = {
     Unit.DOLLARS: "sum(cost)", Unit.TOKENS: "sum(input_tokens) + sum(output_tokens)", Unit.REQUESTS: "sum(requests)"
 }  # fmt: skip
-ROLLUPS = {"total": "rollup_time", "model": "rollup_model", "user": "rollup_user", "api_key": "rollup_user"}
+ROLLUPS = {"total": "rollup_model", "model": "rollup_model", "user": "rollup_user", "api_key": "rollup_user"}
 
 
 def budgets(name: str) -> list[Budget]:

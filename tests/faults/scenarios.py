@@ -16,7 +16,7 @@ from tests.faults.verdict import Verdict
 from tests.faults.worker import POINTS
 from tests.support.clickhouse_http import Fault
 
-ROLLUP_TABLES = ("rollup_time", "rollup_model", "rollup_user")
+ROLLUP_TABLES = ("rollup_model", "rollup_user")
 READ_ONLY, NO_SPACE, TOO_MANY_PARTS = 242, 243, 252
 
 

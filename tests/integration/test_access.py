@@ -341,7 +341,7 @@ def test_a_rollup_that_cannot_be_confined_refuses_instead_of_answering(full: War
 def test_the_planner_takes_a_rollup_that_knows_whose_the_requests_are(full: Warehouse) -> None:
     reader = Reader(full, {}, reader_of(Restriction(user_id="alice")))
     assert (chosen := plan(Question(())).rollup) is not None
-    assert chosen.table == "rollup_time"
+    assert chosen.table == "rollup_model"
     assert (chosen := plan(reader.confine(Question(()))).rollup) is not None
     assert chosen.table == "rollup_user"
 

@@ -71,7 +71,7 @@ def test_a_single_server_gets_the_text_as_it_is(empty_warehouse: Warehouse) -> N
 def test_tokens_are_remembered_as_long_as_kafka_keeps_records(address: str, cluster: Warehouse) -> None:
     engines = {row["name"]: row["engine_full"] for row in cluster.query(SETTINGS_OF_TABLES)}
     assert len(engines) > 6
-    for name in ("request_logs", "request_payloads", "dead_letters", "rollup_time", "rollup_model", "rollup_user"):
+    for name in ("request_logs", "request_payloads", "dead_letters", "rollup_model", "rollup_user"):
         assert "replicated_deduplication_window = 10000" in engines[name]
         assert "replicated_deduplication_window_seconds = 604800" in engines[name]
 

@@ -63,7 +63,7 @@ def drop_a_view(warehouse: Warehouse) -> None:
 
 
 def count_twice(warehouse: Warehouse) -> None:
-    warehouse.command("INSERT INTO rollup_time SELECT * FROM rollup_time LIMIT 1 SETTINGS insert_deduplicate = 0")
+    warehouse.command("INSERT INTO rollup_model SELECT * FROM rollup_model LIMIT 1 SETTINGS insert_deduplicate = 0")
 
 
 def leave_a_mutation_that_fails(warehouse: Warehouse) -> None:

@@ -17,7 +17,7 @@ from tests.support.rows import random_rows
 LONG = "(SELECT count() FROM numbers(3000000000) WHERE sipHash64(number) = 1) >= 0"
 # Ten million texts at once, which is more than any limit below.
 LARGE = "(SELECT length(groupArray(toString(number))) FROM numbers(10000000)) > 0"
-TABLES = ("request_logs", "request_payloads", "rollup_time", "rollup_model", "rollup_user")
+TABLES = ("request_logs", "request_payloads", "rollup_model", "rollup_user")
 ROUTES = list(QUERIES)
 
 

@@ -1,10 +1,16 @@
+import math
+import shutil
 from pathlib import Path
 
 import pytest
 
-from aggregator.migrations import MigrationError, migrate, pending, read_migrations
+from aggregator import rollups
+from aggregator.catalogue import MEASURES, Dimension
+from aggregator.migrations import MIGRATIONS_FOLDER, MigrationError, migrate, pending, read_migrations
+from aggregator.planner import EVERYTHING, Question, compile_answer
 from aggregator.warehouse import DatabaseError, Warehouse
 from tests.conftest import CREATED
+from tests.support.rows import insert_rows, random_rows
 
 LEDGER = "SELECT number, name FROM schema_migrations ORDER BY number"
 
@@ -69,6 +75,28 @@ def test_statements_end_with_a_semicolon_at_the_end_of_a_line(tmp_path: Path) ->
     write(tmp_path, m0001_a="-- a comment; with a semicolon\nSELECT ';' AS a;\n\nSELECT 2\n;\nSELECT 3")
     (migration,) = read_migrations(tmp_path)
     assert migration.statements == ["SELECT ';' AS a", "SELECT 2", "SELECT 3"]
+
+
+def test_percentiles_of_before_migration_11_are_unknown_until_a_rebuild_and_sums_stay(
+    empty_warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollups, "SETTLE_SECONDS", 0.0)
+    for path in sorted(MIGRATIONS_FOLDER.glob("*.sql")):
+        if int(path.name[:4]) <= 10:
+            shutil.copy(path, tmp_path)
+    migrate(empty_warehouse, folder=tmp_path)
+    rows = random_rows(5, 300)
+    insert_rows(empty_warehouse, rows)
+    migrate(empty_warehouse)
+    question = Question(MEASURES, group_by=Dimension.MODEL)
+    before = empty_warehouse.query(*compile_answer(question, "group_key", 100))
+    assert [row["requests"] for row in before if row["is_total"]] == [300]
+    assert all(math.isnan(level) for row in before for level in row["duration_ms_histogram"])
+    assert all(drift.is_zero for drift in rollups.rebuild(empty_warehouse, EVERYTHING))
+    after = empty_warehouse.query(*compile_answer(question, "group_key", 100))
+    assert not any(math.isnan(level) for row in after for level in row["duration_ms_histogram"])
+    sums = [[{**row, "duration_ms_histogram": None} for row in found] for found in (before, after)]
+    assert sums[0] == sums[1]
 
 
 def test_the_databases_of_tests_are_what_migrations_make(warehouse: Warehouse) -> None:

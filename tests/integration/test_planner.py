@@ -1,10 +1,12 @@
 """Whatever the planner answers from is equal to the raw rows: held against them in SQL and against plain Python."""
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -14,13 +16,14 @@ from hypothesis import strategies as st
 
 from aggregator import catalogue, planner
 from aggregator.catalogue import MEASURES, ROLLUPS, Dimension
-from aggregator.planner import FINE_SECONDS, Bucket, Question, Span, compile_answer
+from aggregator.planner import FINE_SECONDS, Bucket, Question, Span, compile_answer, compile_states
 from aggregator.warehouse import Warehouse
 from tests.support.api import filled_warehouse
 from tests.support.rows import KEYS, MODELS, START, STATUSES, USERS, Row, random_rows
 
 ROWS = 3_000
-SPAN = timedelta(days=4)
+# Over two whole months and some days on both sides.
+SPAN = timedelta(days=75)
 ZONES = ("UTC", "Asia/Kolkata", "Asia/Kathmandu", "America/New_York", "Pacific/Chatham", "Australia/Lord_Howe")
 VALUES: dict[Dimension, tuple[str, ...]] = {
     Dimension.USER: (*USERS, "nobody"),
@@ -45,13 +48,16 @@ moments = st.one_of(
     st.integers(-3600 * 5, int(SPAN.total_seconds()) + 3600 * 5).map(
         lambda seconds: START + timedelta(seconds=seconds)
     ),
-    st.integers(-20, 420).map(lambda n: START.replace(minute=0, second=0, microsecond=0) + timedelta(minutes=15 * n)),
+    st.integers(-20, 75 * 96 + 20).map(
+        lambda n: START.replace(minute=0, second=0, microsecond=0) + timedelta(minutes=15 * n)
+    ),
     st.datetimes(START.replace(tzinfo=None), (START + SPAN).replace(tzinfo=None), timezones=st.just(UTC)),
 )
 spans = st.builds(Span, st.none() | moments, st.none() | moments)
 filters = st.lists(st.sampled_from(list(VALUES)), max_size=3, unique=True).flatmap(
     lambda chosen: st.fixed_dictionaries({dimension: st.sampled_from(VALUES[dimension]) for dimension in chosen})
 )
+years = st.datetimes(datetime(2025, 1, 1), datetime(2028, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - it has one
 questions = st.builds(
     Question,
     st.just(MEASURES),
@@ -129,15 +135,15 @@ def assert_measures(found: dict[str, Any], rows: list[Row]) -> None:
     assert found["cost"] == total("cost", Decimal(0))
     assert found["output_tokens_cost"] == total("output_tokens_cost", Decimal(0))
     assert (found["duration_ms_sum"], found["duration_ms_count"]) == (sum(durations), len(durations))
-    for level, sketched in zip(catalogue.SKETCH_LEVELS, found["duration_ms_sketch"], strict=True):
+    for level, counted in zip(catalogue.LEVELS, found["duration_ms_histogram"], strict=True):
         if not durations:
-            assert math.isnan(sketched)
+            assert math.isnan(counted)
             continue
         # Any value between the two order statistics around the level is a quantile of the rows.
         place = level * (len(durations) - 1)
         low, high = durations[math.floor(place)], durations[math.ceil(place)]
-        error = catalogue.SKETCH_RELATIVE_ERROR * 1.001
-        assert low * (1 - error) <= sketched <= high * (1 + error)
+        error = catalogue.RELATIVE_ERROR * 1.001
+        assert low * (1 - error) <= counted <= high * (1 + error)
 
 
 @given(question=questions)
@@ -164,7 +170,6 @@ def test_each_rollup_is_used_by_some_question_and_raw_rows_by_another() -> None:
         planner.plan(Question(MEASURES, span, equals, group_by)).rollup
         for equals, group_by in (
             ({}, Bucket.HOUR),
-            ({}, Dimension.MODEL),
             ({Dimension.MODEL: "x"}, Dimension.USER),
             ({Dimension.PROVIDER: "x"}, Dimension.USER),
         )
@@ -188,14 +193,77 @@ def test_quarter_hour_rollups_serve_zones_of_odd_quarters(zone: str) -> None:
     assert rollup is ROLLUPS[0]
 
 
-def test_ragged_edges_come_from_raw_rows_and_nothing_is_taken_twice() -> None:
-    start, end = datetime(2026, 1, 1, 0, 1, tzinfo=UTC), datetime(2026, 1, 3, 23, 59, 59, 999_999, tzinfo=UTC)
-    plan = planner.plan(Question(MEASURES, Span(start, end)))
-    assert plan.inside == Span(datetime(2026, 1, 1, 0, 15, tzinfo=UTC), datetime(2026, 1, 3, 23, 45, tzinfo=UTC))
-    assert plan.edges == (Span(start, plan.inside.start), Span(plan.inside.end, end))
+def test_the_span_is_cut_into_days_quarters_and_ragged_edges() -> None:
+    start, end = datetime(2026, 1, 30, 22, 1, tzinfo=UTC), datetime(2026, 4, 2, 3, 59, 59, 999_999, tzinfo=UTC)
+    chosen = planner.plan(Question(MEASURES, Span(start, end), group_by=Dimension.MODEL))
+    assert [part.summary and part.summary.grain_seconds for part in chosen.parts] == [86_400, 900, None]
+    (days,), quarters, rows = (part.spans for part in chosen.parts)
+    assert days == Span(datetime(2026, 1, 31, tzinfo=UTC), datetime(2026, 4, 2, tzinfo=UTC))
+    assert quarters == (
+        Span(datetime(2026, 1, 30, 22, 15, tzinfo=UTC), days.start),
+        Span(days.end, datetime(2026, 4, 2, 3, 45, tzinfo=UTC)),
+    )
+    assert rows == (Span(start, quarters[0].start), Span(quarters[1].end, end))
+
+
+@given(
+    span=st.builds(Span, st.none() | years, st.none() | years), group_by=st.none() | st.sampled_from(list(Dimension))
+)
+@settings(max_examples=300, deadline=None)
+def test_every_moment_of_the_span_is_in_one_part(span: Span, group_by: Dimension | None) -> None:
+    pieces = [piece for part in planner.plan(Question(MEASURES, span, group_by=group_by)).parts for piece in part.spans]
+    first, last = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+    pieces.sort(key=lambda piece: piece.start or first)
+    assert (pieces[0].start, pieces[-1].end) == (span.start, span.end)
+    for before, after in pairwise(pieces):
+        assert before.end == after.start
+        assert (before.start or first) < (before.end or last)
+
+
+@pytest.mark.parametrize(
+    ("group_by", "zone", "grains"),
+    [
+        (Bucket.YEAR, "UTC", [86_400, 900]),
+        (Bucket.WEEK, "UTC", [86_400, 900]),
+        (Bucket.DAY, "UTC", [86_400, 900]),
+        (Bucket.DAY, "Europe/London", [900]),
+        (Bucket.HOUR, "UTC", [900]),
+        (None, "Europe/Berlin", [86_400, 900]),
+    ],
+)
+def test_only_a_question_about_whole_days_of_utc_is_answered_by_days(
+    group_by: Bucket | None, zone: str, grains: list[int]
+) -> None:
+    span = Span(datetime(2026, 1, 30, 22, tzinfo=UTC), datetime(2026, 4, 2, 3, 45, tzinfo=UTC))
+    question = Question(MEASURES, span, {Dimension.MODEL: "x"}, group_by, zone)
+    assert [part.summary and part.summary.grain_seconds for part in planner.plan(question).parts] == grains
+
+
+BY_DAYS = [
+    (group_by, equals, zone)
+    for group_by in (None, *Dimension, Bucket.DAY, Bucket.WEEK, Bucket.MONTH, Bucket.YEAR)
+    for equals in ({}, {Dimension.MODEL: "gpt-5"})
+    for zone in ("UTC", "Asia/Kolkata")
+    if zone == "UTC" or not isinstance(group_by, Bucket)
+] + [(Dimension.MODEL, {Dimension.USER: "alice"}, "UTC")]
+
+
+@pytest.mark.parametrize("span", [Span(), Span(datetime(2026, 2, 1, tzinfo=UTC), datetime(2026, 3, 5, tzinfo=UTC))])
+@pytest.mark.parametrize(("group_by", "equals", "zone"), BY_DAYS)
+def test_clickhouse_reads_nothing_but_days_where_the_planner_means_days(
+    filled: Warehouse, group_by: Dimension | Bucket | None, equals: dict[Dimension, str], zone: str, span: Span
+) -> None:
+    sql, parameters = compile_states(Question(MEASURES, span, equals, group_by, zone))
+    explained = "\n".join(row["explain"] for row in filled.query(f"EXPLAIN {sql}", parameters))
+    assert re.findall(r"ReadFromMergeTree \((.+)\)", explained) == ["daily"]
+
+
+def test_one_user_is_found_without_reading_all_others(filled: Warehouse) -> None:
+    sql, parameters = compile_states(Question(MEASURES, Span(), {Dimension.USER: "alice"}, Dimension.MODEL))
+    explained = "\n".join(row["explain"] for row in filled.query(f"EXPLAIN indexes = 1 {sql}", parameters))
+    assert re.search(r"PrimaryKey\s+Keys:\s+user_id\s", explained)
 
 
 def test_a_span_within_one_bucket_is_answered_from_raw_rows() -> None:
     span = Span(datetime(2026, 1, 1, 0, 1, tzinfo=UTC), datetime(2026, 1, 1, 0, 14, tzinfo=UTC))
-    plan = planner.plan(Question(MEASURES, span))
-    assert (plan.rollup, plan.inside, plan.edges) == (None, None, (span,))
+    assert planner.plan(Question(MEASURES, span)) == planner.Plan(None, (planner.Part(None, (span,)),))

@@ -98,7 +98,7 @@ def sums(warehouse: Warehouse, before: str = "1") -> dict[str, tuple[Any, ...]]:
         rollup.table: tuple(
             warehouse.query(
                 f"SELECT sum(requests) AS n, sum(cost) AS c, sum(duration_ms_sum) AS d,"
-                f" toString(quantilesDDMerge(0.01, 0.5, 0.95, 0.99)(duration_ms_sketch)) AS q"
+                f" toString(quantilesExactWeightedMerge(0.5, 0.95, 0.99)(duration_ms_histogram)) AS q"
                 f" FROM {rollup.table} WHERE {before}"
             )[0].values()
         )
@@ -163,10 +163,10 @@ def test_drift_of_a_time_that_has_its_rows_is_still_seen_and_mended(filled: Ware
     set_retention(filled, KEPT)
     settle(filled)
     filled.command(
-        "INSERT INTO rollup_time SELECT * FROM rollup_time WHERE bucket >= now() - INTERVAL 20 DAY"
+        "INSERT INTO rollup_model SELECT * FROM rollup_model WHERE bucket >= now() - INTERVAL 20 DAY"
         " SETTINGS insert_deduplicate = 0"
     )
-    assert [drift.rollup for drift in rollups.verify(filled) if not drift.is_zero] == ["rollup_time"]
+    assert [drift.rollup for drift in rollups.verify(filled) if not drift.is_zero] == ["rollup_model"]
     rollups.rebuild(filled, EVERYTHING)
     assert sums(filled) == before
 
@@ -211,7 +211,7 @@ def test_without_the_clamp_a_rebuild_would_take_what_has_gone_from_the_rollups(u
     rollups.rebuild(unclamped, EVERYTHING)
     left = count(unclamped, "request_logs")
     assert {name: values[0] for name, values in sums(unclamped).items()} == dict.fromkeys(before, left)
-    assert left < before["rollup_time"][0]
+    assert left < before["rollup_model"][0]
 
 
 def test_without_the_clamp_repricing_would_take_what_has_gone_from_the_rollups(unclamped: Warehouse) -> None:
