@@ -1,12 +1,13 @@
+import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from aggregator import rollups
-from aggregator.catalogue import MEASURES, ROLLUPS, Rollup
-from aggregator.planner import EVERYTHING, Span
+from aggregator import planner, rollups
+from aggregator.catalogue import DAILY, MEASURES, ROLLUPS, Dimension, Rollup
+from aggregator.planner import EVERYTHING, Bucket, Question, Span, compile_answer
 from aggregator.warehouse import Warehouse
 from tests.support.rows import START, insert_rows, random_rows
 
@@ -63,6 +64,44 @@ def test_a_month_that_has_lost_all_its_rows_is_rebuilt_to_nothing(filled: Wareho
     for rollup in ROLLUPS:
         months = filled.query(f"SELECT DISTINCT toYYYYMM(bucket) AS month FROM {rollup.table}")
         assert [row["month"] for row in months] == [202602]
+
+
+def answers(warehouse: Warehouse) -> list[str]:
+    """Of everything, by each dimension and by day; as text, since NaN equals nothing."""
+    questions = [Question(MEASURES, group_by=group_by) for group_by in (*Dimension, Bucket.DAY)]
+    return [str(warehouse.query(*compile_answer(question, "group_key", 1000))) for question in questions]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_days_equal_the_rows_whatever_was_done_to_their_tables(
+    filled: Warehouse, quick_settling: None, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    rng, offsets = random.Random(seed), iter(range(800, 10**6, 100))
+
+    def insert() -> None:
+        rows = random_rows(seed, 100, span=timedelta(days=5), first_offset=next(offsets))
+        for _ in range(rng.randint(1, 3)):
+            insert_rows(filled, rows)
+
+    def merge() -> None:
+        for rollup in ROLLUPS:
+            filled.command(f"OPTIMIZE TABLE {rollup.table} FINAL")
+
+    def damage_and_rebuild() -> None:
+        table = rng.choice(ROLLUPS).table
+        filled.command(f"INSERT INTO {table} SELECT * FROM {table} SETTINGS insert_deduplicate = 0")
+        rollups.rebuild(filled, EVERYTHING)
+
+    def rebuild_some() -> None:
+        rollups.rebuild(filled, Span(START + timedelta(days=1, minutes=7), START + timedelta(days=3)))
+
+    steps: list[Callable[[], None]] = [insert, insert, merge, damage_and_rebuild, rebuild_some]
+    for step in rng.choices(steps, k=6):
+        step()
+    assert planner.plan(Question(MEASURES)).parts == (planner.Part(DAILY, (Span(),)),)
+    by_days = answers(filled)
+    monkeypatch.setattr(planner, "ROLLUPS", ())
+    assert by_days == answers(filled)
 
 
 def test_a_rebuild_of_a_range_leaves_the_rest_alone(filled: Warehouse, quick_settling: None) -> None:
