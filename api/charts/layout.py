@@ -160,13 +160,14 @@ def _over_time(spec: ChartSpec, context: Context) -> Steps:
     cells = {
         (*row.keys[:-1], key_of(key.bucket, _instant(row.keys[-1]).astimezone(zone))): _cells(spec, row) for row in rows
     }
+    empty = _empty_cells(spec)
     data: Data = []
     for start in _bucket_starts(key, [row.keys[-1] for row in rows], context):
         bucket = key_of(key.bucket, start)
         for group in labels or (None,):
             name = (bucket,) if group is None else (group, bucket)
             label = label_of(key.bucket, start) if group is None else group
-            data.append({"label": label, "bucketKey": bucket, **cells.get(name, _empty_cells(spec))})
+            data.append({"label": label, "bucketKey": bucket, **cells.get(name, empty)})
     return data, rows
 
 
