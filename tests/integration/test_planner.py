@@ -22,8 +22,9 @@ from tests.support.api import filled_warehouse
 from tests.support.rows import KEYS, MODELS, START, STATUSES, USERS, Row, random_rows
 
 ROWS = 3_000
-# Over two whole months and some days on both sides.
-SPAN = timedelta(days=75)
+# Over two whole months and some days on both sides; before Lord Howe changes its clocks by half an hour on 5 April, which
+# ClickHouse gets wrong (an expected failure of test_request_logs_stats.py).
+SPAN = timedelta(days=63)
 ZONES = ("UTC", "Asia/Kolkata", "Asia/Kathmandu", "America/New_York", "Pacific/Chatham", "Australia/Lord_Howe")
 VALUES: dict[Dimension, tuple[str, ...]] = {
     Dimension.USER: (*USERS, "nobody"),
@@ -48,7 +49,7 @@ moments = st.one_of(
     st.integers(-3600 * 5, int(SPAN.total_seconds()) + 3600 * 5).map(
         lambda seconds: START + timedelta(seconds=seconds)
     ),
-    st.integers(-20, 75 * 96 + 20).map(
+    st.integers(-20, SPAN.days * 96 + 20).map(
         lambda n: START.replace(minute=0, second=0, microsecond=0) + timedelta(minutes=15 * n)
     ),
     st.datetimes(START.replace(tzinfo=None), (START + SPAN).replace(tzinfo=None), timezones=st.just(UTC)),
