@@ -22,8 +22,8 @@ from tests.support.api import filled_warehouse
 from tests.support.rows import KEYS, MODELS, START, STATUSES, USERS, Row, random_rows
 
 ROWS = 3_000
-# Over two whole months and some days on both sides; before Lord Howe changes its clocks by half an hour on 5 April, which
-# ClickHouse gets wrong (an expected failure of test_request_logs_stats.py).
+# Over two whole months and some days on both sides; before Lord Howe changes its clocks by half an hour on 5 April,
+# which ClickHouse gets wrong (an expected failure of test_request_logs_stats.py).
 SPAN = timedelta(days=63)
 ZONES = ("UTC", "Asia/Kolkata", "Asia/Kathmandu", "America/New_York", "Pacific/Chatham", "Australia/Lord_Howe")
 VALUES: dict[Dimension, tuple[str, ...]] = {
