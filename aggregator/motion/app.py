@@ -294,6 +294,7 @@ class Aggregator:
 
     def _post_later(self, alerts: list[Alert]) -> None:
         for alert in alerts if self._settings.webhook_url else ():
+            log.info("alert", alert=alert.id, message=alert.message)
             try:
                 self._to_post.put_nowait(alert)
             except asyncio.QueueFull:
