@@ -17,7 +17,6 @@ from aggregator.explanation import Explanation, explain, unpriced_reason
 from aggregator.planner import EPOCH
 from aggregator.warehouse import Warehouse
 from ingest.decoder import EVENT_SCHEMA, Rejection, decode_one
-from ingest.engine import open_duckdb
 from ingest.pricing import PriceBook, PriceKey, load, price_events
 from ingest.pricing.cell import Cell
 from ingest.pricing.offer import BASE, Rates, plain
@@ -97,9 +96,7 @@ def run_show(name: str, moment: datetime) -> None:
 
 def price_one(event: Mapping[str, Any], book: PriceBook) -> dict[str, Any]:
     """A row of EVENT_SCHEMA with what it costs."""
-    with open_duckdb() as connection:
-        connection.register("one", pa.Table.from_pylist([dict(event)], EVENT_SCHEMA))
-        [priced] = price_events(connection, "one", book).to_pylist()
+    [priced] = price_events(pa.Table.from_pylist([dict(event)], EVENT_SCHEMA), book).to_pylist()
     return {**event, **priced}
 
 

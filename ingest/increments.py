@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,7 +17,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from aggregator.motion.increment import SCHEMA, Source, encode
-from aggregator.motion.scope import HASH_SQL
+from aggregator.motion.scope import partition_of
 from aggregator.motion.topics import INCREMENTS, create_motion_topics
 from ingest import metrics
 from ingest.batch import Batch
@@ -35,7 +34,6 @@ CLOSE_SECONDS = 0.5
 SUMS = ("requests", "errors", "unpriced", "tokens", "cost", "duration_ms_sum", "duration_ms_count")
 SCOPE_COLUMNS = (("model", "model_name"), ("user", "user_id"), ("api_key", "api_key_id"))
 MICROSECONDS_PER_MINUTE = 60_000_000
-HASHES = f"SELECT {HASH_SQL} AS hash FROM usage_scopes"
 
 
 def _counts(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -81,29 +79,23 @@ def _tag_sums(tags: pa.ChunkedArray, measures: pa.Table) -> pa.Table:
     return sums.sort_by([("cost", "descending")]).slice(0, MAX_TAG_ROWS) if len(sums) > MAX_TAG_ROWS else sums
 
 
-def usage_of(
-    connection: duckdb.DuckDBPyConnection, events: pa.Table, is_error: pa.ChunkedArray, cost: pa.ChunkedArray
-) -> pa.Table:
-    """Sums per scope and minute: the columns of `increment.SCHEMA`, and the `hash` that picks the partition."""
+def usage_of(events: pa.Table, is_error: pa.ChunkedArray, cost: pa.ChunkedArray) -> pa.Table:
+    """Sums per scope and minute: the columns of `increment.SCHEMA`."""
     measures = _measures(events, is_error, cost)
     parts = [_sums("total", pa.repeat(pa.scalar(""), len(events)), measures)]
     parts += [_sums(kind, events[column], measures) for kind, column in SCOPE_COLUMNS]
     parts.append(_tag_sums(events["tags"], measures))
     usage = pa.concat_tables(parts)
-    usage = usage.filter(pc.or_(pc.equal(usage["kind"], "total"), pc.not_equal(usage["value"], "")))
-    connection.register("usage_scopes", usage.select(["kind", "value"]))
-    try:
-        return usage.append_column("hash", connection.sql(HASHES).to_arrow_table()["hash"])
-    finally:
-        connection.unregister("usage_scopes")
+    return usage.filter(pc.or_(pc.equal(usage["kind"], "total"), pc.not_equal(usage["value"], "")))
 
 
 def messages(batch: Batch, topic_id: str, usage: pa.Table, partitions: int) -> Mapping[int, bytes]:
     """An increment for each partition that has any of its scopes."""
     source = Source(topic=batch.topic, topic_id=topic_id, partition=batch.partition, first=batch.first, last=batch.last)
-    targets = usage["hash"].to_numpy() % partitions
+    scopes = zip(usage["kind"].to_pylist(), usage["value"].to_pylist(), strict=True)
+    targets = np.array([partition_of(kind, value, partitions) for kind, value in scopes])
     order = np.argsort(targets, kind="stable")
-    sorted_usage = usage.select(SCHEMA.names).take(pa.array(order)).combine_chunks()
+    sorted_usage = usage.take(pa.array(order)).combine_chunks()
     found, firsts, counts = np.unique(targets[order], return_index=True, return_counts=True)
     return {
         int(target): encode(source, sorted_usage.slice(first, count))

@@ -13,8 +13,6 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-import duckdb
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -25,7 +23,6 @@ from aggregator.planner import EPOCH, Span, micros
 from aggregator.retention import with_rows
 from aggregator.rollups import Drift
 from aggregator.warehouse import Warehouse
-from ingest.engine import open_duckdb
 from ingest.pricing import PRICED_SCHEMA, PriceBook, price_events
 
 PIECE_ROWS = 250_000
@@ -34,7 +31,7 @@ MINUTE = timedelta(minutes=1)
 
 # What makes a Kafka record unique, also where a topic was made anew.
 KEY = ("source_topic", "source_partition", "source_offset", "created_at")
-PRICED = tuple(name for name in PRICED_SCHEMA.names if name != "row_index")
+PRICED = tuple(PRICED_SCHEMA.names)
 AMOUNTS = tuple(name for name in PRICED if "cost" in name or name == "fee_rate")
 TOKENS = tuple(
     f"{kind}_tokens" for kind in ("input", "output", "cached_input", "cache_creation_input", "thinking")
@@ -190,37 +187,29 @@ def _price(
     """Price piece by piece, put what differs into `changes` (if it has a name), and add up by model."""
     totals: dict[str, ModelTotals] = {}
     done, expected = 0, sum(piece.rows for piece in pieces)
-    with open_duckdb() as connection:
-        for piece in pieces:
-            rows = warehouse.client.query_arrow(ROWS, _bound(piece.span, model))
-            priced, is_changed = _compare(connection, rows, book)
-            for each in _totals(rows, priced, is_changed):
-                totals.setdefault(each.model_name, ModelTotals(each.model_name)).add(each)
-            changed = pa.table({name: rows[name] for name in KEY} | {name: priced[name] for name in PRICED})
-            if changes and pc.any(is_changed).as_py():
-                warehouse.client.insert_arrow(changes, changed.filter(is_changed).combine_chunks())
-            done += len(rows)
-            progress("pricing rows", done, max(expected, done))
+    for piece in pieces:
+        rows = warehouse.client.query_arrow(ROWS, _bound(piece.span, model))
+        priced = price_events(rows, book)
+        is_changed = _is_changed(rows, priced)
+        for each in _totals(rows, priced, is_changed):
+            totals.setdefault(each.model_name, ModelTotals(each.model_name)).add(each)
+        changed = pa.table({name: rows[name] for name in KEY} | {name: priced[name] for name in PRICED})
+        if changes and pc.any(is_changed).as_py():
+            warehouse.client.insert_arrow(changes, changed.filter(is_changed).combine_chunks())
+        done += len(rows)
+        progress("pricing rows", done, max(expected, done))
     return totals
 
 
-def _compare(
-    connection: duckdb.DuckDBPyConnection, rows: pa.Table, book: PriceBook
-) -> tuple[pa.Table, pa.ChunkedArray]:  # fmt: skip
-    """The rows' new costs in their order, and which rows cost something else than before, in any bucket."""
-    events = rows.append_column("row_index", pa.array(np.arange(len(rows), dtype=np.uint64)))
-    connection.register("stored", events)
-    try:
-        priced = price_events(connection, "stored", book)
-    finally:
-        connection.unregister("stored")
+def _is_changed(rows: pa.Table, priced: pa.Table) -> pa.ChunkedArray:
+    """Which rows cost something else than before, in any bucket."""
     is_changed = pa.chunked_array([pa.repeat(pa.scalar(False), len(rows))])
     for name in AMOUNTS:
         old, new = (
             pc.fill_null(table[name].cast(PRICED_SCHEMA.field(name).type), Decimal(-1)) for table in (rows, priced)
         )
         is_changed = pc.or_(is_changed, pc.not_equal(old, new))
-    return priced, is_changed
+    return is_changed
 
 
 def _totals(rows: pa.Table, priced: pa.Table, is_changed: pa.ChunkedArray) -> Iterator[ModelTotals]:

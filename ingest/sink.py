@@ -3,11 +3,9 @@
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import reduce
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,7 +17,6 @@ from ingest import metrics
 from ingest.batch import Batch, Record
 from ingest.decoder import Decoded, Decoder, Rejection
 from ingest.derive import with_derived
-from ingest.engine import open_duckdb
 from ingest.increments import usage_of
 from ingest.limit import NO_LIMIT, DeadLetterLimit, DeadLetterWatch
 from ingest.pricing import PriceBook, PriceWatch, price_events
@@ -154,22 +151,6 @@ def _count_unpriced(events: pa.Table, costs: pa.Table) -> None:
     metrics.UNPRICED.labels("no_price").inc(costs["cost"].null_count - no_usage)
 
 
-@dataclass(frozen=True)
-class Workbench:
-    """What a thread needs for itself to turn records into priced columns."""
-
-    connection: duckdb.DuckDBPyConnection
-    decoder: Decoder
-
-    def price(self, events: pa.Table, book: PriceBook) -> pa.Table:
-        """Costs of `events`, in the same order."""
-        self.connection.register("events", events)
-        try:
-            return price_events(self.connection, "events", book).drop_columns("row_index")
-        finally:
-            self.connection.unregister("events")
-
-
 class Sink:
     """Writes batches to the warehouse; every method may be called from several threads at once."""
 
@@ -185,12 +166,12 @@ class Sink:
         self._generation_read_at = -GENERATION_SECONDS
 
     @property
-    def _workbench(self) -> Workbench:
-        if not hasattr(self._local, "workbench"):
-            connection = open_duckdb()
-            self._local.workbench = Workbench(connection, Decoder())
-        workbench: Workbench = self._local.workbench
-        return workbench
+    def _decoder(self) -> Decoder:
+        """A thread's own."""
+        if not hasattr(self._local, "decoder"):
+            self._local.decoder = Decoder()
+        decoder: Decoder = self._local.decoder
+        return decoder
 
     def generation(self) -> int:
         """The rollup generation that a batch planned now belongs to."""
@@ -207,11 +188,11 @@ class Sink:
         """
         with metrics.DECODE_SECONDS.time():
             with TRACER.start_as_current_span("decode"):
-                decoded = self._workbench.decoder.decode([record.value for record in batch.records])
+                decoded = self._decoder.decode([record.value for record in batch.records])
                 events = with_derived(with_usage_source(decoded.events))
                 self._watch.observe(batch, decoded.rejections)
             with TRACER.start_as_current_span("price"):
-                costs = self._workbench.price(events, self._prices_for(batch))
+                costs = price_events(events, self._prices_for(batch))
         with metrics.INSERT_SECONDS.time():
             self._insert("dead_letters", dead_letters(batch, decoded.rejections), batch)
             self._insert("request_payloads", request_payloads(batch, events), batch)
@@ -220,7 +201,7 @@ class Sink:
         self._chosen.pop(batch.token, None)
         self._count(batch, decoded)
         _count_unpriced(events, costs)
-        return usage_of(self._workbench.connection, events, rows["is_error"], costs["cost"])
+        return usage_of(events, rows["is_error"], costs["cost"])
 
     def stored_offsets(self, batch: Batch) -> dict[str, set[int]]:
         """By table, which records of the batch are there already. It looks through whole tables: for the rare case

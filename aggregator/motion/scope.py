@@ -39,10 +39,6 @@ class Scope(BaseModel):
 
 
 def partition_of(kind: str, value: str, partitions: int) -> int:
-    """The partition of the topic of increments that holds a scope. Ingest computes the same in SQL (HASH_SQL)."""
+    """The partition of the topic of increments that holds a scope."""
     digest = md5(f"{kind}/{value}".encode(), usedforsecurity=False).digest()
     return int.from_bytes(digest[8:], "little") % partitions
-
-
-# DuckDB's name for the second half of an MD5 sum, over columns `kind` and `value`.
-HASH_SQL = "md5_number_lower(concat(kind, '/', value))"

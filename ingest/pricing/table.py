@@ -1,6 +1,6 @@
-"""The prices of one batch: the rows to join with, and the numbers to multiply by."""
+"""The prices of one batch: where each holds, and the numbers to multiply by."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import chain
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ingest.pricing.book import PriceBook, PriceKey
-from ingest.pricing.cell import BOUNDS, COLUMNS, MILLION, Cell
+from ingest.pricing.cell import COLUMNS, MILLION, Cell
 from ingest.pricing.offer import Rates, Tier
 
 Integers = npt.NDArray[np.int64]
@@ -22,12 +22,14 @@ UNPRICED = Cell(0, 0, 0, 0, Tier(0, 0, FREE, price_id=""), fee_rate=Decimal(0))
 
 @dataclass(frozen=True)
 class PriceTable:
-    """Row i of everything belongs to cell i: the Arrow table `cells` to join with, the columns of numbers
-    (cell.py says in what units) and the Arrow strings `price_ids`. Row 0 is for what has no price."""
+    """Row i of everything belongs to cell i: the columns of numbers (cell.py says in what units) and the Arrow
+    strings `price_ids`. Row 0 is for what has no price. The cells of the key at place k are the `counts[k]` from
+    `firsts[k]` on."""
 
-    cells: pa.Table
     numbers: dict[str, Integers]
     price_ids: pa.Array
+    firsts: Integers
+    counts: Integers
 
     def charge(self, bucket: str, cell: Integers, tokens: Integers) -> Integers:
         """tokens x price in picodollars, rounded half up. What is below 10^-18 dollars cannot change that."""
@@ -36,18 +38,15 @@ class PriceTable:
         return tokens * pico + (attos + MILLION // 2) // MILLION
 
 
-def price_table(book: PriceBook, keys: Iterable[PriceKey]) -> PriceTable:
-    """The cells of `keys`, each key once."""
-    priced = list(keys)
-    found = [(UNPRICED,), *map(book.cells, priced)]
+def price_table(book: PriceBook, keys: Sequence[PriceKey]) -> PriceTable:
+    """The cells of `keys`, in their order."""
+    found = [(UNPRICED,), *map(book.cells, keys)]
     cells = list(chain.from_iterable(found))
     matrix = np.array([cell.numbers for cell in cells], dtype=np.int64)
-    numbers = dict(zip(COLUMNS, np.ascontiguousarray(matrix.T), strict=True))
-    owners = np.repeat(np.arange(len(found)), [len(each) for each in found])
-    columns = {"cell": np.arange(len(cells)), **{name: numbers[name] for name in BOUNDS}}
-    names = zip(PriceKey._fields, zip(PriceKey("", ""), *priced, strict=True), strict=True)
+    counts = np.array([len(each) for each in found], dtype=np.int64)
     return PriceTable(
-        cells=pa.table(columns | {name: pa.array(texts, pa.string()).take(owners) for name, texts in names}),
-        numbers=numbers,
+        numbers=dict(zip(COLUMNS, np.ascontiguousarray(matrix.T), strict=True)),
         price_ids=pa.array([cell.tier.price_id for cell in cells], pa.string()),
+        firsts=np.cumsum(counts)[:-1],
+        counts=counts[1:],
     )

@@ -29,7 +29,6 @@ LIBRARIES = (
     "aiokafka",
     "chdb-core",
     "clickhouse-connect",
-    "duckdb",
     "faust-streaming",
     "msgspec",
     "pyarrow",

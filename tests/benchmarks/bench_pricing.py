@@ -1,4 +1,4 @@
-"""How long pricing takes, per batch of 50,000 events and beside decoding them, on one DuckDB thread.
+"""How long pricing takes, per batch of 50,000 events and beside decoding them.
 
 Run: python -m tests.benchmarks.bench_pricing
 """
@@ -14,7 +14,6 @@ import pyarrow as pa
 from genai_prices.data import providers
 
 from ingest.decoder import Decoder
-from ingest.engine import open_duckdb
 from ingest.pricing import PriceBook, price_events
 from ingest.pricing.pricefile import parse
 
@@ -82,15 +81,13 @@ def report(name: str, seconds: float, note: str = "") -> None:
 
 
 def measure(models: int) -> None:
-    connection = open_duckdb()
     decoder = Decoder()
     values = [json.dumps(event).encode() for event in events(models)]
     _, decode_seconds = median_seconds(partial(decoder.decode, values))
     decoded: pa.Table = decoder.decode(values).events
-    connection.register("events", decoded)
     report(f"decode, {models} models", decode_seconds)
     for name, book in (("catalogue", PriceBook()), (f"{NEGOTIATED_USERS:,} users' own prices, fees", negotiated())):
-        first, seconds = median_seconds(partial(price_events, connection, "events", book))
+        first, seconds = median_seconds(partial(price_events, decoded, book))
         share = seconds / (decode_seconds + seconds)
         report(f"price, {models} models, {name}", seconds, f"{share:.1%} of both; first batch {first * 1e3:.0f} ms")
 

@@ -147,7 +147,7 @@ def run_ours(task: Task, warehouse: Warehouse) -> Figures:
     watch.watch(Decoder, "decode", "decode")
     for name in ("with_usage_source", "with_derived", "request_logs", "request_payloads", "dead_letters"):
         watch.watch(sink, name, name)
-    watch.watch(sink.Workbench, "price", "price")
+    watch.watch(sink, "price_events", "price")
     watch.watch(Warehouse, "insert", "insert, calling thread")
     watch.watch(Batch.__dict__["digest"], "func", "digest")
     settings = IngestSettings(

@@ -14,9 +14,8 @@ from aggregator.migrations import migrate
 from aggregator.warehouse import Warehouse
 from ingest.batch import Batch, Record
 from ingest.decoder import Decoder
-from ingest.engine import open_duckdb
-from ingest.pricing import PriceBook
-from ingest.sink import Sink, Workbench
+from ingest.pricing import PriceBook, price_events
+from ingest.sink import Sink
 from tests.benchmarks.contenders import raw_writer
 from tests.benchmarks.events import make
 from tests.integration.test_sink import StoredRecord
@@ -40,9 +39,8 @@ def ratios(events: int) -> dict[str, tuple[float, float]]:
     with tempfile.TemporaryDirectory(prefix="router-insights-smoke-") as folder:
         warehouse = Warehouse(f"chdb://{folder}")
         migrate(warehouse)
-        connection = open_duckdb()
         decoder, book = Decoder(), PriceBook()
-        bench, sink = Workbench(connection, decoder), Sink(warehouse, book)
+        sink = Sink(warehouse, book)
         decoded = decoder.decode(values).events
         passthrough = raw_writer(warehouse)
 
@@ -55,7 +53,7 @@ def ratios(events: int) -> dict[str, tuple[float, float]]:
             {
                 "parse": lambda _: [msgspec.json.decode(value) for value in values if value.endswith(b"}")],
                 "decode": lambda _: decoder.decode(values),
-                "price": lambda _: bench.price(decoded, book),
+                "price": lambda _: price_events(decoded, book),
                 "write": write,
                 "passthrough": lambda _: passthrough(values),
             }

