@@ -19,9 +19,11 @@ from api.reader import Reader
 
 # Counting further costs more than the number is worth.
 COUNT_LIMIT = 1_000_000
-# A page by time is looked for in the hour next to its start, then in ever wider windows. Reading in order stops
-# early only without a filter, and a cursor is one: without a window ClickHouse reads far past the page.
-WINDOWS = (timedelta(hours=1), timedelta(days=1), timedelta(days=30))
+# A page by time is looked for in a window next to its start, and on in the next ones. Reading in order stops early only
+# without a filter, and a cursor is one: without a window ClickHouse reads far past the page.
+FIRST_WINDOW = timedelta(hours=1)
+# How much wider than the last a window is where that held nothing, and at most.
+GROWTH_OF_WINDOWS = 30
 
 PAYLOAD_COLUMNS = (
     "request_headers",
@@ -58,7 +60,8 @@ CONDITIONS = {
     "max_duration_ms": "duration_ms <= {max_duration_ms:UInt32}",
 }
 # Filters that a rollup can count under; the others are not kept there.
-COUNTABLE = {Dimension.USER, Dimension.API_KEY, Dimension.MODEL, Dimension.STATUS, "start_time", "end_time"}
+TIMES = {"start_time", "end_time"}
+COUNTABLE = {Dimension.USER, Dimension.API_KEY, Dimension.MODEL, Dimension.STATUS, *TIMES}
 
 # The timestamps find the granules by the primary key, the hashes the rows, and both are short whatever the ids
 # look like. Equal hashes of different rows are told apart by the whole key.
@@ -68,8 +71,9 @@ AND cityHash64{KEY} IN {{hashes:Array(UInt64)}}
 """
 ROWS = f"SELECT {', '.join((*KEY_COLUMNS, *ROW_COLUMNS))} FROM request_logs {OF_KEYS}"
 PAYLOADS = f"SELECT {', '.join((*KEY_COLUMNS, *PAYLOAD_COLUMNS))} FROM request_payloads {OF_KEYS}"
+# Everything but the key is read for the one row only.
 NEWEST_OF_ID = f"""
-{SELECT_KEYS} FROM request_logs
+SELECT {", ".join((*KEY_COLUMNS, *ROW_COLUMNS))}, cityHash64{KEY} AS key_hash FROM request_logs
 WHERE request_id = {{request_id:String}}
 ORDER BY timestamp DESC, created_at DESC, source_partition DESC, source_offset DESC LIMIT 1
 """
@@ -112,57 +116,76 @@ def _after(parameters: LogParameters, cursor: Cursor) -> str:
     return f"({column} {beyond} {value} OR {column} IS NULL OR ({column} = {value} AND {later_key}))"
 
 
-def page_query(parameters: LogParameters, cursor: Cursor | None) -> tuple[str, Row]:
-    """SQL for the keys of one row more than the page after `cursor` holds, and its parameters."""
+def page_query(parameters: LogParameters, cursor: Cursor | None, limit: int) -> tuple[str, Row]:
+    """SQL for the keys of up to `limit` rows after `cursor`, and its parameters."""
     filters = _filters(parameters)
     where = _where(filters)
     if cursor is not None:
         where += f" AND {_after(parameters, cursor)}"
         filters |= {f"cursor_{name}": value for name, value in cursor._asdict().items() if value is not None}
-    sql = (
-        f"{SELECT_KEYS} FROM request_logs\n"
-        f"WHERE {where}\nORDER BY {_order(parameters)}\nLIMIT {parameters.page_size + 1}"
-    )
+    sql = f"{SELECT_KEYS} FROM request_logs\nWHERE {where}\nORDER BY {_order(parameters)}\nLIMIT {limit}"
     return sql, filters
 
 
-def _windows(reader: Reader, parameters: LogParameters, cursor: Cursor | None) -> Iterator[LogParameters]:
-    """The same query for ever wider windows of time next to where the page starts, at last for all of its range."""
+def _range(reader: Reader, parameters: LogParameters, cursor: Cursor | None) -> tuple[datetime, datetime]:
+    """From the oldest to the newest moment at which a row of the page can be."""
     edges = reader.query(OLDEST_AND_NEWEST, {})[0]
     oldest = max(edges["oldest"].replace(tzinfo=UTC), parameters.start_time or EPOCH)
     newest = min(edges["newest"].replace(tzinfo=UTC), parameters.end_time or LAST_MOMENT)
-    is_backwards = parameters.order_direction is OrderDirection.DESC
-    start = newest if is_backwards else oldest
-    if cursor is not None:
-        start = EPOCH + timedelta(microseconds=cursor.timestamp_us)
-    for width in WINDOWS:
-        if is_backwards and start - width > oldest:
-            yield parameters.model_copy(update={"start_time": start - width})
-        elif not is_backwards and start + width < newest:
-            yield parameters.model_copy(update={"end_time": start + width})
-    yield parameters
+    if cursor is None:
+        return oldest, newest
+    at = EPOCH + timedelta(microseconds=cursor.timestamp_us)
+    return (oldest, at) if parameters.order_direction is OrderDirection.DESC else (at, newest)
 
 
-def _page_keys(reader: Reader, parameters: LogParameters, cursor: Cursor | None) -> list[Row]:
-    """The keys of a page, and one more if there are more."""
+def _page_keys(reader: Reader, parameters: LogParameters, cursor: Cursor | None, total: Total | None) -> list[Row]:
+    """The keys of a page, and one more if there are more. `total` only helps to guess how far they reach."""
+    wanted = parameters.page_size + 1
     if parameters.order_by is not OrderBy.TIMESTAMP:
-        return reader.query(*page_query(parameters, cursor))
+        return reader.query(*page_query(parameters, cursor, wanted))
+    is_backwards = parameters.order_direction is OrderDirection.DESC
+    oldest, newest = _range(reader, parameters, cursor)
+    width = FIRST_WINDOW
+    if total is not None:
+        # Twice as far as the page would reach if its rows came evenly; a page of all there are is one window.
+        width = max(width, 2 * (newest - oldest) * (wanted / max(total.logs, 1)))
     keys: list[Row] = []
-    for window in _windows(reader, parameters, cursor):
-        keys = reader.query(*page_query(window, cursor))
-        if len(keys) > parameters.page_size:
-            break
-    return keys
+    # The outer bounds stay those that were asked for: rows may have arrived beyond the oldest and the newest.
+    rest = parameters
+    while True:
+        is_last = width >= newest - oldest
+        window = rest
+        if not is_last and is_backwards:
+            newest -= width
+            window, rest = (rest.model_copy(update=bound) for bound in ({"start_time": newest}, {"end_time": newest}))
+        elif not is_last:
+            oldest += width
+            window, rest = (rest.model_copy(update=bound) for bound in ({"end_time": oldest}, {"start_time": oldest}))
+        found = reader.query(*page_query(window, cursor, wanted - len(keys)))
+        keys += found
+        if is_last or len(keys) == wanted:
+            return keys
+        still_wanted = wanted - len(keys)
+        width *= min(GROWTH_OF_WINDOWS, 1 + 1.5 * still_wanted / len(found)) if found else GROWTH_OF_WINDOWS
 
 
-def _count(reader: Reader, parameters: LogParameters) -> Total:
-    """Exact from the rollups where they keep the filters, else up to COUNT_LIMIT from the rows."""
+def _count_cheaply(reader: Reader, parameters: LogParameters) -> Total | None:
+    """Exact, and cheap: from the primary key, or from the rollups where they keep the filters."""
     filters = _filters(parameters)
-    if COUNTABLE.issuperset(filters):
-        equals = {Dimension(name): value for name, value in filters.items() if name in set(Dimension)}
-        question = Question((REQUESTS,), parameters.span, equals)
-        rows = reader.query(*compile_answer(reader.confine(question), "group_key", 0))
-        return Total(sum(row["requests"] for row in rows), False)
+    if not COUNTABLE.issuperset(filters):
+        return None
+    if TIMES.issuperset(filters) and reader.caller.restriction is None:
+        found = reader.query(f"SELECT count() AS found FROM request_logs WHERE {_where(filters)}", filters)
+        return Total(found[0]["found"], False)
+    equals = {Dimension(name): value for name, value in filters.items() if name in set(Dimension)}
+    question = Question((REQUESTS,), parameters.span, equals)
+    rows = reader.query(*compile_answer(reader.confine(question), "group_key", 0))
+    return Total(sum(row["requests"] for row in rows), False)
+
+
+def _count_rows(reader: Reader, parameters: LogParameters) -> Total:
+    """Up to COUNT_LIMIT."""
+    filters = _filters(parameters)
     sql = f"SELECT count() AS found FROM (SELECT 1 FROM request_logs WHERE {_where(filters)} LIMIT {COUNT_LIMIT + 1})"
     found = reader.query(sql, filters)[0]["found"]
     return Total(min(found, COUNT_LIMIT), found > COUNT_LIMIT)
@@ -180,26 +203,31 @@ def keys_bound(keys: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _by_key(reader: Reader, sql: str, keys: list[Row]) -> dict[tuple[Any, ...], Row]:
-    return {key_of(row): row for row in reader.query(sql, keys_bound(keys))}
-
-
-def rows_by_key(reader: Reader, sql: str, keys: list[Row]) -> list[Row]:
-    """The rows of `keys` that `sql` (with OF_KEYS) reads, in the order of `keys`."""
-    found = _by_key(reader, sql, keys) if keys else {}
+def in_order_of(keys: Sequence[Row], rows: Iterable[Row]) -> list[Row]:
+    found = {key_of(row): row for row in rows}
     # A row may have reached the end of its time to live since its key was read.
     return [found[key] for key in map(key_of, keys) if key in found]
 
 
-def _read_rows(reader: Reader, keys: list[Row]) -> list[Row]:
-    """The rows with their payloads in the order of `keys`; a payload that is not there is empty."""
-    if not keys:
-        return []
-    rows, payloads = _by_key(reader, ROWS, keys), _by_key(reader, PAYLOADS, keys)
+def rows_by_key(reader: Reader, sql: str, keys: list[Row]) -> list[Row]:
+    """The rows of `keys` that `sql` (with OF_KEYS) reads, in the order of `keys`."""
+    return in_order_of(keys, reader.query(sql, keys_bound(keys))) if keys else []
+
+
+def _with_payloads(rows: Iterable[Row], payloads: Iterable[Row]) -> Iterator[Row]:
+    """A payload that is not there is empty."""
     missing = dict.fromkeys(PAYLOAD_COLUMNS, "")
-    wanted = [key_of(key) for key in keys]
-    # A row may have reached the end of its time to live since its key was read.
-    return [{**missing, **payloads.get(key, {}), **rows[key]} for key in wanted if key in rows]
+    by_key = {key_of(payload): payload for payload in payloads}
+    return ({**missing, **by_key.get(key_of(row), {}), **row} for row in rows)
+
+
+def _read_rows(reader: Reader, keys: list[Row]) -> Iterator[Row]:
+    """The rows with their payloads in the order of `keys`."""
+    if not keys:
+        return iter(())
+    bound = keys_bound(keys)
+    rows, payloads = reader.query_all([(ROWS, bound), (PAYLOADS, bound)])
+    return _with_payloads(in_order_of(keys, rows), payloads)
 
 
 def _microdollars(cost: Decimal | None) -> int | None:
@@ -242,9 +270,12 @@ def list_logs(reader: Reader, parameters: LogParameters) -> LogPage:
     cursor, total = None, None
     if parameters.page_token:
         cursor, total = decode(query, parameters.page_token)
-    keys = _page_keys(reader, parameters, cursor)
+    else:
+        total = _count_cheaply(reader, parameters)
+    keys = _page_keys(reader, parameters, cursor, total)
     page, has_more = keys[: parameters.page_size], len(keys) > parameters.page_size
-    total = total or _count(reader, parameters)
+    if total is None:
+        total = _count_rows(reader, parameters) if has_more else Total(len(page), False)
     return LogPage(
         logs=[RequestLog(**_fields_of(row)) for row in _read_rows(reader, page)],
         next_page_token=encode(query, _cursor_of(page[-1], parameters.order_by), total) if has_more else "",
@@ -255,5 +286,6 @@ def list_logs(reader: Reader, parameters: LogParameters) -> LogPage:
 
 def find_log(reader: Reader, request_id: str) -> ExplainedLog | None:
     """The newest log with that id."""
-    keys = reader.query(NEWEST_OF_ID, {"request_id": request_id}, LOOKUP_SETTINGS)
-    return next(map(_explained, _read_rows(reader, keys)), None)
+    rows = reader.query(NEWEST_OF_ID, {"request_id": request_id}, LOOKUP_SETTINGS)
+    payloads = reader.query(PAYLOADS, keys_bound(rows)) if rows else []
+    return next(map(_explained, _with_payloads(rows, payloads)), None)

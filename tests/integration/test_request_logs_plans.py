@@ -10,7 +10,7 @@ import pytest
 from aggregator.migrations import migrate
 from aggregator.planner import EPOCH
 from aggregator.warehouse import Warehouse
-from api.logs import LOOKUP_SETTINGS, NEWEST_OF_ID, PAYLOADS, ROWS, WINDOWS, page_query
+from api.logs import FIRST_WINDOW, LOOKUP_SETTINGS, NEWEST_OF_ID, PAYLOADS, ROWS, page_query
 from api.pages import Cursor
 from api.parameters import LogParameters, OrderDirection
 
@@ -59,13 +59,13 @@ def test_pages_by_time_are_read_in_the_order_of_the_table(
     warehouse: Warehouse, direction: OrderDirection, read_type: str
 ) -> None:
     for cursor in (None, MIDDLE):
-        plan = explain(warehouse, *page_query(LogParameters(order_direction=direction), cursor))
+        plan = explain(warehouse, *page_query(LogParameters(order_direction=direction), cursor, 51))
         assert f"Read type: {read_type}\n" in plan
 
 
 @pytest.mark.parametrize("direction", OrderDirection)
 def test_a_later_page_skips_what_lies_before_its_cursor(warehouse: Warehouse, direction: OrderDirection) -> None:
-    plan = explain(warehouse, *page_query(LogParameters(order_direction=direction), MIDDLE))
+    plan = explain(warehouse, *page_query(LogParameters(order_direction=direction), MIDDLE, 51))
     read, total = granules(plan)
     assert total >= 20
     assert read <= total * 0.6
@@ -73,13 +73,13 @@ def test_a_later_page_skips_what_lies_before_its_cursor(warehouse: Warehouse, di
 
 def test_a_page_is_first_looked_for_in_a_window_of_few_granules(warehouse: Warehouse) -> None:
     start = EPOCH + timedelta(microseconds=MIDDLE.timestamp_us)
-    for bound in ({"start_time": start - WINDOWS[0]}, {"start_time": start - WINDOWS[1]}):
-        read, total = granules(explain(warehouse, *page_query(LogParameters().model_copy(update=bound), MIDDLE)))
+    for bound in ({"start_time": start - FIRST_WINDOW}, {"start_time": start - 24 * FIRST_WINDOW}):
+        read, total = granules(explain(warehouse, *page_query(LogParameters().model_copy(update=bound), MIDDLE, 51)))
         assert read <= 2 < 20 <= total
 
 
 def test_the_rows_and_payloads_of_a_page_are_found_by_the_primary_key(warehouse: Warehouse) -> None:
-    keys = warehouse.query(*page_query(LogParameters(page_size=50), MIDDLE))
+    keys = warehouse.query(*page_query(LogParameters(), MIDDLE, 51))
     bound = {
         "timestamps_us": [MIDDLE.timestamp_us - 50_000_000 * number for number in range(1, 52)],
         "hashes": [key["key_hash"] for key in keys],
