@@ -6,6 +6,7 @@ a value that passes has its types proven; what a schema cannot say is left to th
 
 from collections import Counter
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Annotated, Any, Union
 
 import msgspec
@@ -19,6 +20,8 @@ MAX_EVENT_BYTES = 8 * 1024 * 1024
 # The largest bound msgspec takes; what a column holds is less.
 MAX_INTEGER = 2**63 - 1
 ESCAPED_NUL = rb"\u0000"
+# Headers, parameters and labels of requests repeat: of each such field so many texts of up to a size are remembered.
+REMEMBERED_TEXTS, REMEMBERED_BYTES = 4_096, 512
 
 _SCHEMA = RequestEvent.model_json_schema()
 REQUIRED = frozenset(_SCHEMA["required"])
@@ -39,6 +42,10 @@ def json_types(field: str) -> set[str]:
     return types
 
 
+# What is nothing but an object or null: taken as JSON first, since its text may be remembered.
+OBJECT_FIELDS = tuple(field for field in FIELD_NAMES if json_types(field) == {"object"} and field != "usage")
+
+
 def _type_of(name: str, option: dict[str, Any]) -> Any:
     """The msgspec type of one JSON type."""
     if name == "integer":
@@ -50,22 +57,26 @@ def _type_of(name: str, option: dict[str, Any]) -> Any:
     return list[str] if option.get("items", {}).get("type") == "string" else list[Any]
 
 
-def _field_types(field: str) -> list[Any]:
+def _annotation(field: str) -> Any:
     if field == "usage":
         # Few events have it, and the model alone says which numbers it takes.
-        return []
-    types = []
+        return None
+    if field in OBJECT_FIELDS:
+        return msgspec.Raw
+    types: list[Any] = [] if field in REQUIRED else [None]
     for option in variants(field):
         declared = option["type"]
         types += [_type_of(name, option) for name in ([declared] if isinstance(declared, str) else declared)]
-    # The one text field that also takes integers.
-    return [*types, _type_of("integer", {})] if field == "prompt_id" else types
+    if field == "prompt_id":
+        # The one text field that also takes integers.
+        types.append(_type_of("integer", {}))
+    return Union[(*types,)]
 
 
 def _shape(forbid_unknown_fields: bool) -> type[msgspec.Struct]:
     """The required fields come first in the model, as they must here."""
-    required = [(field, Union[(*_field_types(field),)]) for field in FIELD_NAMES if field in REQUIRED]
-    optional = [(field, Union[(*_field_types(field), None)], None) for field in FIELD_NAMES if field not in REQUIRED]
+    required = [(field, _annotation(field)) for field in FIELD_NAMES if field in REQUIRED]
+    optional = [(field, _annotation(field), None) for field in FIELD_NAMES if field not in REQUIRED]
     return msgspec.defstruct("Shape", [*required, *optional], gc=False, forbid_unknown_fields=forbid_unknown_fields)
 
 
@@ -105,16 +116,31 @@ _SPECIAL_TEXTS: dict[str, Callable[[Any], str]] = {
     "metadata": _metadata_text,
     **dict.fromkeys(HEADER_FIELDS, headers_text),
 }
-# Where structures become text, and how.
-TEXTS = tuple(
-    (place, _SPECIAL_TEXTS.get(field, json_text))
-    for place, field in enumerate(FIELD_NAMES)
-    if "object" in json_types(field)
-)
+# Where structures become text.
+BODY_PLACES = tuple(place for place, field in enumerate(FIELD_NAMES) if {"object", "array"} <= json_types(field))
 
 
-def _may_be_too_deep(text: str) -> bool:
-    return len(text) >= 2 * MAX_NESTING and text.count("{") + text.count("[") >= MAX_NESTING
+def _checked_text(value: Any, text_of: Callable[[Any], str]) -> str:
+    """Raises PydanticCustomError for what is too deep, and what `text_of` raises."""
+    text = text_of(value)
+    if len(text) >= 2 * MAX_NESTING and text.count("{") + text.count("[") >= MAX_NESTING:
+        check_free_json(value)
+    return text
+
+
+_read_object = msgspec.json.Decoder(dict[str, Any] | None).decode
+
+
+def _object_texts(field: str) -> Callable[[bytes], str | None]:
+    """From JSON of an object field to its text. Raises msgspec's errors and PydanticCustomError."""
+    text_of = _SPECIAL_TEXTS.get(field, json_text)
+
+    def read(raw: bytes) -> str | None:
+        value = _read_object(raw)
+        return None if value is None else _checked_text(value, text_of)
+
+    remembered = lru_cache(REMEMBERED_TEXTS)(read)
+    return lambda raw: remembered(raw) if len(raw) <= REMEMBERED_BYTES else read(raw)
 
 
 class Screen:
@@ -124,6 +150,7 @@ class Screen:
         self._strict = msgspec.json.Decoder(_shape(forbid_unknown_fields=True)).decode
         self._lenient = msgspec.json.Decoder(_shape(forbid_unknown_fields=False)).decode
         self._object = msgspec.json.Decoder(dict[str, Any]).decode
+        self._objects = [(FIELD_NAMES.index(field), _object_texts(field)) for field in OBJECT_FIELDS]
 
     def read(self, value: bytes | None, unknown: Counter[str]) -> list[Any] | None:
         """The fields of an event in the order of FIELD_NAMES, null where absent, structures as compact JSON text and
@@ -153,10 +180,12 @@ class Screen:
             check_free_json(members)
             unknown.update(members.keys() - FIELD_NAMES)
         fields = list(msgspec.structs.astuple(event))
-        for place, text_of in TEXTS:
-            field = fields[place]
-            if field is not None and field.__class__ is not str:
-                text = fields[place] = text_of(field)
-                if _may_be_too_deep(text):
-                    check_free_json(field)
+        for place, text_of in self._objects:
+            raw = fields[place]
+            if raw is not None:
+                fields[place] = text_of(bytes(raw))
+        for place in BODY_PLACES:
+            body = fields[place]
+            if body is not None and body.__class__ is not str:
+                fields[place] = _checked_text(body, json_text)
         return fields

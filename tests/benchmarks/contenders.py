@@ -1,8 +1,9 @@
 """The ways from Kafka into ClickHouse that are compared, each run in a process of its own.
 
 `python -m tests.benchmarks.contenders NAME JSON` takes every record of a topic into an empty database and prints its
-figures as JSON. All use aiokafka with the same settings, the engine in the same process, two insert threads, batches
-of at most 50,000 records or 32 MB, and the tables and views of `insights migrate`.
+figures as JSON. All use aiokafka with the same settings, two insert threads, batches of at most 50,000 records or
+32 MB, and the tables and views of `insights migrate`. The engine is in the same process or, where the task has the
+address of one, behind HTTP in a process of its own, as in production: then CPU and memory are the ingest process's.
 
 - `ours`: the ingest worker as it is;
 - `passthrough`: raw bytes `FORMAT JSONEachRow`, no check, no price, at least once: a generic connector at its best;
@@ -25,6 +26,7 @@ from dataclasses import asdict, dataclass, field
 from functools import wraps
 from typing import Any
 
+import httpx2
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from pydantic import BaseModel
 
@@ -59,18 +61,21 @@ class Task(BaseModel):
     partitions: int
     records: int
     folder: str | None = None
+    clickhouse: str | None = None
 
 
 @dataclass
 class Figures:
     """Of the time from the first record that was fetched to the last that was committed. CPU is that of the whole
-    process, the engine included; `stages` is CPU seconds of this process's Python threads by what they did."""
+    process, with the engine if that is in it; `engine_cpu_seconds` is that of an engine apart.
+    `stages` is CPU seconds of this process's Python threads by what they did."""
 
     contender: str
     records: int
     rows: int = 0
     seconds: float = 0.0
     cpu_seconds: float = 0.0
+    engine_cpu_seconds: float = 0.0
     peak_bytes: int = 0
     stages: dict[str, float] = field(default_factory=dict)
     samples: list[tuple[float, int, int]] = field(default_factory=list)
@@ -108,20 +113,25 @@ class Meter:
 
     def __init__(self, contender: str, task: Task) -> None:
         self.figures = Figures(contender, task.records)
-        self._start: tuple[float, float] | None = None
+        self._clickhouse = task.clickhouse
+        self._start: tuple[float, float, float] | None = None
 
     def begin(self, *_: object) -> None:
         if self._start is None:
-            self._start = time.perf_counter(), time.process_time()
+            self._start = time.perf_counter(), time.process_time(), self._engine_cpu()
 
     @property
     def seconds(self) -> float:
         return time.perf_counter() - self._start[0] if self._start else 0.0
 
+    def _engine_cpu(self) -> float:
+        return float(httpx2.get(f"{self._clickhouse}/cpu").text) if self._clickhouse else 0.0
+
     def end(self, warehouse: Warehouse) -> Figures:
-        cpu = self._start[1] if self._start else 0.0
+        _, cpu, engine_cpu = self._start or (0.0, 0.0, 0.0)
         self.figures.seconds = self.seconds
         self.figures.cpu_seconds = time.process_time() - cpu
+        self.figures.engine_cpu_seconds = self._engine_cpu() - engine_cpu
         self.figures.peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         self.figures.rows = warehouse.query("SELECT count() AS n FROM request_logs")[0]["n"]
         return self.figures
@@ -173,7 +183,8 @@ def run_ours(task: Task, warehouse: Warehouse) -> Figures:
         stop.set()
         await consuming
         python = sum(watch.seconds.values())
-        figures.stages = {**watch.seconds, "ClickHouse's threads": figures.cpu_seconds - python}
+        others = "other threads" if task.clickhouse else "ClickHouse's threads"
+        figures.stages = {**watch.seconds, others: figures.cpu_seconds - python}
         return figures
 
     return asyncio.run(run())
@@ -337,7 +348,7 @@ CONTENDERS: dict[str, Callable[[Task, Warehouse], Figures]] = {
 def main() -> None:
     task = Task.model_validate_json(sys.argv[2])
     with tempfile.TemporaryDirectory(dir=task.folder, prefix="router-insights-bench-") as folder:
-        warehouse = Warehouse(f"chdb://{folder}")
+        warehouse = Warehouse(task.clickhouse or f"chdb://{folder}")
         migrate(warehouse)
         print(json.dumps(asdict(CONTENDERS[sys.argv[1]](task, warehouse))), flush=True)
         warehouse.close()

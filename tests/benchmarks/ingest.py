@@ -17,10 +17,13 @@ from rich.console import Console
 from ingest.topics import create_topics
 from tests.benchmarks.contenders import Task
 from tests.benchmarks.events import Record
+from tests.support.clickhouse_http import ClickHouseServer
 from tests.support.kafka import KafkaServer
 
 PARTITIONS = 6
 TIMEOUT_SECONDS = 900
+# Of the name of a contender: with the engine in a process of its own.
+APART = ", ClickHouse apart"
 
 
 @contextmanager
@@ -48,7 +51,19 @@ async def produce(bootstrap: str, records: Sequence[Record], repeat: int = 1) ->
 
 
 def run(contender: str, task: Task) -> dict[str, Any]:
-    """The figures of one run in a process of its own. Raises RuntimeError with what it said when it fails."""
+    """The figures of one run in a process of its own, and with the engine in another one if the contender's name ends
+    with APART. Raises RuntimeError with what it said when it fails."""
+    if not contender.endswith(APART):
+        return _run(contender, task)
+    with (
+        tempfile.TemporaryDirectory(dir=task.folder, prefix="router-insights-bench-") as folder,
+        ClickHouseServer(Path(folder) / "clickhouse") as server,
+    ):
+        figures = _run(contender.removesuffix(APART), task.model_copy(update={"clickhouse": server.address}))
+    return {**figures, "contender": contender}
+
+
+def _run(contender: str, task: Task) -> dict[str, Any]:
     command = [sys.executable, "-m", "tests.benchmarks.contenders", contender, task.model_dump_json()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
@@ -73,8 +88,9 @@ def compare(
             task = Task(bootstrap=bootstrap, topic=topics[count], partitions=PARTITIONS, records=len(records[:count]))
             figures = run(contender, task)
             console.print(
-                f"  {contender:12} {figures['records'] / figures['seconds']:9,.0f} events/s"
-                f" {figures['cpu_seconds'] / figures['records'] * 1e6:7.1f} µs CPU/event"
+                f"  {contender:29} {figures['records'] / figures['seconds']:9,.0f} events/s"
+                f" {figures['cpu_seconds'] / count * 1e6:7.1f} µs CPU/event"
+                f" and {figures['engine_cpu_seconds'] / count * 1e6:5.1f} of an engine apart"
                 f" {figures['peak_bytes'] / 2**20:6,.0f} MiB"
             )
             results.append(figures)

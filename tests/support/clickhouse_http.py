@@ -7,6 +7,8 @@ it, with `--config FILE` under a configuration; it may be killed at any moment a
 Faults are given to `POST /faults` as JSON (see `Fault`) and strike the next inserts, in the order they were given;
 `DELETE /faults` forgets them, `GET /faults` lists those that are left.
 
+`GET /cpu` tells the processor seconds that it has used.
+
 `POST /pretend` takes a JSON object of SQL that stands for other SQL in every statement from then on, such as
 `{"now()": "(now() - 180)"}`: a server whose clock or version is another one, which this machine cannot be.
 """
@@ -146,6 +148,8 @@ class Front:
         elif scope["path"] == "/pretend":
             self._pretended = TypeAdapter(dict[str, str]).validate_json(body)
             await self._answer(send, 200, b"")
+        elif scope["path"] == "/cpu":
+            await self._answer(send, 200, str(time.process_time()).encode())
         elif scope["path"] == "/ping":
             await self._answer(send, 200, b"Ok.\n")
         else:

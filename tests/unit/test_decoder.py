@@ -183,3 +183,15 @@ def test_a_batch_of_ten_thousand_poison_records_is_rejected_one_by_one(decoder: 
     decoded = decoder.decode([b"\xff"] * 10_000 + [encode()])
     assert len(decoded.rejections) == 10_000
     assert len(decoded.events) == 1
+
+
+@pytest.mark.parametrize("field", ["metadata", "llm_parameters", "request_headers", "input_variables"])
+def test_objects_that_repeat_are_judged_each_time_as_the_first_time(decoder: Decoder, field: str) -> None:
+    objects = [
+        b'{"a":1}', b'{"a": 1}', b'{"a":1.0}', b"null", b"[]", b'"{}"', b"{}", b'{"a":1e999}', b'{"authorization":"s"}',
+        json.dumps({"deep": "x" * 600}).encode(), b'{"a.b":1,"a":{"b":2}}', b'{"a":' * 200 + b"1" + b"}" * 200,
+    ]  # fmt: skip
+    values: list[bytes | None] = [encode()[:-1] + b',"%s":%s}' % (field.encode(), each) for each in objects * 3]
+    decoded = decoder.decode(values)
+    assert_agrees_with_the_model(decoded, values)
+    assert {rejection.row_index for rejection in decoded.rejections}
