@@ -8,10 +8,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from math import ceil
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from aggregator.catalogue import KEY_COLUMNS
-from aggregator.planner import Condition, Span, micros
+from aggregator.planner import EPOCH, Condition, Span, micros
 from api.filters.compile import Binder
 from api.logs import KEY, OF_KEYS, OLDEST_AND_NEWEST, Row, key_of, keys_bound
 from api.reader import Reader
@@ -29,6 +31,7 @@ FIRST_WIDTH, GROWTH = timedelta(hours=1), 8
 # A large set is slower to compare with the primary key than to look its rows up.
 IN_SETTINGS = {"use_index_for_in_with_subqueries_max_values": 2 * FEW}
 AT_TIMES = " AND timestamp IN (SELECT fromUnixTimestamp64Micro(arrayJoin({times_us:Array(Int64)}), 'UTC'))"
+AT_RARE_TIMES = AT_TIMES.replace("times_us", "rare_times_us")
 COLUMNS = {SortBy.REQUEST_START_TIME: "timestamp", SortBy.LATENCY_MS: "duration_ms"}
 SELECT_KEYS = f"SELECT {', '.join(KEY_COLUMNS)}, cityHash64{KEY} AS key_hash"
 # Tells rows apart as the whole key does (one record of Kafka is one row), and has a fixed length.
@@ -43,7 +46,8 @@ class Total(NamedTuple):
 @dataclass(frozen=True)
 class Search:
     """`tiers` are conditions over request_payloads that include each other, closest first, with the
-    values that they bind; none without words. There are at most `bound` such texts, of all times."""
+    values that they bind; none without words. There are at most `bound` such texts, of all times. `rare` is what the
+    rare words alone ask, if others are not rare. `extent`: the times of the oldest and the newest request."""
 
     span: Span
     condition: Condition
@@ -52,6 +56,8 @@ class Search:
     tiers: tuple[str, ...] = ()
     words: Mapping[str, Any] = field(default_factory=dict)
     bound: int = 0
+    rare: str = ""
+    extent: tuple[datetime, datetime] | None = None
 
     @property
     def parameters(self) -> Row:
@@ -85,7 +91,10 @@ def _with_words(search: Search, words: Sequence[Word], by_closeness: bool) -> Se
     binder = Binder("q")
     degrees = steps(words) if by_closeness else []
     tiers = tuple(texts_condition(words, closeness, binder) for closeness in degrees or [Closeness.TYPO])
-    return replace(search, tiers=tiers, words=binder.parameters, bound=min(word.texts for word in words))
+    rare_words = [word for word in words if word.texts <= COUNT_LIMIT]
+    is_mixed = 0 < len(rare_words) < len(words)
+    rare = texts_condition(rare_words, Closeness.TYPO, binder) if is_mixed else ""
+    return replace(search, tiers=tiers, words=binder.parameters, bound=min(word.texts for word in words), rare=rare)
 
 
 def scope_of(reader: Reader, query: RequestQuery) -> tuple[Span, Condition]:
@@ -127,17 +136,33 @@ def find(reader: Reader, search: Search, limit: int, offset: int) -> tuple[Total
         if offset >= total.found:
             return total, []
         limit = min(limit, total.found - offset)
-        spans = _spans(reader, search, total.found, offset + limit)
+        spans = _spans(replace(search, bound=total.found, extent=_extent(reader)), offset + limit)
         return total, _keys(reader, search, "", spans, limit, offset)
     if search.bound <= COUNT_LIMIT:
-        few = _few_texts if search.is_of_texts_alone and search.is_newest_first else _few_filtered
-        found = few(reader, search, limit, offset)
+        search, is_narrow = _narrowed(reader, search)
+        by_times = search.is_of_texts_alone and search.is_newest_first and not is_narrow
+        found = (_few_texts if by_times else _few_by_key)(reader, search, limit, offset)
         if found is not None:
             return found
-    total = _count(reader, search, limit + offset)
+    search = replace(search, extent=_extent(reader))
+    total, bound = _count(reader, search, limit + offset)
     if offset >= total.found:
         return total, []
+    search = replace(search, bound=bound)
     return total, _page_keys(reader, search, total, min(limit, total.found - offset), offset)
+
+
+def _narrowed(reader: Reader, search: Search) -> tuple[Search, bool]:
+    """The search among the texts with the rare words, and True, if these are few: to find out where a word is that
+    most texts have takes longer than to look whether some of them have it."""
+    if not search.rare:
+        return search, False
+    sql = f"SELECT timestamp FROM request_payloads WHERE {times_of(search.span)} AND {search.rare} LIMIT {FEW + 1}"
+    times = [_aware(row["timestamp"]) for row in reader.query(sql, search.parameters)]
+    if len(times) > FEW:
+        return search, False
+    bound = {**search.words, "rare_times_us": sorted({micros(moment) for moment in times})}
+    return replace(search, tiers=tuple(f"{tier}{AT_RARE_TIMES}" for tier in search.tiers), words=bound), True
 
 
 def _few(reader: Reader, search: Search, columns: str) -> list[list[Row]]:
@@ -163,36 +188,39 @@ def _few_texts(reader: Reader, search: Search, limit: int, offset: int) -> tuple
     return Total(len(tiers[-1]), True), keys
 
 
-def _few_filtered(reader: Reader, search: Search, limit: int, offset: int) -> tuple[Total, list[Row]] | None:
+def _few_by_key(reader: Reader, search: Search, limit: int, offset: int) -> tuple[Total, list[Row]] | None:
     """By the keys of all texts."""
     tiers = [{key_of(row): row for row in rows} for rows in _few(reader, search, SELECT_KEYS)]
     *closer, matches = tiers
     if len(matches) > FEW:
         return None
     rows: list[Row] = []
-    if matches:
+    if search.is_of_texts_alone:
+        rows = sorted(matches.values(), key=itemgetter(*KEY_COLUMNS), reverse=search.is_newest_first)
+    elif matches:
         sql = f"{SELECT_KEYS} FROM request_logs {OF_KEYS} AND {search.condition.sql} ORDER BY {search.order}"
         found = reader.query(sql, {**search.condition.parameters, **keys_bound(list(matches.values()))})
         rows = [row for row in found if key_of(row) in matches]
-        rows.sort(key=lambda row: sum(key_of(row) not in keys for keys in closer))
+    rows.sort(key=lambda row: sum(key_of(row) not in keys for keys in closer))
     return Total(len(rows), True), rows[offset : offset + limit]
 
 
-def _count(reader: Reader, search: Search, end_of_page: int) -> Total:
+def _count(reader: Reader, search: Search, end_of_page: int) -> tuple[Total, int]:
+    """Also how many matches there would be of all times if they were spread like those that were counted."""
     wanted = min(COUNT_LIMIT, (end_of_page // COUNT_STEP + 1) * COUNT_STEP)
-    found = 0
-    for span in _spans(reader, search, search.bound, wanted):
-        matches = f"SELECT 1 {_where(replace(search, span=span), search.tiers[-1])} LIMIT {wanted + 1}"
+    found, counted = 0, search.span
+    for counted in _spans(search, wanted):
+        matches = f"SELECT 1 {_where(replace(search, span=counted), search.tiers[-1])} LIMIT {wanted + 1}"
         sql = f"SELECT count() AS found FROM ({matches})"
         found = reader.query(sql, search.parameters, IN_SETTINGS)[0]["found"]
         if found > wanted:
             break
-    return Total(min(found, wanted), found <= wanted)
+    return Total(min(found, wanted), found <= wanted), ceil(found / _share(search, counted))
 
 
 def _page_keys(reader: Reader, search: Search, total: Total, limit: int, offset: int) -> list[Row]:
     """The keys of a page of many texts."""
-    spans = _spans(reader, search, search.bound, offset + limit) if total.found > FEW else [search.span]
+    spans = _spans(search, offset + limit) if total.found > FEW else [search.span]
     keys: list[Row] = []
     closer = ""
     for tier in search.tiers:
@@ -246,19 +274,34 @@ def _keys_at(reader: Reader, search: Search, where: str, times: Sequence[datetim
     return reader.query(sql, {**search.parameters, "times_us": times_us}, IN_SETTINGS)
 
 
-def _spans(reader: Reader, search: Search, bound: int, wanted: int) -> list[Span]:
+def _extent(reader: Reader) -> tuple[datetime, datetime]:
+    edges: dict[str, Any] = reader.query(OLDEST_AND_NEWEST, {})[0]
+    return _aware(edges["oldest"]), _aware(edges["newest"])
+
+
+def _edges(search: Search, span: Span) -> tuple[datetime, datetime]:
+    """Of the requests in a span."""
+    oldest, newest = search.extent or (EPOCH, EPOCH)
+    return max(oldest, span.start or oldest), min(newest, span.end or newest)
+
+
+def _share(search: Search, span: Span) -> float:
+    """Of the time from the oldest request to the newest, how much is in the span."""
+    (oldest, newest), (start, end) = _edges(search, Span()), _edges(search, span)
+    return (end - start) / (newest - oldest) if oldest < newest and start < end else 1.0
+
+
+def _spans(search: Search, wanted: int) -> list[Span]:
     """Ever longer, up to the newest request, at last all of the search's. Those are left out that would hold fewer
     matches than wanted if all of them, at most `bound`, were spread evenly."""
     if not search.is_newest_first:
         return [search.span]
-    edges: dict[str, Any] = reader.query(OLDEST_AND_NEWEST, {})[0]
-    oldest, newest = (_aware(edges[name]) for name in ("oldest", "newest"))
-    everything = newest - oldest
-    oldest, newest = max(oldest, search.span.start or oldest), min(newest, search.span.end or newest)
+    oldest, newest = _edges(search, search.span)
     spans, width = [], FIRST_WIDTH
     while newest - width > oldest:
-        if width / everything * bound >= wanted:
-            spans.append(Span(newest - width, search.span.end))
+        span = Span(newest - width, search.span.end)
+        if _share(search, span) * search.bound >= wanted:
+            spans.append(span)
         width *= GROWTH
     return [*spans, search.span]
 

@@ -134,6 +134,29 @@ def test_pages_go_on_from_closer_to_farther_texts(
     assert walk(found, per_page, q="refund") == public_ids(wanted)
 
 
+@pytest.mark.parametrize("few", [500, 3, 0])
+@pytest.mark.parametrize("is_filtered", [False, True])
+def test_rare_words_beside_common_ones_find_what_both_say(
+    found: Analytics, monkeypatch: pytest.MonkeyPatch, few: int, is_filtered: bool
+) -> None:
+    """Few texts have the rare words, more than few, or none is looked up that way."""
+    rare, common, limit = ("12346", "x1y2z3", "日本語"), ("a", "refund", "access"), 25
+    assert all(len(expected(found.rows, word)) * 1.5 < limit for word in rare)
+    assert all(len(expected(found.rows, word)) > limit for word in common)
+    monkeypatch.setattr(find, "FEW", few)
+    monkeypatch.setattr(find, "COUNT_LIMIT", limit)
+    tree = {"filters": [{"field": "engine", "operator": "is", "value": "gpt-4o"}]} if is_filtered else None
+    rows = [row for row in found.rows if not is_filtered or row["model_name"] == "gpt-4o"]
+    assert any(len(expected(rows, f"{one} {other}")) > 3 for one in rare for other in common)
+    for one in rare:
+        for other in common:
+            wanted = public_ids(expected(rows, f"{one} {other}"))
+            assert walk(found, 4, q=f"{other} {one}", filter_group=tree) == wanted
+            in_order = public_ids(sorted(expected(rows, f"{one} {other}"), key=key))
+            assert walk(found, 4, q=f"{other} {one}", filter_group=tree,
+                        sort_by="request_start_time", sort_order="asc") == in_order  # fmt: skip
+
+
 def test_words_and_filters_must_both_hold(found: Analytics) -> None:
     tree = {
         "filters": [
