@@ -95,6 +95,9 @@ class Aggregator:
             topic_replication_factor=replicas,
             broker_session_timeout=session_seconds,
             broker_heartbeat_interval=session_seconds / 3,
+            # Else a rebalance and a stop wait until what was read is counted, which may wait for ClickHouse, with no
+            # heartbeat meanwhile. What is counted twice or not at all is the book's care.
+            stream_wait_empty=False,
         )
         raw: dict[str, Any] = {"key_type": bytes, "value_type": bytes, "key_serializer": "raw",
                                "value_serializer": "raw"}  # fmt: skip

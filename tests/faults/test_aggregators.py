@@ -24,6 +24,7 @@ from tests.faults.stack import Run, Stack, running_stack
 from tests.support.kafka import KafkaMissingError, free_port, read_topic
 
 SECONDS = 120.0
+STOP_SECONDS = 20.0
 USERS = [f"user-{n}" for n in range(12)]
 LIMIT = 10
 
@@ -168,6 +169,27 @@ async def until_alerted(run: Run, address: str, name: str, expected: set[tuple[s
     alerts = await alerts_of(address, name)
     assert thresholds(alerts) == expected
     assert len({alert.id for alert in alerts}) == len(expected)
+
+
+async def test_aggregators_that_wait_for_clickhouse_share_partitions_and_end_when_told(stack: Stack) -> None:
+    """Increments are waiting to be counted all the while."""
+    kept = [*motion.budgets("sum"), *map(budget_of, USERS)]
+    async with counting(stack, kept) as (run, store, aggregators):
+        await produce(run, 0, 2)
+        await run.settle()
+        stack.clickhouse.pretend({"argMax(source_offset": "throwIf(1), argMax(source_offset"})
+        try:
+            first = aggregators.start()
+            await run.until(lambda: aggregators.counts() == [len(kept)], SECONDS)
+            await run.until(lambda: _metric(first, "insights_reconcile_failures_total") > 1, SECONDS)
+            second = aggregators.start()
+            await run.until(lambda: min(aggregators.counts()) > 0 and sum(aggregators.counts()) == len(kept), SECONDS)
+            async with asyncio.timeout(STOP_SECONDS):
+                await asyncio.to_thread(aggregators.end, second, signal.SIGTERM)
+            await run.until(lambda: aggregators.counts() == [len(kept)], SECONDS)
+        finally:
+            stack.clickhouse.pretend({})
+        await motion.until_windows_equal(run, store, kept)
 
 
 async def test_offsets_that_faust_has_set_wrong_neither_lose_nor_double_anything(stack: Stack) -> None:
