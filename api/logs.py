@@ -71,9 +71,14 @@ AND cityHash64{KEY} IN {{hashes:Array(UInt64)}}
 """
 ROWS = f"SELECT {', '.join((*KEY_COLUMNS, *ROW_COLUMNS))} FROM request_logs {OF_KEYS}"
 PAYLOADS = f"SELECT {', '.join((*KEY_COLUMNS, *PAYLOAD_COLUMNS))} FROM request_payloads {OF_KEYS}"
+# Planned faster than OF_KEYS, which finds many. Others may have the same id and the same microsecond.
+PAYLOADS_OF_ROW = f"""
+SELECT {", ".join((*KEY_COLUMNS, *PAYLOAD_COLUMNS))} FROM request_payloads
+WHERE timestamp = fromUnixTimestamp64Micro({{timestamp_us:Int64}}, 'UTC') AND request_id = {{request_id:String}}
+"""
 # Everything but the key is read for the one row only.
 NEWEST_OF_ID = f"""
-SELECT {", ".join((*KEY_COLUMNS, *ROW_COLUMNS))}, cityHash64{KEY} AS key_hash FROM request_logs
+SELECT {", ".join((*KEY_COLUMNS, *ROW_COLUMNS))} FROM request_logs
 WHERE request_id = {{request_id:String}}
 ORDER BY timestamp DESC, created_at DESC, source_partition DESC, source_offset DESC LIMIT 1
 """
@@ -287,5 +292,7 @@ def list_logs(reader: Reader, parameters: LogParameters) -> LogPage:
 def find_log(reader: Reader, request_id: str) -> ExplainedLog | None:
     """The newest log with that id."""
     rows = reader.query(NEWEST_OF_ID, {"request_id": request_id}, LOOKUP_SETTINGS)
-    payloads = reader.query(PAYLOADS, keys_bound(rows)) if rows else []
-    return next(map(_explained, _with_payloads(rows, payloads)), None)
+    if not rows:
+        return None
+    key = {"timestamp_us": micros(rows[0]["timestamp"]), "request_id": request_id}
+    return next(map(_explained, _with_payloads(rows, reader.query(PAYLOADS_OF_ROW, key))))

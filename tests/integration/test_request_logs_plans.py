@@ -10,7 +10,7 @@ import pytest
 from aggregator.migrations import migrate
 from aggregator.planner import EPOCH
 from aggregator.warehouse import Warehouse
-from api.logs import FIRST_WINDOW, LOOKUP_SETTINGS, NEWEST_OF_ID, PAYLOADS, ROWS, page_query
+from api.logs import FIRST_WINDOW, LOOKUP_SETTINGS, NEWEST_OF_ID, PAYLOADS, PAYLOADS_OF_ROW, ROWS, page_query
 from api.pages import Cursor
 from api.parameters import LogParameters, OrderDirection
 
@@ -88,6 +88,13 @@ def test_the_rows_and_payloads_of_a_page_are_found_by_the_primary_key(warehouse:
         read, total = granules(explain(warehouse, sql, bound))
         assert read <= 2 < 20 <= total
         assert len(warehouse.query(sql, bound)) == 51
+
+
+def test_the_payload_of_one_log_is_found_by_the_primary_key(warehouse: Warehouse) -> None:
+    bound = {"timestamp_us": MIDDLE.timestamp_us, "request_id": MIDDLE.request_id}
+    read, total = granules(explain(warehouse, PAYLOADS_OF_ROW, bound))
+    assert read == 1 < 20 <= total
+    assert len(warehouse.query(PAYLOADS_OF_ROW, bound)) == 1
 
 
 def test_one_log_is_found_through_the_projection_by_its_id(warehouse: Warehouse) -> None:
