@@ -16,12 +16,14 @@ from typing import Annotated, Any
 import structlog
 import typer
 from rich.console import Console
+from rich.progress import Progress
 
 from tests.benchmarks import ingest, reads, report
 from tests.benchmarks.contenders import Task
 from tests.benchmarks.delay import measure_delay
 from tests.benchmarks.events import EVENTS_PER_SECOND, SEED, SIZES, make
 from tests.benchmarks.growth import grow
+from tests.benchmarks.rows import Shape, database, fill
 
 RESULTS = Path(__file__).parents[2] / "docs" / "benchmarks"
 FOLDER = Path("/var/tmp/router-insights-bench")
@@ -112,21 +114,29 @@ def delay(rate: int = 15_000, seconds: int = 60, quick: Quick = False) -> None:
 @app.command("reads")
 def reads_part(
     rows: Annotated[list[int] | None, typer.Option(help="May be given several times")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Requests whose names start so; may be several")] = None,
     requests: int = 40,
     quick: Quick = False,
 ) -> None:
-    """Every endpoint of the read API over 1, 10 and 50 million rows."""
+    """Every endpoint of the read API over 1, 10 and 50 million rows; figures of other requests and rows are kept."""
     # One line a request would be a part of what is measured.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    facts, results = machine(), {}
-    concurrencies = (1,) if quick else (1, 8, 32)
+    facts, levels = machine(), (1,) if quick else (1, 8, 32)
     FOLDER.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / "reads.json"
+    results = json.loads(path.read_text())["results"] if path.exists() else {}
     for count in [200_000] if quick else rows or [1_000_000, 10_000_000, 50_000_000]:
         console.print(f"[bold]{count:,} rows[/]")
-        shape = reads.Shape(count)
-        with reads.filled(FOLDER, shape, console) as warehouse:
-            results[str(count)] = reads.measure(warehouse, shape, console, 5 if quick else requests, concurrencies)
-    save("reads", results, facts)
+        shape = Shape(count)
+        # The engine takes one folder and one configuration in a process, and a database for each count in it.
+        with Progress(console=console) as progress, database(FOLDER, shape) as warehouse:
+            with reads.timed("filling", progress):
+                fill(warehouse, shape, progress)
+            found = reads.measure(warehouse, shape, progress, 5 if quick else requests, levels, only or [""])
+        kept = results.get(str(count), {"requests": {}})["requests"]
+        results[str(count)] = {"machine": facts, "rows_a_body": shape.rows_a_body, "requests": kept | found}
+    if not quick:
+        save("reads", results, facts)
 
 
 @app.command()

@@ -13,7 +13,7 @@ from ingest.batch import Batch
 from ingest.pricing import PriceBook
 from ingest.sink import Sink
 from tests.benchmarks.events import SEED, make
-from tests.benchmarks.reads import FILL, Shape
+from tests.benchmarks.rows import FILL, Shape
 from tests.integration.test_sink import StoredRecord
 
 SIZES = """
