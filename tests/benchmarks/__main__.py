@@ -22,7 +22,7 @@ from tests.benchmarks import ingest, reads, report
 from tests.benchmarks.contenders import Task
 from tests.benchmarks.delay import measure_delay
 from tests.benchmarks.events import EVENTS_PER_SECOND, SEED, SIZES, make
-from tests.benchmarks.growth import grow
+from tests.benchmarks.growth import by_partitions, grow
 from tests.benchmarks.rows import Shape, database, fill
 
 RESULTS = Path(__file__).parents[2] / "docs" / "benchmarks"
@@ -141,9 +141,12 @@ def reads_part(
 
 @app.command()
 def growth(quick: Quick = False) -> None:
-    """How cost grows with users, models and batch size, and bytes on disk a request."""
-    facts = machine()
-    save("growth", grow(console, 20_000 if quick else 200_000), facts)
+    """How cost grows with users, models, batch size and partitions, and bytes on disk a request."""
+    facts, rows = machine(), 20_000 if quick else 200_000
+    found = grow(console, rows)
+    with ingest.broker() as bootstrap:
+        found["partitions"] = by_partitions(bootstrap, rows, 1 if quick else 3, console)
+    save("growth", found, facts)
 
 
 @app.command()

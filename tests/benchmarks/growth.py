@@ -1,5 +1,7 @@
 """Part 3: how cost grows with users, models, batch size and partitions, and the bytes that a request takes on disk."""
 
+import asyncio
+import statistics
 import tempfile
 import time
 from dataclasses import replace
@@ -12,6 +14,8 @@ from aggregator.warehouse import Warehouse
 from ingest.batch import Batch
 from ingest.pricing import PriceBook
 from ingest.sink import Sink
+from tests.benchmarks import ingest
+from tests.benchmarks.contenders import Task
 from tests.benchmarks.events import SEED, make
 from tests.benchmarks.rows import FILL, Shape
 from tests.integration.test_sink import StoredRecord
@@ -90,6 +94,27 @@ def grow(console: Console, rows: int) -> dict[str, Any]:
                 f" {found['bytes_per_row']:.1f} bytes a row"
             )
     return results
+
+
+def by_partitions(bootstrap: str, count: int, rounds: int, console: Console) -> dict[int, Any]:
+    """The worker on the same events in topics of 1, 6 and 24 partitions, in turn: medians, engine included."""
+    records = make(count)
+    topics = {number: asyncio.run(ingest.produce(bootstrap, records, partitions=number)) for number in (1, 6, 24)}
+    runs: dict[int, list[dict[str, Any]]] = {number: [] for number in topics}
+    for _ in range(rounds):
+        for number, topic in topics.items():
+            task = Task(bootstrap=bootstrap, topic=topic, partitions=number, records=count)
+            runs[number].append(ingest.run("ours", task))
+            console.print(f"  {number:2} partitions: {runs[number][-1]['cpu_seconds'] / count * 1e6:6.1f} µs CPU/event")
+    return {number: _medians(found) for number, found in runs.items()}
+
+
+def _medians(runs: list[dict[str, Any]]) -> dict[str, float]:
+    return {
+        "cpu_us_per_event": statistics.median(run["cpu_seconds"] / run["records"] * 1e6 for run in runs),
+        "events_per_second": statistics.median(run["records"] / run["seconds"] for run in runs),
+        "peak_mib": max(run["peak_bytes"] for run in runs) / 2**20,
+    }
 
 
 def _tell(console: Console, name: str, found: dict[str, Any], rows: int) -> None:

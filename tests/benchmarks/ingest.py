@@ -36,17 +36,17 @@ def broker() -> Iterator[str]:
         yield server.address
 
 
-async def produce(bootstrap: str, records: Sequence[Record], repeat: int = 1) -> str:
+async def produce(bootstrap: str, records: Sequence[Record], repeat: int = 1, partitions: int = PARTITIONS) -> str:
     """A new topic with the records, `repeat` times over, lz4; its name."""
     topic = f"bench-{uuid.uuid4().hex[:8]}"
-    await create_topics(bootstrap, {topic: PARTITIONS}, timeout_seconds=30)
+    await create_topics(bootstrap, {topic: partitions}, timeout_seconds=30)
     async with AIOKafkaProducer(
         bootstrap_servers=bootstrap, compression_type="lz4", linger_ms=50, max_batch_size=512 * 1024,
         max_request_size=12_000_000, acks=1,
     ) as producer:  # fmt: skip
         for _ in range(repeat):
             for number, (key, value) in enumerate(records):
-                await producer.send(topic, value, key, number % PARTITIONS)
+                await producer.send(topic, value, key, number % partitions)
     return topic
 
 

@@ -173,6 +173,15 @@ def _growth(results: dict[str, Any]) -> Iterator[str]:
     for count, each in results["batch_rows"].items():
         yield f"| {int(count):,} | {each['cpu_us_per_event']:.1f} | {each['bytes_per_row']:.1f} |"
     yield ""
+    yield "| partitions | µs CPU an event, engine included | of that with 6 | events/s | peak MiB |"
+    yield "|---|---|---|---|---|"
+    six = results["partitions"]["6"]["cpu_us_per_event"]
+    for count, each in results["partitions"].items():
+        cpu = each["cpu_us_per_event"]
+        yield (
+            f"| {count} | {cpu:.1f} | {cpu / six:.2f} | {each['events_per_second']:,.0f} | {each['peak_mib']:,.0f} |"
+        )
+    yield ""
     largest = list(results["batch_rows"].values())[-1]["largest_columns"]
     yield "Bytes a row of the largest columns: " + ", ".join(f"`{name}` {size}" for name, size in largest.items()) + "."
 
