@@ -42,6 +42,7 @@ ROW_COLUMNS = (
 
 KEY = f"({', '.join(KEY_COLUMNS)})"
 SELECT_KEYS = f"SELECT {', '.join(KEY_COLUMNS)}, duration_ms, input_tokens, output_tokens, cityHash64{KEY} AS key_hash"
+SELECT_ROWS = f"SELECT {', '.join((*KEY_COLUMNS, *ROW_COLUMNS))}, cityHash64{KEY} AS key_hash"
 CURSOR_TIMESTAMP = "fromUnixTimestamp64Micro({cursor_timestamp_us:Int64}, 'UTC')"
 CURSOR = (
     f"({CURSOR_TIMESTAMP}, {{cursor_request_id:String}},"
@@ -78,7 +79,7 @@ WHERE timestamp = fromUnixTimestamp64Micro({{timestamp_us:Int64}}, 'UTC') AND re
 """
 # Everything but the key is read for the one row only.
 NEWEST_OF_ID = f"""
-SELECT {", ".join((*KEY_COLUMNS, *ROW_COLUMNS))} FROM request_logs
+{SELECT_ROWS} FROM request_logs
 WHERE request_id = {{request_id:String}}
 ORDER BY timestamp DESC, created_at DESC, source_partition DESC, source_offset DESC LIMIT 1
 """
@@ -121,40 +122,51 @@ def _after(parameters: LogParameters, cursor: Cursor) -> str:
     return f"({column} {beyond} {value} OR {column} IS NULL OR ({column} = {value} AND {later_key}))"
 
 
-def page_query(parameters: LogParameters, cursor: Cursor | None, limit: int) -> tuple[str, Row]:
-    """SQL for the keys of up to `limit` rows after `cursor`, and its parameters."""
+def page_query(
+    parameters: LogParameters, cursor: Cursor | None, limit: int, select: str = SELECT_KEYS
+) -> tuple[str, Row]:
+    """SQL for up to `limit` rows after `cursor`, and its parameters."""
     filters = _filters(parameters)
     where = _where(filters)
     if cursor is not None:
         where += f" AND {_after(parameters, cursor)}"
         filters |= {f"cursor_{name}": value for name, value in cursor._asdict().items() if value is not None}
-    sql = f"{SELECT_KEYS} FROM request_logs\nWHERE {where}\nORDER BY {_order(parameters)}\nLIMIT {limit}"
+    sql = f"{select} FROM request_logs\nWHERE {where}\nORDER BY {_order(parameters)}\nLIMIT {limit}"
     return sql, filters
 
 
-def _range(reader: Reader, parameters: LogParameters, cursor: Cursor | None) -> tuple[datetime, datetime]:
-    """From the oldest to the newest moment at which a row of the page can be."""
+def _range(reader: Reader, parameters: LogParameters) -> tuple[datetime, datetime]:
+    """From the oldest to the newest moment at which there can be a row."""
     edges = reader.query(OLDEST_AND_NEWEST, {})[0]
     oldest = max(edges["oldest"].replace(tzinfo=UTC), parameters.start_time or EPOCH)
-    newest = min(edges["newest"].replace(tzinfo=UTC), parameters.end_time or LAST_MOMENT)
-    if cursor is None:
-        return oldest, newest
-    at = EPOCH + timedelta(microseconds=cursor.timestamp_us)
-    return (oldest, at) if parameters.order_direction is OrderDirection.DESC else (at, newest)
+    return oldest, min(edges["newest"].replace(tzinfo=UTC), parameters.end_time or LAST_MOMENT)
 
 
-def _page_keys(reader: Reader, parameters: LogParameters, cursor: Cursor | None, total: Total | None) -> list[Row]:
-    """The keys of a page, and one more if there are more. `total` only helps to guess how far they reach."""
+def _reads_whole_rows(parameters: LogParameters, total: Total | None) -> bool:
+    """Whether one statement for a page is cheaper than one for its keys and one for their rows.
+
+    Planning 65 columns takes 6 ms, so not where many windows may have to be looked through, or nothing is there.
+    """
+    return parameters.order_by is OrderBy.TIMESTAMP and total is not None and total.logs > 0
+
+
+def _page_and_one(
+    reader: Reader, parameters: LogParameters, cursor: Cursor | None, total: Total | None, select: str
+) -> list[Row]:
+    """A page as `select` says, and one more if there are more. `total` only helps to guess how far they reach."""
     wanted = parameters.page_size + 1
     if parameters.order_by is not OrderBy.TIMESTAMP:
-        return reader.query(*page_query(parameters, cursor, wanted))
+        return reader.query(*page_query(parameters, cursor, wanted, select))
     is_backwards = parameters.order_direction is OrderDirection.DESC
-    oldest, newest = _range(reader, parameters, cursor)
+    oldest, newest = _range(reader, parameters)
     width = FIRST_WINDOW
     if total is not None:
         # Twice as far as the page would reach if its rows came evenly; a page of all there are is one window.
         width = max(width, 2 * (newest - oldest) * (wanted / max(total.logs, 1)))
-    keys: list[Row] = []
+    if cursor is not None:
+        at = EPOCH + timedelta(microseconds=cursor.timestamp_us)
+        oldest, newest = (oldest, at) if is_backwards else (at, newest)
+    rows: list[Row] = []
     # The outer bounds stay those that were asked for: rows may have arrived beyond the oldest and the newest.
     rest = parameters
     while True:
@@ -166,11 +178,11 @@ def _page_keys(reader: Reader, parameters: LogParameters, cursor: Cursor | None,
         elif not is_last:
             oldest += width
             window, rest = (rest.model_copy(update=bound) for bound in ({"end_time": oldest}, {"start_time": oldest}))
-        found = reader.query(*page_query(window, cursor, wanted - len(keys)))
-        keys += found
-        if is_last or len(keys) == wanted:
-            return keys
-        still_wanted = wanted - len(keys)
+        found = reader.query(*page_query(window, cursor, wanted - len(rows), select))
+        rows += found
+        if is_last or len(rows) == wanted:
+            return rows
+        still_wanted = wanted - len(rows)
         width *= min(GROWTH_OF_WINDOWS, 1 + 1.5 * still_wanted / len(found)) if found else GROWTH_OF_WINDOWS
 
 
@@ -226,6 +238,10 @@ def _with_payloads(rows: Iterable[Row], payloads: Iterable[Row]) -> Iterator[Row
     return ({**missing, **by_key.get(key_of(row), {}), **row} for row in rows)
 
 
+def _read_payloads(reader: Reader, rows: list[Row]) -> Iterator[Row]:
+    return _with_payloads(rows, reader.query(PAYLOADS, keys_bound(rows)) if rows else [])
+
+
 def _read_rows(reader: Reader, keys: list[Row]) -> Iterator[Row]:
     """The rows with their payloads in the order of `keys`."""
     if not keys:
@@ -277,12 +293,13 @@ def list_logs(reader: Reader, parameters: LogParameters) -> LogPage:
         cursor, total = decode(query, parameters.page_token)
     else:
         total = _count_cheaply(reader, parameters)
-    keys = _page_keys(reader, parameters, cursor, total)
-    page, has_more = keys[: parameters.page_size], len(keys) > parameters.page_size
+    select, read = (SELECT_ROWS, _read_payloads) if _reads_whole_rows(parameters, total) else (SELECT_KEYS, _read_rows)
+    found = _page_and_one(reader, parameters, cursor, total, select)
+    page, has_more = found[: parameters.page_size], len(found) > parameters.page_size
     if total is None:
         total = _count_rows(reader, parameters) if has_more else Total(len(page), False)
     return LogPage(
-        logs=[RequestLog(**_fields_of(row)) for row in _read_rows(reader, page)],
+        logs=[RequestLog(**_fields_of(row)) for row in read(reader, page)],
         next_page_token=encode(query, _cursor_of(page[-1], parameters.order_by), total) if has_more else "",
         total_count=total.logs,
         total_count_is_approximate=total.is_approximate,

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from itertools import product
 from typing import Any
 
 import pytest
@@ -10,7 +11,17 @@ import pytest
 from aggregator.migrations import migrate
 from aggregator.planner import EPOCH
 from aggregator.warehouse import Warehouse
-from api.logs import FIRST_WINDOW, LOOKUP_SETTINGS, NEWEST_OF_ID, PAYLOADS, PAYLOADS_OF_ROW, ROWS, page_query
+from api.logs import (
+    FIRST_WINDOW,
+    LOOKUP_SETTINGS,
+    NEWEST_OF_ID,
+    PAYLOADS,
+    PAYLOADS_OF_ROW,
+    ROWS,
+    SELECT_KEYS,
+    SELECT_ROWS,
+    page_query,
+)
 from api.pages import Cursor
 from api.parameters import LogParameters, OrderDirection
 
@@ -58,9 +69,17 @@ def granules(plan: str) -> tuple[int, int]:
 def test_pages_by_time_are_read_in_the_order_of_the_table(
     warehouse: Warehouse, direction: OrderDirection, read_type: str
 ) -> None:
-    for cursor in (None, MIDDLE):
-        plan = explain(warehouse, *page_query(LogParameters(order_direction=direction), cursor, 51))
+    for cursor, select in product((None, MIDDLE), (SELECT_KEYS, SELECT_ROWS)):
+        plan = explain(warehouse, *page_query(LogParameters(order_direction=direction), cursor, 51, select))
         assert f"Read type: {read_type}\n" in plan
+
+
+@pytest.mark.parametrize("direction", OrderDirection)
+def test_whole_rows_of_a_page_are_read_after_it_is_known_which(warehouse: Warehouse, direction: OrderDirection) -> None:
+    for filters in ({}, {"status": "success"}):
+        parameters = LogParameters(order_direction=direction, **filters)
+        plan = explain(warehouse, *page_query(parameters, MIDDLE, 51, SELECT_ROWS))
+        assert "JoinLazyColumnsStep" in plan
 
 
 @pytest.mark.parametrize("direction", OrderDirection)
