@@ -124,8 +124,8 @@ def _reads(results: dict[str, Any]) -> Iterator[str]:
         facts, requests = found["machine"], found["requests"]
         goals = {name: _is_met(each) for name, each in requests.items() if each.get("goal_ms")}
         yield (
-            f"**{int(rows):,} rows**, taken {facts['taken_at']} at load {facts['load_at_start']}; one request in"
-            f" {found['rows_a_body']} has texts. {sum(goals.values())} of {len(goals)} goals are met. Times in ms:"
+            f"**{int(rows):,} rows**, last part taken {facts['taken_at']} at load {facts['load_at_start']}; one request"
+            f" in {found['rows_a_body']} has texts. {sum(goals.values())} of {len(goals)} goals are met. Times in ms:"
             " p50 / p95 / p99 so many at a time; what ClickHouse read for one request, all its statements together;"
             " memory of the statement that took most."
         )
