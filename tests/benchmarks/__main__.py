@@ -80,7 +80,10 @@ def ingest_part(events: int = 1_000_000, rounds: int = 3, quick: Quick = False) 
             records = make(events * 850 // max(size_bytes, 850), size_bytes)
             console.print(f"[bold]{name}[/]: {len(records):,} records of {EVENTS_PER_SECOND:,} a second")
             whole, part = len(records), max(5_000, len(records) // 10)
-            counts = {"ours": whole, "passthrough": whole, "pydantic": part, "faust": part}
+            counts = {
+                "ours": whole, "passthrough": whole, f"ours{ingest.APART}": whole, f"passthrough{ingest.APART}": whole,
+                "pydantic": part, "faust": part,
+            }  # fmt: skip
             results[name] = ingest.compare(bootstrap, records, counts, rounds, console)
     save("ingest", results, facts)
 

@@ -9,6 +9,8 @@ from typing import Any
 import matplotlib as mpl
 from rich.console import Console
 
+from tests.benchmarks.ingest import APART
+
 mpl.use("svg")
 
 from matplotlib import pyplot as plt
@@ -17,6 +19,8 @@ BEGIN, END = "<!-- results of make bench: begin -->", "<!-- results of make benc
 NAMES = {
     "ours": "router-insights worker",
     "passthrough": "pass-through, `JSONEachRow`",
+    f"ours{APART}": f"worker{APART}",
+    f"passthrough{APART}": f"pass-through{APART}",
     "pydantic": "pydantic for each event",
     "faust": "Faust agent, `take(5000)`",
 }
@@ -66,20 +70,21 @@ def _cpu_us(run: dict[str, Any]) -> float:
 
 def _ingest(results: dict[str, Any]) -> Iterator[str]:
     yield (
-        "| size | way | events/s (median; least – most) | of the worker's | CPU s per million | events per CPU s"
-        " | peak MiB |"
+        "| size | way | events/s (median; least – most) | of the worker's | CPU s per million | of ClickHouse apart"
+        " | events per CPU s | peak MiB |"
     )
-    yield "|---|---|---|---|---|---|---|"
+    yield "|---|---|---|---|---|---|---|---|"
     for size, runs in results.items():
         named = _by_contender(runs)
-        ours = statistics.median(map(_rate, named["ours"]))
         for name, each in named.items():
+            ours = statistics.median(map(_rate, named[f"ours{APART}" if name.endswith(APART) else "ours"]))
+            engine = statistics.median(run["engine_cpu_seconds"] / run["records"] * 1e6 for run in each)
             rates, cpu = sorted(map(_rate, each)), statistics.median(map(_cpu_us, each))
             peak = max(run["peak_bytes"] for run in each) / 2**20
             middle = statistics.median(rates)
             yield (
                 f"| {size} | {NAMES[name]} | {middle:,.0f} ({rates[0]:,.0f} – {rates[-1]:,.0f}) | {middle / ours:.2f}"
-                f" | {cpu:.1f} | {1e6 / cpu:,.0f} | {peak:,.0f} |"
+                f" | {cpu:.1f} | {f'{engine:.1f}' if engine else ''} | {1e6 / cpu:,.0f} | {peak:,.0f} |"
             )
     yield ""
     yield "CPU seconds per million events of the worker, by stage (medians):"
@@ -201,7 +206,8 @@ def _plot_ingest(results: dict[str, Any], path: Path) -> None:
     for axis, (size, runs) in zip(axes, results.items(), strict=True):
         named = _by_contender(runs)
         rates = [statistics.median(map(_rate, each)) for each in named.values()]
-        axis.barh([NAMES[name].split(",")[0] for name in named], rates, color=["#3367d6", "#888", "#bbb", "#ddd"])
+        colors = ["#3367d6", "#888", "#7da0e8", "#aaa", "#bbb", "#ddd"]
+        axis.barh([NAMES[name].replace(", `JSONEachRow`", "") for name in named], rates, color=colors)
         axis.invert_yaxis()
         axis.set_title(size)
         axis.set_xlabel("events/s")

@@ -138,11 +138,12 @@ class Front:
         self._threads = ThreadPoolExecutor(THREADS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body, more = b"", True
+        parts, more = [], True
         while more:
             message = await receive()
-            body += message.get("body", b"")
+            parts.append(message.get("body", b""))
             more = message.get("more_body", False)
+        body = b"".join(parts)
         if scope["path"] == "/faults":
             await self._answer(send, 200, self._control(scope["method"], body))
         elif scope["path"] == "/pretend":
