@@ -83,8 +83,9 @@ NEWEST_OF_ID = f"""
 WHERE request_id = {{request_id:String}}
 ORDER BY timestamp DESC, created_at DESC, source_partition DESC, source_offset DESC LIMIT 1
 """
-# Reading in the order of the table would win over the projection by_request_id and scan every partition.
-LOOKUP_SETTINGS = {"optimize_read_in_order": 0}
+# Reading in the order of the table would win over the projection by_request_id and scan every partition; and in a part
+# below a million rows, as every new one is, all ids would be read.
+LOOKUP_SETTINGS = {"optimize_read_in_order": 0, "min_table_rows_to_use_projection_index": 0}
 OLDEST_AND_NEWEST = "SELECT min(timestamp) AS oldest, max(timestamp) AS newest FROM request_logs"
 
 Row = dict[str, Any]
