@@ -51,6 +51,7 @@ class Search:
 
     span: Span
     condition: Condition
+    column: str
     order: str
     is_newest_first: bool
     tiers: tuple[str, ...] = ()
@@ -69,20 +70,21 @@ class Search:
         return bool(self.tiers) and self.condition.sql == "1" and self.order.startswith("timestamp ")
 
 
-def _order(query: SearchQuery) -> str:
-    column = query.sort_by or SortBy.REQUEST_START_TIME
-    direction = (query.sort_order or SortOrder.DESC).value
+def _order(query: SearchQuery) -> tuple[str, str]:
+    """The column that decides, and ORDER BY."""
+    sort_by = query.sort_by or SortBy.REQUEST_START_TIME
+    column, direction = COLUMNS.get(sort_by, sort_by.value), (query.sort_order or SortOrder.DESC).value
     order = [f"{name} {direction}" for name in KEY_COLUMNS]
-    if column is not SortBy.REQUEST_START_TIME:
-        order.insert(0, f"{COLUMNS.get(column, column.value)} {direction} NULLS LAST")
-    return ", ".join(order)
+    if sort_by is not SortBy.REQUEST_START_TIME:
+        order.insert(0, f"{column} {direction} NULLS LAST")
+    return column, ", ".join(order)
 
 
 def search_of(reader: Reader, query: SearchQuery) -> Search:
     """Raises ApiError 400 for words or a filter that cannot be looked for."""
     span, condition = span_and_condition_of(query)
-    order = _order(query)
-    search = Search(span, condition, order, order.startswith("timestamp desc"))
+    column, order = _order(query)
+    search = Search(span, condition, column, order, order.startswith("timestamp desc"))
     words = _words_of(reader, query)
     return _with_words(search, words, by_closeness=query.sort_by is None) if words else search
 
@@ -140,8 +142,9 @@ def find(reader: Reader, search: Search, limit: int, offset: int) -> tuple[Total
         return total, _keys(reader, search, "", spans, limit, offset)
     if search.bound <= COUNT_LIMIT:
         search, is_narrow = _narrowed(reader, search)
-        by_times = search.is_of_texts_alone and search.is_newest_first and not is_narrow
-        found = (_few_texts if by_times else _few_by_key)(reader, search, limit, offset)
+        are_texts_enough = search.is_of_texts_alone and search.is_newest_first
+        few = _few_by_key if is_narrow else _few_texts if are_texts_enough else _few_by_time
+        found = few(reader, search, limit, offset)
         if found is not None:
             return found
     search = replace(search, extent=_extent(reader))
@@ -165,32 +168,108 @@ def _narrowed(reader: Reader, search: Search) -> tuple[Search, bool]:
     return replace(search, tiers=tuple(f"{tier}{AT_RARE_TIMES}" for tier in search.tiers), words=bound), True
 
 
-def _few(reader: Reader, search: Search, columns: str) -> list[list[Row]]:
-    """Of the texts of each tier, up to one more than FEW."""
+def _texts(reader: Reader, search: Search, columns: str, most: int) -> list[list[Row]]:
+    """Of the texts of each tier, up to one more than `most`."""
     of_texts = f"{columns} FROM request_payloads WHERE {times_of(search.span)}"
-    queries = [(f"{of_texts} AND {tier} LIMIT {FEW + 1}", search.parameters) for tier in search.tiers]
+    queries = [(f"{of_texts} AND {tier} LIMIT {most + 1}", search.parameters) for tier in search.tiers]
     return reader.query_all(queries)
+
+
+def _times(reader: Reader, search: Search, most: int) -> list[Counter[datetime]]:
+    """Of the texts of each tier; how many there are at each."""
+    tiers = _texts(reader, search, "SELECT timestamp", most)
+    return [Counter(_aware(row["timestamp"]) for row in rows) for rows in tiers]
 
 
 def _few_texts(reader: Reader, search: Search, limit: int, offset: int) -> tuple[Total, list[Row]] | None:
     """By the times of all texts, which are one column: to read whole keys takes longer than to find them."""
-    tiers = [[_aware(row["timestamp"]) for row in rows] for rows in _few(reader, search, "SELECT timestamp")]
-    if len(tiers[-1]) > FEW:
+    tiers = _times(reader, search, FEW)
+    if tiers[-1].total() > FEW:
         return None
     keys: list[Row] = []
     skipped, closer, closer_times = offset, "", Counter[datetime]()
     for tier, times in zip(search.tiers, tiers, strict=True):
-        newest_first = sorted((Counter(times) - closer_times).elements(), reverse=True)
+        newest_first = sorted((times - closer_times).elements(), reverse=True)
         where = _where(search, f"{tier} AND NOT ({closer})" if closer else tier)
         keys += _keys_at(reader, search, where, newest_first[: skipped + limit - len(keys)], skipped)
         skipped = max(skipped - len(newest_first), 0)
-        closer, closer_times = tier, Counter(times)
-    return Total(len(tiers[-1]), True), keys
+        closer, closer_times = tier, times
+    return Total(tiers[-1].total(), True), keys
+
+
+@dataclass(frozen=True)
+class _Match:
+    """A request that is found. `key` begins with its time and has the rest where several requests share that."""
+
+    tier: int
+    value: Any
+    key: tuple[Any, ...]
+
+
+def _few_by_time(reader: Reader, search: Search, limit: int, offset: int) -> tuple[Total, list[Row]] | None:
+    """By the times of texts and of requests, which are read sooner than keys. Where there is one of each at a time,
+    they belong together; only elsewhere are keys compared. None if that is at more than FEW times."""
+    tiers = _times(reader, search, COUNT_LIMIT)
+    if tiers[-1].total() > COUNT_LIMIT:
+        return None
+    texts = f"SELECT timestamp FROM request_payloads WHERE {times_of(search.span)} AND {search.tiers[-1]}"
+    sql = (
+        f"SELECT timestamp, {search.column} AS sorted_by, {search.condition.sql} AS passes FROM request_logs"
+        f" WHERE {times_of(search.span)} AND timestamp IN ({texts})"
+    )
+    requests = [{**row, "timestamp": _aware(row["timestamp"])} for row in reader.query(sql, search.parameters)]
+    at = Counter(row["timestamp"] for row in requests)
+    shared = sorted(time for time, count in at.items() if count > 1 or tiers[-1][time] > 1)
+    if len(shared) > FEW:
+        return None
+    matches = [
+        _Match(
+            next(n for n, times in enumerate(tiers) if row["timestamp"] in times), row["sorted_by"], (row["timestamp"],)
+        )
+        for row in requests
+        if row["passes"] and at[row["timestamp"]] == tiers[-1][row["timestamp"]] == 1
+    ]
+    matches += _matches_at(reader, search, shared)
+    page = _in_order(search, matches)[offset : offset + limit]
+    return Total(len(matches), True), _keys_of(reader, page)
+
+
+def _matches_at(reader: Reader, search: Search, times: Sequence[datetime]) -> list[_Match]:
+    """By their whole keys."""
+    if not times:
+        return []
+    bound = {**search.parameters, "times_us": [micros(time) for time in times]}
+    there = replace(search, tiers=tuple(f"{tier}{AT_TIMES}" for tier in search.tiers), words=bound)
+    tiers = [set(map(key_of, rows)) for rows in _texts(reader, there, SELECT_KEYS, COUNT_LIMIT)]
+    sql = f"{SELECT_KEYS}, {search.column} AS sorted_by FROM request_logs WHERE {search.condition.sql}{AT_TIMES}"
+    found = reader.query(sql, bound)
+    return [
+        _Match(next(n for n, keys in enumerate(tiers) if key_of(row) in keys), row["sorted_by"], key_of(row))
+        for row in found
+        if key_of(row) in tiers[-1]
+    ]
+
+
+def _in_order(search: Search, matches: Sequence[_Match]) -> list[_Match]:
+    """Closest first, then by the value that is asked for, NULL last, then by key."""
+    is_descending = search.order.endswith("desc")
+    by_key = sorted(matches, key=lambda match: (_aware(match.key[0]), *match.key[1:]), reverse=is_descending)
+    known = [match for match in by_key if match.value is not None]
+    known.sort(key=lambda match: match.value, reverse=is_descending)
+    return sorted([*known, *(match for match in by_key if match.value is None)], key=lambda match: match.tier)
+
+
+def _keys_of(reader: Reader, page: Sequence[_Match]) -> list[Row]:
+    """Whole keys; a request that has gone meanwhile is left out."""
+    times_us = [micros(_aware(match.key[0])) for match in page]
+    found = reader.query(f"{SELECT_KEYS} FROM request_logs WHERE 1{AT_TIMES}", {"times_us": times_us}) if page else []
+    by_key = {key_of(row): row for row in found} | {(_aware(row["timestamp"]),): row for row in found}
+    return [by_key[match.key] for match in page if match.key in by_key]
 
 
 def _few_by_key(reader: Reader, search: Search, limit: int, offset: int) -> tuple[Total, list[Row]] | None:
     """By the keys of all texts."""
-    tiers = [{key_of(row): row for row in rows} for rows in _few(reader, search, SELECT_KEYS)]
+    tiers = [{key_of(row): row for row in rows} for rows in _texts(reader, search, SELECT_KEYS, FEW)]
     *closer, matches = tiers
     if len(matches) > FEW:
         return None

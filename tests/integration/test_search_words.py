@@ -34,13 +34,15 @@ def texts(count: int) -> Iterator[Event]:
     rng = random.Random(5)
     for number in range(count):
         asked, told = (" ".join(rng.choices(VOCABULARY, k=rng.randrange(4))) for _ in range(2))
-        moment = datetime(2026, 5, 1, tzinfo=UTC) + timedelta(hours=rng.randrange(40))
+        # Half of them share their time with others.
+        moment = datetime(2026, 5, 1, tzinfo=UTC) + timedelta(hours=rng.randrange(40), microseconds=number % 2 * number)
         yield {
             "request_id": f"text-{number}",
             "timestamp": moment.isoformat(),
             "model_name": rng.choice(("gpt-4o", "gpt-4o-mini")),
             "user_id": rng.choice(("alice", "bob")),
             "status": "success",
+            "input_tokens": (None, 5, 9)[number % 3],
             "request_body": {"messages": [{"role": "user", "content": asked}]},
             "response_body": {"choices": [{"message": {"role": "assistant", "content": told}}]},
         }
@@ -199,6 +201,25 @@ def test_an_order_that_is_asked_for_goes_before_closeness(found: Analytics) -> N
     rows = sorted(expected(found.rows, "refund"), key=key)
     query: dict[str, Any] = {"q": "refund", "sort_by": "request_start_time", "sort_order": "asc"}
     assert walk(found, 25, **query) == public_ids(rows)
+
+
+@pytest.mark.parametrize("few", [500, 0])
+@pytest.mark.parametrize("is_filtered", [False, True])
+@pytest.mark.parametrize("sort_order", ["asc", "desc"])
+def test_a_value_that_is_asked_for_goes_before_closeness_and_time(
+    found: Analytics, monkeypatch: pytest.MonkeyPatch, sort_order: str, is_filtered: bool, few: int
+) -> None:
+    """With NULL last either way; many have the same value."""
+    monkeypatch.setattr(find, "FEW", few)
+    tree = {"filters": [{"field": "engine", "operator": "is", "value": "gpt-4o"}]} if is_filtered else None
+    rows = [row for row in expected(found.rows, "refund") if not is_filtered or row["model_name"] == "gpt-4o"]
+    is_descending = sort_order == "desc"
+    rows.sort(key=key, reverse=is_descending)
+    known = [row for row in rows if row["input_tokens"] is not None]
+    known.sort(key=lambda row: row["input_tokens"], reverse=is_descending)
+    wanted = public_ids([*known, *(row for row in rows if row["input_tokens"] is None)])
+    assert 0 < len(known) < len(wanted)
+    assert walk(found, 7, q="refund", filter_group=tree, sort_by="input_tokens", sort_order=sort_order) == wanted
 
 
 def test_counting_stops_at_a_limit_and_says_so(found: Analytics, monkeypatch: pytest.MonkeyPatch) -> None:
