@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from math import ceil
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
 from aggregator.catalogue import KEY_COLUMNS
@@ -34,6 +34,8 @@ AT_TIMES = " AND timestamp IN (SELECT fromUnixTimestamp64Micro(arrayJoin({times_
 AT_RARE_TIMES = AT_TIMES.replace("times_us", "rare_times_us")
 COLUMNS = {SortBy.REQUEST_START_TIME: "timestamp", SortBy.LATENCY_MS: "duration_ms"}
 SELECT_KEYS = f"SELECT {', '.join(KEY_COLUMNS)}, cityHash64{KEY} AS key_hash"
+# Microseconds: as datetimes, thousands of them would take longer than to find them.
+TIME_US = "toUnixTimestamp64Micro(timestamp) AS time_us"
 # Tells rows apart as the whole key does (one record of Kafka is one row), and has a fixed length.
 SHORT_KEY = "timestamp, created_at, source_partition, source_offset"
 
@@ -160,11 +162,11 @@ def _narrowed(reader: Reader, search: Search) -> tuple[Search, bool]:
     most texts have takes longer than to look whether some of them have it."""
     if not search.rare:
         return search, False
-    sql = f"SELECT timestamp FROM request_payloads WHERE {times_of(search.span)} AND {search.rare} LIMIT {FEW + 1}"
-    times = [_aware(row["timestamp"]) for row in reader.query(sql, search.parameters)]
-    if len(times) > FEW:
+    sql = f"SELECT {TIME_US} FROM request_payloads WHERE {times_of(search.span)} AND {search.rare} LIMIT {FEW + 1}"
+    times_us = {row["time_us"] for row in reader.query(sql, search.parameters)}
+    if len(times_us) > FEW:
         return search, False
-    bound = {**search.words, "rare_times_us": sorted({micros(moment) for moment in times})}
+    bound = {**search.words, "rare_times_us": sorted(times_us)}
     return replace(search, tiers=tuple(f"{tier}{AT_RARE_TIMES}" for tier in search.tiers), words=bound), True
 
 
@@ -175,10 +177,10 @@ def _texts(reader: Reader, search: Search, columns: str, most: int) -> list[list
     return reader.query_all(queries)
 
 
-def _times(reader: Reader, search: Search, most: int) -> list[Counter[datetime]]:
-    """Of the texts of each tier; how many there are at each."""
-    tiers = _texts(reader, search, "SELECT timestamp", most)
-    return [Counter(_aware(row["timestamp"]) for row in rows) for rows in tiers]
+def _times(reader: Reader, search: Search, most: int) -> list[Counter[int]]:
+    """Of the texts of each tier, in microseconds; how many there are at each."""
+    tiers = _texts(reader, search, f"SELECT {TIME_US}", most)
+    return [Counter(row["time_us"] for row in rows) for rows in tiers]
 
 
 def _few_texts(reader: Reader, search: Search, limit: int, offset: int) -> tuple[Total, list[Row]] | None:
@@ -187,7 +189,7 @@ def _few_texts(reader: Reader, search: Search, limit: int, offset: int) -> tuple
     if tiers[-1].total() > FEW:
         return None
     keys: list[Row] = []
-    skipped, closer, closer_times = offset, "", Counter[datetime]()
+    skipped, closer, closer_times = offset, "", Counter[int]()
     for tier, times in zip(search.tiers, tiers, strict=True):
         newest_first = sorted((times - closer_times).elements(), reverse=True)
         where = _where(search, f"{tier} AND NOT ({closer})" if closer else tier)
@@ -199,7 +201,8 @@ def _few_texts(reader: Reader, search: Search, limit: int, offset: int) -> tuple
 
 @dataclass(frozen=True)
 class _Match:
-    """A request that is found. `key` begins with its time and has the rest where several requests share that."""
+    """A request that is found. `key` begins with its time in microseconds, and has the rest of the key behind it where
+    several requests share that."""
 
     tier: int
     value: Any
@@ -214,37 +217,39 @@ def _few_by_time(reader: Reader, search: Search, limit: int, offset: int) -> tup
         return None
     texts = f"SELECT timestamp FROM request_payloads WHERE {times_of(search.span)} AND {search.tiers[-1]}"
     sql = (
-        f"SELECT timestamp, {search.column} AS sorted_by, {search.condition.sql} AS passes FROM request_logs"
+        f"SELECT {TIME_US}, {search.column} AS sorted_by, {search.condition.sql} AS passes FROM request_logs"
         f" WHERE {times_of(search.span)} AND timestamp IN ({texts})"
     )
-    requests = [{**row, "timestamp": _aware(row["timestamp"])} for row in reader.query(sql, search.parameters)]
-    at = Counter(row["timestamp"] for row in requests)
-    shared = sorted(time for time, count in at.items() if count > 1 or tiers[-1][time] > 1)
+    requests = reader.query(sql, search.parameters)
+    texts_at, requests_at = tiers[-1], Counter(row["time_us"] for row in requests)
+    shared = [time for time, count in requests_at.items() if count > 1 or texts_at[time] > 1]
     if len(shared) > FEW:
         return None
     matches = [
-        _Match(
-            next(n for n, times in enumerate(tiers) if row["timestamp"] in times), row["sorted_by"], (row["timestamp"],)
-        )
+        _Match(next(n for n, times in enumerate(tiers) if row["time_us"] in times), row["sorted_by"], (row["time_us"],))
         for row in requests
-        if row["passes"] and at[row["timestamp"]] == tiers[-1][row["timestamp"]] == 1
+        if row["passes"] and requests_at[row["time_us"]] == texts_at[row["time_us"]] == 1
     ]
     matches += _matches_at(reader, search, shared)
     page = _in_order(search, matches)[offset : offset + limit]
     return Total(len(matches), True), _keys_of(reader, page)
 
 
-def _matches_at(reader: Reader, search: Search, times: Sequence[datetime]) -> list[_Match]:
+def _matches_at(reader: Reader, search: Search, times_us: Sequence[int]) -> list[_Match]:
     """By their whole keys."""
-    if not times:
+    if not times_us:
         return []
-    bound = {**search.parameters, "times_us": [micros(time) for time in times]}
+    bound = {**search.parameters, "times_us": times_us}
     there = replace(search, tiers=tuple(f"{tier}{AT_TIMES}" for tier in search.tiers), words=bound)
     tiers = [set(map(key_of, rows)) for rows in _texts(reader, there, SELECT_KEYS, COUNT_LIMIT)]
     sql = f"{SELECT_KEYS}, {search.column} AS sorted_by FROM request_logs WHERE {search.condition.sql}{AT_TIMES}"
     found = reader.query(sql, bound)
     return [
-        _Match(next(n for n, keys in enumerate(tiers) if key_of(row) in keys), row["sorted_by"], key_of(row))
+        _Match(
+            next(n for n, keys in enumerate(tiers) if key_of(row) in keys),
+            row["sorted_by"],
+            (micros(_aware(row["timestamp"])), *key_of(row)),
+        )
         for row in found
         if key_of(row) in tiers[-1]
     ]
@@ -253,17 +258,22 @@ def _matches_at(reader: Reader, search: Search, times: Sequence[datetime]) -> li
 def _in_order(search: Search, matches: Sequence[_Match]) -> list[_Match]:
     """Closest first, then by the value that is asked for, NULL last, then by key."""
     is_descending = search.order.endswith("desc")
-    by_key = sorted(matches, key=lambda match: (_aware(match.key[0]), *match.key[1:]), reverse=is_descending)
+    by_key = sorted(matches, key=attrgetter("key"), reverse=is_descending)
     known = [match for match in by_key if match.value is not None]
-    known.sort(key=lambda match: match.value, reverse=is_descending)
-    return sorted([*known, *(match for match in by_key if match.value is None)], key=lambda match: match.tier)
+    known.sort(key=attrgetter("value"), reverse=is_descending)
+    return sorted([*known, *(match for match in by_key if match.value is None)], key=attrgetter("tier"))
 
 
 def _keys_of(reader: Reader, page: Sequence[_Match]) -> list[Row]:
     """Whole keys; a request that has gone meanwhile is left out."""
-    times_us = [micros(_aware(match.key[0])) for match in page]
-    found = reader.query(f"{SELECT_KEYS} FROM request_logs WHERE 1{AT_TIMES}", {"times_us": times_us}) if page else []
-    by_key = {key_of(row): row for row in found} | {(_aware(row["timestamp"]),): row for row in found}
+    if not page:
+        return []
+    times_us = sorted({match.key[0] for match in page})
+    found = reader.query(f"{SELECT_KEYS} FROM request_logs WHERE 1{AT_TIMES}", {"times_us": times_us})
+    by_key: dict[tuple[Any, ...], Row] = {}
+    for row in found:
+        time_us = micros(_aware(row["timestamp"]))
+        by_key |= {(time_us,): row, (time_us, *key_of(row)): row}
     return [by_key[match.key] for match in page if match.key in by_key]
 
 
@@ -335,22 +345,21 @@ def _keys(reader: Reader, search: Search, tier: str, spans: Sequence[Span], limi
 def _newest_keys(reader: Reader, search: Search, where: str, limit: int, offset: int) -> list[Row]:
     """First the times of the page, which are one column, then what is there at these times: to order all matches by
     the whole key would read all of it for each."""
-    sql = f"SELECT timestamp {where} ORDER BY timestamp DESC LIMIT {limit + offset}"
-    times = [_aware(row["timestamp"]) for row in reader.query(sql, search.parameters, IN_SETTINGS)]
-    return _keys_at(reader, search, where, times, offset)
+    sql = f"SELECT {TIME_US} {where} ORDER BY timestamp DESC LIMIT {limit + offset}"
+    times_us = [row["time_us"] for row in reader.query(sql, search.parameters, IN_SETTINGS)]
+    return _keys_at(reader, search, where, times_us, offset)
 
 
-def _keys_at(reader: Reader, search: Search, where: str, times: Sequence[datetime], offset: int) -> list[Row]:
-    """The keys of all but the first `offset` of `times`, which are the newest that match."""
-    page = times[offset:]
+def _keys_at(reader: Reader, search: Search, where: str, times_us: Sequence[int], offset: int) -> list[Row]:
+    """The keys of all but the first `offset` of the times, which are the newest that match."""
+    page = times_us[offset:]
     if not page:
         return []
     sql = (
         f"{SELECT_KEYS} {where}{AT_TIMES}\n"
-        f"ORDER BY {search.order}\nLIMIT {len(page)} OFFSET {times[:offset].count(page[0])}"
+        f"ORDER BY {search.order}\nLIMIT {len(page)} OFFSET {times_us[:offset].count(page[0])}"
     )
-    times_us = sorted({micros(moment) for moment in page})
-    return reader.query(sql, {**search.parameters, "times_us": times_us}, IN_SETTINGS)
+    return reader.query(sql, {**search.parameters, "times_us": sorted(set(page))}, IN_SETTINGS)
 
 
 def _extent(reader: Reader) -> tuple[datetime, datetime]:
