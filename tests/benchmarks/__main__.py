@@ -90,7 +90,7 @@ def ingest_part(events: int = 1_000_000, rounds: int = 3, quick: Quick = False) 
 
 @app.command()
 def sustained(seconds: int = 300, rate: int = 45_000, quick: Quick = False) -> None:
-    """Our worker on a backlog that lasts for minutes: events/s and memory over time."""
+    """Our worker on a backlog that lasts for minutes, ClickHouse in a process of its own: events/s and memory."""
     facts = machine()
     seconds = 15 if quick else seconds
     records = make(500_000)
@@ -99,7 +99,7 @@ def sustained(seconds: int = 300, rate: int = 45_000, quick: Quick = False) -> N
         console.print(f"producing {repeat * len(records):,} records")
         topic = asyncio.run(ingest.produce(bootstrap, records, repeat))
         task = Task(bootstrap=bootstrap, topic=topic, partitions=ingest.PARTITIONS, records=repeat * len(records))
-        figures = ingest.run("ours", task)
+        figures = ingest.run(f"ours{ingest.APART}", task)
     console.print(f"{figures['records'] / figures['seconds']:,.0f} events/s for {figures['seconds']:,.0f} s")
     save("sustained", figures, facts)
 

@@ -110,7 +110,7 @@ def _sustained(run: dict[str, Any]) -> Iterator[str]:
     ]
     yield (
         f"{run['records']:,} events in {run['seconds']:,.0f} s: **{_rate(run):,.0f} events/s**,"
-        f" {_cpu_us(run):.1f} µs of process CPU an event; resident memory at most"
+        f" {_cpu_us(run):.1f} µs of the worker's CPU an event; resident memory of the worker at most"
         f" {peaks[0]:,.0f} MiB in the first half and {peaks[1]:,.0f} MiB in the second."
     )
     yield ""
