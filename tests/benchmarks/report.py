@@ -80,11 +80,12 @@ def _ingest(results: dict[str, Any]) -> Iterator[str]:
             ours = statistics.median(map(_rate, named[f"ours{APART}" if name.endswith(APART) else "ours"]))
             engine = statistics.median(run["engine_cpu_seconds"] / run["records"] * 1e6 for run in each)
             rates, cpu = sorted(map(_rate, each)), statistics.median(map(_cpu_us, each))
-            peak = max(run["peak_bytes"] for run in each) / 2**20
+            peak = max(run["peak_bytes"] or 0 for run in each) / 2**20
             middle = statistics.median(rates)
             yield (
                 f"| {size} | {NAMES[name]} | {middle:,.0f} ({rates[0]:,.0f} – {rates[-1]:,.0f}) | {middle / ours:.2f}"
-                f" | {cpu:.1f} | {f'{engine:.1f}' if engine else ''} | {1e6 / cpu:,.0f} | {peak:,.0f} |"
+                f" | {cpu:.1f} | {f'{engine:.1f}' if engine else ''} | {1e6 / cpu:,.0f}"
+                f" | {f'{peak:,.0f}' if peak else ''} |"
             )
     yield ""
     yield "CPU seconds per million events of the worker, by stage (medians):"
