@@ -163,10 +163,10 @@ def _narrowed(reader: Reader, search: Search) -> tuple[Search, bool]:
     if not search.rare:
         return search, False
     sql = f"SELECT {TIME_US} FROM request_payloads WHERE {times_of(search.span)} AND {search.rare} LIMIT {FEW + 1}"
-    times_us = {row["time_us"] for row in reader.query(sql, search.parameters)}
-    if len(times_us) > FEW:
+    found = reader.query(sql, search.parameters)
+    if len(found) > FEW:
         return search, False
-    bound = {**search.words, "rare_times_us": sorted(times_us)}
+    bound = {**search.words, "rare_times_us": sorted({row["time_us"] for row in found})}
     return replace(search, tiers=tuple(f"{tier}{AT_RARE_TIMES}" for tier in search.tiers), words=bound), True
 
 

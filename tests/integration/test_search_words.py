@@ -34,8 +34,10 @@ def texts(count: int) -> Iterator[Event]:
     rng = random.Random(5)
     for number in range(count):
         asked, told = (" ".join(rng.choices(VOCABULARY, k=rng.randrange(4))) for _ in range(2))
-        # Half of them share their time with others.
-        moment = datetime(2026, 5, 1, tzinfo=UTC) + timedelta(hours=rng.randrange(40), microseconds=number % 2 * number)
+        # Half of them share one of five times with others.
+        hours = rng.randrange(40)
+        own = timedelta(hours=hours, microseconds=number)
+        moment = datetime(2026, 5, 1, tzinfo=UTC) + (own if number % 2 else timedelta(hours=hours // 8 * 8))
         yield {
             "request_id": f"text-{number}",
             "timestamp": moment.isoformat(),
