@@ -211,16 +211,19 @@ class _Match:
 
 def _few_by_time(reader: Reader, search: Search, limit: int, offset: int) -> tuple[Total, list[Row]] | None:
     """By the times of texts and of requests, which are read sooner than keys. Where there is one of each at a time,
-    they belong together; only elsewhere are keys compared. None if that is at more than FEW times."""
+    they belong together; only elsewhere are keys compared. None if that is at more than FEW times, or if many requests
+    share these times, as where a gateway knows whole seconds only."""
     tiers = _times(reader, search, COUNT_LIMIT)
     if tiers[-1].total() > COUNT_LIMIT:
         return None
     texts = f"SELECT timestamp FROM request_payloads WHERE {times_of(search.span)} AND {search.tiers[-1]}"
     sql = (
         f"SELECT {TIME_US}, {search.column} AS sorted_by, {search.condition.sql} AS passes FROM request_logs"
-        f" WHERE {times_of(search.span)} AND timestamp IN ({texts})"
+        f" WHERE {times_of(search.span)} AND timestamp IN ({texts}) LIMIT {2 * COUNT_LIMIT + 1}"
     )
     requests = reader.query(sql, search.parameters)
+    if len(requests) > 2 * COUNT_LIMIT:
+        return None
     texts_at, requests_at = tiers[-1], Counter(row["time_us"] for row in requests)
     shared = [time for time, count in requests_at.items() if count > 1 or texts_at[time] > 1]
     if len(shared) > FEW:
