@@ -1,5 +1,6 @@
 """`insights up` as a person runs it: it starts, serves, stops, starts again, and leaves nothing behind."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -11,7 +12,11 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from cli import up
+from cli.broker import EmbeddedBroker
 from cli.child import READY, free_port
+from ingest.topics import create_topics
+from tests.integration.test_worker import events, produce
 from tests.support.insights import insights, processes_naming, query, start_insights, wait_until
 
 EVENT = '{"request_id":"%s","timestamp":"2026-01-31T12:00:00Z","model_name":"gpt-5-mini","status":"success"}'
@@ -201,3 +206,19 @@ def test_a_second_one_on_the_same_directory_is_told_who_has_it(stack: Up) -> Non
         " stop that one or choose another directory with --data-dir\n"
     )
     assert stack.count() == 0
+
+
+@pytest.mark.parametrize("read_ms", [1, 200])
+def test_all_that_the_broker_has_taken_is_counted_however_slowly_it_answers(
+    monkeypatch: pytest.MonkeyPatch, read_ms: int
+) -> None:
+    monkeypatch.setattr(up, "END_READ_MS", read_ms)
+
+    async def taken(address: str) -> list[int]:
+        await create_topics(address, {"some": up.PARTITIONS}, timeout_seconds=30)
+        before = await up._taken(address, "some")
+        await produce(address, "some", events(500))
+        return [before, await up._taken(address, "some")]
+
+    with EmbeddedBroker(free_port()) as broker:
+        assert asyncio.run(taken(broker.address)) == [0, 500]
