@@ -4,6 +4,7 @@ listen and stop."""
 import asyncio
 import contextlib
 import errno
+import gc
 import signal
 import socket
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from cli.database import missing_migrations, open_warehouse
 from cli.gate import KafkaGate
 from cli.settings import ApiCommandSettings
 from ingest.settings import IngestSettings
-from ingest.worker import Worker
+from ingest.worker import OBJECTS_BETWEEN_COLLECTIONS, Worker
 
 API_STOP_SECONDS = 3
 
@@ -128,6 +129,7 @@ async def run_ingest(settings: IngestSettings) -> None:
     warehouse = open_warehouse(settings.clickhouse_url, settings.clickhouse_shard_urls)
     _check_migrated(warehouse)
     serve_metrics(settings.metrics_port)
+    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
     await Worker(settings, warehouse).run(stop)
     warehouse.close()
 

@@ -10,7 +10,6 @@ The protocol (docs/delivery.md), with one batch in hand per partition:
 """
 
 import asyncio
-import gc
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -65,7 +64,8 @@ CONFIRM_SECONDS = 1.0
 LEAVE_SECONDS = 1.0
 SKIP_SECONDS = 1.0
 TOPIC_POLL_SECONDS = 0.2
-# Values of a batch live for a moment and hold no cycles; Python's usual 700 makes it walk them again and again.
+# For a process that does nothing else: values of a batch live for a moment and hold no cycles, and Python's usual 700
+# makes it walk them again and again.
 OBJECTS_BETWEEN_COLLECTIONS = 100_000
 # Well below aiokafka's `max_poll_interval_ms`.
 STAY_SECONDS = 60.0
@@ -107,7 +107,6 @@ class Worker:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Consume until `stop` is set, then finish the batches in hand, confirm them and leave the group."""
-        gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
         settings = self._settings
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=settings.kafka_bootstrap_servers,

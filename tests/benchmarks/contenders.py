@@ -12,6 +12,7 @@ address of one, behind HTTP in a process of its own, as in production: then CPU 
 """
 
 import asyncio
+import gc
 import json
 import os
 import resource
@@ -164,6 +165,8 @@ def run_ours(task: Task, warehouse: Warehouse) -> Figures:
         kafka_bootstrap_servers=task.bootstrap, kafka_topic=task.topic, kafka_group=f"bench-{os.getpid()}",
         metrics_port=0,
     )  # fmt: skip
+
+    gc.set_threshold(worker.OBJECTS_BETWEEN_COLLECTIONS)
 
     async def run() -> Figures:
         stop = asyncio.Event()
