@@ -5,7 +5,7 @@ out on the columns of the key alone.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from math import ceil
@@ -209,6 +209,11 @@ class _Match:
     key: tuple[Any, ...]
 
 
+def _tier_of(found: Any, tiers: Sequence[Container[Any]]) -> int:
+    """The closest that has it."""
+    return next(number for number, tier in enumerate(tiers) if found in tier)
+
+
 def _few_by_time(reader: Reader, search: Search, limit: int, offset: int) -> tuple[Total, list[Row]] | None:
     """By the times of texts and of requests, which are read sooner than keys. Where there is one of each at a time,
     they belong together; only elsewhere are keys compared. None if that is at more than FEW times, or if many requests
@@ -229,7 +234,7 @@ def _few_by_time(reader: Reader, search: Search, limit: int, offset: int) -> tup
     if len(shared) > FEW:
         return None
     matches = [
-        _Match(next(n for n, times in enumerate(tiers) if row["time_us"] in times), row["sorted_by"], (row["time_us"],))
+        _Match(_tier_of(row["time_us"], tiers), row["sorted_by"], (row["time_us"],))
         for row in requests
         if row["passes"] and requests_at[row["time_us"]] == texts_at[row["time_us"]] == 1
     ]
@@ -248,11 +253,7 @@ def _matches_at(reader: Reader, search: Search, times_us: Sequence[int]) -> list
     sql = f"{SELECT_KEYS}, {search.column} AS sorted_by FROM request_logs WHERE {search.condition.sql}{AT_TIMES}"
     found = reader.query(sql, bound)
     return [
-        _Match(
-            next(n for n, keys in enumerate(tiers) if key_of(row) in keys),
-            row["sorted_by"],
-            (micros(_aware(row["timestamp"])), *key_of(row)),
-        )
+        _Match(_tier_of(key_of(row), tiers), row["sorted_by"], (micros(_aware(row["timestamp"])), *key_of(row)))
         for row in found
         if key_of(row) in tiers[-1]
     ]

@@ -39,6 +39,7 @@ from ingest.decoder import Decoder
 from ingest.events import RequestEvent
 from ingest.lane import Lane
 from ingest.settings import IngestSettings
+from tests.faults.backlog import peak_bytes
 
 POLL_SECONDS = 0.05
 BATCH_ROWS = 50_000
@@ -133,7 +134,8 @@ class Meter:
         self.figures.seconds = self.seconds
         self.figures.cpu_seconds = time.process_time() - cpu
         self.figures.engine_cpu_seconds = self._engine_cpu() - engine_cpu
-        self.figures.peak_bytes = peak_bytes()
+        # Not `ru_maxrss`, which begins with that of the process that has started this one.
+        self.figures.peak_bytes = peak_bytes(os.getpid())
         self.figures.rows = warehouse.query("SELECT count() AS n FROM request_logs")[0]["n"]
         return self.figures
 
@@ -196,13 +198,6 @@ def run_ours(task: Task, warehouse: Warehouse) -> Figures:
 def _stored() -> int:
     found = [sample for family in metrics.RECORDS.collect() for sample in family.samples]
     return int(sum(sample.value for sample in found if sample.name.endswith("_total")))
-
-
-def peak_bytes() -> int:
-    """Of this process alone: `ru_maxrss` begins with that of the process that has started it."""
-    with open("/proc/self/status") as file:
-        peak = next(line for line in file if line.startswith("VmHWM"))
-    return int(peak.split()[1]) * 1024
 
 
 def resident_bytes() -> int:
