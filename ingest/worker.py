@@ -130,8 +130,8 @@ class Worker:
                 await self._loop(stop)
             finally:
                 await self._leave()
-                await self._increments.close()
         finally:
+            await self._increments.close()
             self._threads.close()
             self._planning_thread.close()
 

@@ -33,14 +33,19 @@ class CompactedTopic:
                 await self._consumer.start()
                 await self._producer.start()
                 self._consumer.assign([self._partition])
-        except (KafkaError, OSError) as error:
+        except BaseException as error:
             await self.__aexit__()
-            raise TopicUnavailableError(f"Kafka does not answer: {str(error) or type(error).__name__}") from error
+            if isinstance(error, (KafkaError, OSError)):
+                raise TopicUnavailableError(f"Kafka does not answer: {str(error) or type(error).__name__}") from error
+            raise
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        await self._consumer.stop()
-        await self._producer.stop()
+        # aiokafka may let out the cancellation of a fetch here.
+        try:
+            await self._consumer.stop()
+        finally:
+            await self._producer.stop()
 
     async def read(self) -> Mapping[str, bytes]:
         """The values as of now. Raises TopicUnavailableError."""

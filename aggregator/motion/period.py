@@ -1,5 +1,6 @@
 """Periods of budgets: whole hours, days, weeks and months of a time zone, as spans of UTC."""
 
+from bisect import bisect_left
 from datetime import UTC, datetime, time, timedelta
 from enum import StrEnum
 from functools import lru_cache
@@ -32,16 +33,20 @@ def _midnight(day: datetime, zone: ZoneInfo) -> datetime:
     return datetime.combine(day, time(0), zone).astimezone(UTC)
 
 
-def _hour_start(moment: datetime, zone: ZoneInfo) -> datetime:
-    # `replace` keeps `fold`, so that of an hour that comes twice each is an hour of its own.
-    return moment.astimezone(zone).replace(minute=0, second=0, microsecond=0).astimezone(UTC)
-
-
 def _hour(moment: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
-    """A local hour; where clocks change by half an hour (Lord Howe) it may have 30 or 90 minutes."""
-    start = _hour_start(moment, zone)
-    later = (_hour_start(start + hours * HOUR, zone) for hours in (1, 2))
-    return start, next(end for end in later if end > start)
+    """A local hour, as long as the clock shows it without a change: where clocks change within an hour (Chatham, Lord
+    Howe) each side of the change is an hour of its own, and so is each of an hour that comes twice."""
+    offset = moment.astimezone(zone).utcoffset()
+
+    def is_same(second: int) -> bool:
+        return (start + timedelta(seconds=second)).astimezone(zone).utcoffset() == offset
+
+    local = moment.astimezone(zone).replace(tzinfo=UTC)
+    start = moment.astimezone(UTC) - (local - EPOCH) % HOUR
+    now = (moment - start) // timedelta(seconds=1)
+    first = bisect_left(range(now), True, key=is_same)
+    end = bisect_left(range(now, 3600), True, key=lambda second: not is_same(second)) + now
+    return start + timedelta(seconds=first), start + timedelta(seconds=end)
 
 
 # Many budgets ask about the same moment.
