@@ -101,9 +101,12 @@ class Engine:
         try:
             if database := parameters.get("database"):
                 connection.query(f"USE `{database}`", "TabSeparated")
-            for name, value in parameters.items():
-                if name not in TRANSPORT and not name.startswith("param_"):
-                    connection.query(f"SET {name} = {_literal(value)}", "TabSeparated")
+            if settings := ", ".join(
+                f"{name} = {_literal(value)}"
+                for name, value in parameters.items()
+                if name not in TRANSPORT and not name.startswith("param_")
+            ):
+                connection.query(f"SET {settings}", "TabSeparated")
             bound = {name.removeprefix("param_"): value for name, value in parameters.items() if "param_" in name}
             if data is not None:
                 return self._insert(connection, sql, data)
