@@ -136,9 +136,8 @@ def page_query(
     return sql, filters
 
 
-def _range(reader: Reader, parameters: LogParameters) -> tuple[datetime, datetime]:
+def _range(edges: Row, parameters: LogParameters) -> tuple[datetime, datetime]:
     """From the oldest to the newest moment at which there can be a row."""
-    edges = reader.query(OLDEST_AND_NEWEST, {})[0]
     oldest = max(edges["oldest"].replace(tzinfo=UTC), parameters.start_time or EPOCH)
     return oldest, min(edges["newest"].replace(tzinfo=UTC), parameters.end_time or LAST_MOMENT)
 
@@ -152,14 +151,20 @@ def _reads_whole_rows(parameters: LogParameters, total: Total | None) -> bool:
 
 
 def _page_and_one(
-    reader: Reader, parameters: LogParameters, cursor: Cursor | None, total: Total | None, select: str
+    reader: Reader,
+    parameters: LogParameters,
+    cursor: Cursor | None,
+    total: Total | None,
+    edges: Row | None,
+    select: str,
 ) -> list[Row]:
-    """A page as `select` says, and one more if there are more. `total` only helps to guess how far they reach."""
+    """A page as `select` says, and one more if there are more. `total` only helps to guess how far they reach;
+    `edges` are those of OLDEST_AND_NEWEST, for a page by time."""
     wanted = parameters.page_size + 1
-    if parameters.order_by is not OrderBy.TIMESTAMP:
+    if edges is None:
         return reader.query(*page_query(parameters, cursor, wanted, select))
     is_backwards = parameters.order_direction is OrderDirection.DESC
-    oldest, newest = _range(reader, parameters)
+    oldest, newest = _range(edges, parameters)
     width = FIRST_WINDOW
     if total is not None:
         # Twice as far as the page would reach if its rows came evenly; a page of all there are is one window.
@@ -187,18 +192,25 @@ def _page_and_one(
         width *= min(GROWTH_OF_WINDOWS, 1 + 1.5 * still_wanted / len(found)) if found else GROWTH_OF_WINDOWS
 
 
-def _count_cheaply(reader: Reader, parameters: LogParameters) -> Total | None:
-    """Exact, and cheap: from the primary key, or from the rollups where they keep the filters."""
+def _cheap_count(reader: Reader, parameters: LogParameters) -> tuple[str, Row] | None:
+    """SQL for `requests`, exact and cheap: from the primary key, or from the rollups where they keep the filters."""
     filters = _filters(parameters)
     if not COUNTABLE.issuperset(filters):
         return None
     if TIMES.issuperset(filters) and reader.caller.restriction is None:
-        found = reader.query(f"SELECT count() AS found FROM request_logs WHERE {_where(filters)}", filters)
-        return Total(found[0]["found"], False)
+        return f"SELECT count() AS requests FROM request_logs WHERE {_where(filters)}", filters
     equals = {Dimension(name): value for name, value in filters.items() if name in set(Dimension)}
-    question = Question((REQUESTS,), parameters.span, equals)
-    rows = reader.query(*compile_answer(reader.confine(question), "group_key", 0))
-    return Total(sum(row["requests"] for row in rows), False)
+    return compile_answer(reader.confine(Question((REQUESTS,), parameters.span, equals)), "group_key", 0)
+
+
+def _surroundings(reader: Reader, parameters: LogParameters, total: Total | None) -> tuple[Total | None, Row | None]:
+    """How many logs there are, unless it is known or not cheap, and the edges of a page by time; asked at once."""
+    count = _cheap_count(reader, parameters) if total is None else None
+    edges = (OLDEST_AND_NEWEST, dict[str, Any]()) if parameters.order_by is OrderBy.TIMESTAMP else None
+    found = iter(reader.query_all([query for query in (count, edges) if query is not None]))
+    if count is not None:
+        total = Total(sum(row["requests"] for row in next(found)), False)
+    return total, next(found)[0] if edges is not None else None
 
 
 def _count_rows(reader: Reader, parameters: LogParameters) -> Total:
@@ -292,10 +304,9 @@ def list_logs(reader: Reader, parameters: LogParameters) -> LogPage:
     cursor, total = None, None
     if parameters.page_token:
         cursor, total = decode(query, parameters.page_token)
-    else:
-        total = _count_cheaply(reader, parameters)
+    total, edges = _surroundings(reader, parameters, total)
     select, read = (SELECT_ROWS, _read_payloads) if _reads_whole_rows(parameters, total) else (SELECT_KEYS, _read_rows)
-    found = _page_and_one(reader, parameters, cursor, total, select)
+    found = _page_and_one(reader, parameters, cursor, total, edges, select)
     page, has_more = found[: parameters.page_size], len(found) > parameters.page_size
     if total is None:
         total = _count_rows(reader, parameters) if has_more else Total(len(page), False)

@@ -1,5 +1,6 @@
 """Metrics as SQL: over the raw rows, and over what rollups hold where that gives the same."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aggregator.catalogue import (
@@ -94,19 +95,22 @@ def value_of(asked: Measured | ChartSpec) -> Value:
     return Value(asked.metric or Metric.COUNT, asked.metricField, asked.percentile, asked.distinctMetadataKey)
 
 
-def _percentile(column: str, percentile: float) -> str:
-    # Parameters of aggregate functions cannot be bound; this one is a number between 0 and 1.
-    level = float(percentile) / 100
-    number = f"toFloat64({column})"
+def _percentile(column: str, percentile: float, others: Sequence[float]) -> str:
+    # Percentiles of one column share a sketch and a sorted list. Parameters of aggregate functions cannot be bound;
+    # these are numbers between 0 and 1.
+    levels = sorted({float(each) / 100 for each in (percentile, *others)})
+    place, listed = levels.index(float(percentile) / 100) + 1, ", ".join(map(repr, levels))
+    # Of a decimal the percentile would be one, too.
+    number = f"toFloat64({column})" if column.endswith("cost") else column
     return (
         f"multiIf(count({column}) = 0, NULL, count({column}) <= {EXACT_ROWS},"
-        f" arrayReduce('quantileExactInclusive({level!r})', groupArray({EXACT_ROWS + 1})({number})),"
-        f" quantileDD({RELATIVE_ERROR}, {level!r})({number}))"
+        f" arrayReduce('quantilesExactInclusive({listed})', groupArray({EXACT_ROWS + 1})({number}))[{place}],"
+        f" quantilesDD({RELATIVE_ERROR}, {listed})({number})[{place}])"
     )
 
 
-def raw_sql(value: Value, binder: Binder) -> str:
-    """The metric over rows of request_logs; NULL where no row has a value."""
+def raw_sql(value: Value, binder: Binder, beside: Sequence[Value] = ()) -> str:
+    """The metric over rows of request_logs; NULL where no row has a value. `beside` are others of the statement."""
     if value.metric is Metric.COUNT:
         return "count()"
     if value.metric is Metric.DISTINCT_COUNT:
@@ -116,7 +120,8 @@ def raw_sql(value: Value, binder: Binder) -> str:
     if value in (FIRST_SECONDS, LAST_SECONDS):
         return f"toUnixTimestamp({value.metric}({column}))"
     if value.metric is Metric.PERCENTILE:
-        return _percentile(column, value.percentile or 0.0)
+        same = [each for each in beside if each.metric is value.metric and each.field == value.field]
+        return _percentile(column, value.percentile or 0.0, [each.percentile or 0.0 for each in same])
     if value.metric is Metric.SUM:
         return f"ifNull(sum({column}), 0)"
     if value.metric is Metric.AVG:

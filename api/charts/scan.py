@@ -222,7 +222,7 @@ def _over_rows(scope: Scope, scan: Scan, values: Sequence[Value]) -> tuple[str, 
     within = scan.within or (None,) * len(scan.keys)
     columns = [f"{sql.key(n, key, within[n])} AS k{n}" for n, key in enumerate(scan.keys)]
     for n, value in enumerate(values):
-        columns.append(f"{raw_sql(value, sql.binder)} AS v{n}")
+        columns.append(f"{raw_sql(value, sql.binder, values)} AS v{n}")
         if value.metric is Metric.PERCENTILE:
             columns.append(f"{sketch_flag_sql(value)} AS s{n}")
     keys = ", ".join(f"k{n}" for n in range(len(scan.keys)))
