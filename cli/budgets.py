@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import structlog
@@ -35,15 +35,16 @@ class KafkaBudgets:
         self._client_options = client_options
         self._connecting = asyncio.Lock()
         self._topics: dict[str, CompactedTopic] = {}
+        # Closes every topic, whichever of them fails to.
+        self._opened = AsyncExitStack()
 
     async def _topic(self, name: str) -> CompactedTopic:
         async with self._connecting:
             if not self._topics:
                 await create_motion_topics(self._bootstrap_servers, **self._client_options)
             if name not in self._topics:
-                self._topics[name] = await CompactedTopic(
-                    self._bootstrap_servers, name, **self._client_options
-                ).__aenter__()
+                topic = CompactedTopic(self._bootstrap_servers, name, **self._client_options)
+                self._topics[name] = await self._opened.enter_async_context(topic)
             return self._topics[name]
 
     async def budgets(self) -> Mapping[str, Budget]:
@@ -65,8 +66,7 @@ class KafkaBudgets:
             await (await self._topic(BUDGETS)).write(budget_id, None)
 
     async def close(self) -> None:
-        for topic in self._topics.values():
-            await topic.__aexit__()
+        await self._opened.aclose()
 
 
 class _translated:

@@ -36,13 +36,12 @@ def _midnight(day: datetime, zone: ZoneInfo) -> datetime:
 def _hour(moment: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
     """A local hour, as long as the clock shows it without a change: where clocks change within an hour (Chatham, Lord
     Howe) each side of the change is an hour of its own, and so is each of an hour that comes twice."""
-    offset = moment.astimezone(zone).utcoffset()
+    local = moment.astimezone(zone)
+    start = moment.astimezone(UTC) - (local.replace(tzinfo=UTC) - EPOCH) % HOUR
 
     def is_same(second: int) -> bool:
-        return (start + timedelta(seconds=second)).astimezone(zone).utcoffset() == offset
+        return (start + timedelta(seconds=second)).astimezone(zone).utcoffset() == local.utcoffset()
 
-    local = moment.astimezone(zone).replace(tzinfo=UTC)
-    start = moment.astimezone(UTC) - (local - EPOCH) % HOUR
     now = (moment - start) // timedelta(seconds=1)
     first = bisect_left(range(now), True, key=is_same)
     end = bisect_left(range(now, 3600), True, key=lambda second: not is_same(second)) + now

@@ -95,22 +95,24 @@ def value_of(asked: Measured | ChartSpec) -> Value:
     return Value(asked.metric or Metric.COUNT, asked.metricField, asked.percentile, asked.distinctMetadataKey)
 
 
-def _percentile(column: str, percentile: float, others: Sequence[float]) -> str:
+def _percentile(value: Value, column: str, beside: Sequence[Value]) -> str:
     # Percentiles of one column share a sketch and a sorted list. Parameters of aggregate functions cannot be bound;
     # these are numbers between 0 and 1.
-    levels = sorted({float(each) / 100 for each in (percentile, *others)})
-    place, listed = levels.index(float(percentile) / 100) + 1, ", ".join(map(repr, levels))
+    same = {other.percentile or 0.0 for other in beside if (other.metric, other.field) == (value.metric, value.field)}
+    percentiles = sorted(same)
+    place = percentiles.index(value.percentile or 0.0) + 1
+    levels = ", ".join(repr(float(percentile) / 100) for percentile in percentiles)
     # Of a decimal the percentile would be one, too.
-    number = f"toFloat64({column})" if column.endswith("cost") else column
+    number = f"toFloat64({column})" if value.unit is Unit.CURRENCY else column
     return (
         f"multiIf(count({column}) = 0, NULL, count({column}) <= {EXACT_ROWS},"
-        f" arrayReduce('quantilesExactInclusive({listed})', groupArray({EXACT_ROWS + 1})({number}))[{place}],"
-        f" quantilesDD({RELATIVE_ERROR}, {listed})({number})[{place}])"
+        f" arrayReduce('quantilesExactInclusive({levels})', groupArray({EXACT_ROWS + 1})({number}))[{place}],"
+        f" quantilesDD({RELATIVE_ERROR}, {levels})({number})[{place}])"
     )
 
 
-def raw_sql(value: Value, binder: Binder, beside: Sequence[Value] = ()) -> str:
-    """The metric over rows of request_logs; NULL where no row has a value. `beside` are others of the statement."""
+def raw_sql(value: Value, binder: Binder, beside: Sequence[Value]) -> str:
+    """The metric over rows of request_logs; NULL where no row has a value. `beside` are all values of the statement."""
     if value.metric is Metric.COUNT:
         return "count()"
     if value.metric is Metric.DISTINCT_COUNT:
@@ -120,8 +122,7 @@ def raw_sql(value: Value, binder: Binder, beside: Sequence[Value] = ()) -> str:
     if value in (FIRST_SECONDS, LAST_SECONDS):
         return f"toUnixTimestamp({value.metric}({column}))"
     if value.metric is Metric.PERCENTILE:
-        same = [each for each in beside if each.metric is value.metric and each.field == value.field]
-        return _percentile(column, value.percentile or 0.0, [each.percentile or 0.0 for each in same])
+        return _percentile(value, column, beside)
     if value.metric is Metric.SUM:
         return f"ifNull(sum({column}), 0)"
     if value.metric is Metric.AVG:
