@@ -15,6 +15,9 @@ mpl.use("svg")
 
 from matplotlib import pyplot as plt
 
+# Ids of what is drawn follow from it, so a plot of the same figures is the same file.
+mpl.rcParams["svg.hashsalt"] = "router-insights"
+
 BEGIN, END = "<!-- results of make bench: begin -->", "<!-- results of make bench: end -->"
 NAMES = {
     "ours": "router-insights worker",
