@@ -1,7 +1,7 @@
 """What is counted and where: the measures, the dimensions, and the rollups that hold them.
 
 The planner, `rollups verify`, `rollups rebuild` and the tests all read this catalogue; the tables and views
-themselves are in migrations/0004_create_rollups.sql and 0011_count_durations_by_bucket.sql.
+themselves are in migrations/, 0004_create_rollups.sql first.
 """
 
 from dataclasses import dataclass
@@ -96,39 +96,80 @@ MEASURES = (
 )
 
 
+class Bucket(StrEnum):
+    """Width of a bucket of time; a week starts on Monday."""
+
+    SECOND = "second"
+    MINUTE = "minute"
+    FIVE_MINUTES = "five_minutes"
+    QUARTER_HOUR = "quarter_hour"
+    HOUR = "hour"
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+    YEAR = "year"
+
+
+# Shorter than an hour: a rollup of a coarser grain cannot tell them apart.
+FINE_SECONDS = {Bucket.SECOND: 1, Bucket.MINUTE: 60, Bucket.FIVE_MINUTES: 300, Bucket.QUARTER_HOUR: 900}
+WIDTH_SECONDS = {**FINE_SECONDS, Bucket.HOUR: 3_600, Bucket.DAY: 86_400}
+
+
 @dataclass(frozen=True)
 class Summary:
-    """`MEASURES` per bucket of time (UTC) of `grain_seconds`; `start` is SQL over a rollup's column `bucket`."""
+    """`MEASURES` per `dimensions` and bucket of time (UTC) of `grain`; `start` is SQL over a rollup's `bucket`."""
 
     start: str
-    grain_seconds: int
-
-
-# A projection that every rollup has, with the rollup's dimensions: ClickHouse keeps it in each part of the table, so it
-# cannot differ from it, and takes it by itself where a query's expressions are those of the projection.
-DAILY = Summary("toStartOfDay(bucket)", 86_400)
+    grain: Bucket
+    dimensions: tuple[Dimension, ...]
 
 
 @dataclass(frozen=True)
 class Rollup:
-    """A table of `MEASURES` per time bucket of `grain_seconds` (UTC) and `dimensions`."""
+    """A table of `MEASURES` and its `summaries`, coarsest first; the last is the table itself, with every dimension.
+
+    The others are its projections: ClickHouse keeps them in each part of the table, so they cannot differ from it, and
+    takes one by itself where a query's expressions are those of the projection.
+    """
 
     table: str
-    grain_seconds: int
-    dimensions: tuple[Dimension, ...]
+    summaries: tuple[Summary, ...]
 
     @property
-    def summaries(self) -> tuple[Summary, ...]:
-        """Coarsest first."""
-        return (DAILY, Summary("bucket", self.grain_seconds))
+    def dimensions(self) -> tuple[Dimension, ...]:
+        return self.summaries[-1].dimensions
+
+    @property
+    def grain_seconds(self) -> int:
+        return WIDTH_SECONDS[self.summaries[-1].grain]
 
     def bucket_of(self, timestamp: str) -> str:
         """SQL for the bucket that a timestamp expression falls into."""
         return f"toStartOfInterval({timestamp}, INTERVAL {self.grain_seconds} SECOND)"
 
 
+_MONTH, _DAY, _HOUR = "toDateTime(toStartOfMonth(bucket), 'UTC')", "toStartOfDay(bucket)", "toStartOfHour(bucket)"
+_BY_MODEL = (Dimension.PROVIDER, Dimension.MODEL, Dimension.STATUS)
+_BY_KEY = (Dimension.USER, Dimension.API_KEY)
+_BY_USER = (*_BY_KEY, Dimension.MODEL, Dimension.STATUS)
+
 # Cheapest first: the planner takes the first that can answer exactly.
 ROLLUPS = (
-    Rollup("rollup_model", 900, (Dimension.PROVIDER, Dimension.MODEL, Dimension.STATUS)),
-    Rollup("rollup_user", 3600, (Dimension.USER, Dimension.API_KEY, Dimension.MODEL, Dimension.STATUS)),
+    Rollup(
+        "rollup_model",
+        (
+            Summary(_MONTH, Bucket.MONTH, _BY_MODEL),
+            Summary(_DAY, Bucket.DAY, _BY_MODEL),
+            Summary(_HOUR, Bucket.HOUR, (Dimension.STATUS,)),
+            Summary("bucket", Bucket.QUARTER_HOUR, _BY_MODEL),
+        ),
+    ),
+    Rollup(
+        "rollup_user",
+        (
+            Summary(_MONTH, Bucket.MONTH, _BY_KEY),
+            Summary(_DAY, Bucket.DAY, _BY_USER),
+            Summary("bucket", Bucket.HOUR, _BY_USER),
+        ),
+    ),
 )

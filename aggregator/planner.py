@@ -1,19 +1,18 @@
 """A question about aggregates becomes one SQL statement over the cheapest tables that answer it exactly.
 
-The aligned inside of the time range comes from a rollup, whole days of it from what the rollup keeps of these, the
-ragged edges from raw rows, and everything from raw rows where no rollup fits. The answer is the same either way (a
-property test holds it to that).
+The aligned inside of the time range comes from a rollup, whole months and days of it from what the rollup keeps of
+these, the ragged edges from raw rows, and everything from raw rows where no rollup fits. The answer is the same either
+way (a property test holds it to that).
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from aggregator.catalogue import RAW_TABLE, ROLLUPS, Dimension, Measure, Rollup, Summary
+from aggregator.catalogue import RAW_TABLE, ROLLUPS, WIDTH_SECONDS, Bucket, Dimension, Measure, Rollup, Summary
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -21,20 +20,6 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def micros(moment: datetime) -> int:
     """Microseconds since 1970; a moment without a zone is one of UTC, as ClickHouse's come back."""
     return (moment.replace(tzinfo=moment.tzinfo or UTC) - EPOCH) // timedelta(microseconds=1)
-
-
-class Bucket(StrEnum):
-    """Width of a time group, in the question's time zone; a week starts on Monday."""
-
-    SECOND = "second"
-    MINUTE = "minute"
-    FIVE_MINUTES = "five_minutes"
-    QUARTER_HOUR = "quarter_hour"
-    HOUR = "hour"
-    DAY = "day"
-    WEEK = "week"
-    MONTH = "month"
-    YEAR = "year"
 
 
 # From an expression and a zone to an instant. Weeks and longer come as dates, whose start is local midnight.
@@ -49,10 +34,6 @@ BUCKET_START = {
     Bucket.MONTH: "toStartOfDay(toDateTime(toStartOfMonth({column}, {zone}), {zone}), {zone})",
     Bucket.YEAR: "toStartOfDay(toDateTime(toStartOfYear({column}, {zone}), {zone}), {zone})",
 }
-# Shorter than an hour: a rollup of a coarser grain cannot tell them apart.
-FINE_SECONDS = {Bucket.SECOND: 1, Bucket.MINUTE: 60, Bucket.FIVE_MINUTES: 300, Bucket.QUARTER_HOUR: 900}
-SHORT_SECONDS = {**FINE_SECONDS, Bucket.HOUR: 3600}
-DAY_SECONDS = 86_400
 
 
 def bucket_key(column: str, bucket: Bucket, zone: str) -> str:
@@ -139,40 +120,47 @@ def _utc_offsets_seconds(timezone: str) -> frozenset[int]:
     return frozenset(int(offset.total_seconds()) for offset in offsets if offset is not None)
 
 
-def _has(rollup: Rollup, question: Question) -> bool:
-    """Whether the rollup holds the dimensions that are asked for."""
-    return question.condition.dimensions is not None and question.dimensions <= set(rollup.dimensions)
-
-
-def _never_straddles(grain_seconds: int, question: Question) -> bool:
-    """Whether no bucket of the grain lies in two of the question's."""
-    if not question.buckets:
-        return True
-    if any(SHORT_SECONDS.get(bucket, DAY_SECONDS) < grain_seconds for bucket in question.buckets):
+def _can_answer(summary: Summary, question: Question) -> bool:
+    """Whether the summary has the dimensions that are asked for, and no bucket of it lies in two of the question's."""
+    if question.condition.dimensions is None or not question.dimensions <= set(summary.dimensions):
         return False
-    return all(offset % grain_seconds == 0 for offset in _utc_offsets_seconds(question.timezone))
+    return all(_never_straddles(summary.grain, bucket, question.timezone) for bucket in question.buckets)
 
 
-def _aligned(moment: datetime, grain_seconds: int, up: bool) -> datetime:
-    past = (moment - EPOCH) % timedelta(seconds=grain_seconds)
-    if not past:
+def _never_straddles(grain: Bucket, bucket: Bucket, timezone: str) -> bool:
+    """Whether each bucket of the grain, in UTC, lies in one of the zone's."""
+    offsets = _utc_offsets_seconds(timezone)
+    if grain is Bucket.MONTH:
+        return bucket in (Bucket.MONTH, Bucket.YEAR) and offsets == {0}
+    # Every bucket from a day up starts at some midnight of the zone.
+    width = WIDTH_SECONDS.get(bucket, WIDTH_SECONDS[Bucket.DAY])
+    return width >= WIDTH_SECONDS[grain] and all(offset % WIDTH_SECONDS[grain] == 0 for offset in offsets)
+
+
+def _floor(moment: datetime, grain: Bucket) -> datetime:
+    """The start of the bucket (UTC) that holds the moment."""
+    if grain is Bucket.MONTH:
+        return moment.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    return moment - (moment - EPOCH) % timedelta(seconds=WIDTH_SECONDS[grain])
+
+
+def _ceiling(moment: datetime, grain: Bucket) -> datetime:
+    """The first start of a bucket (UTC) that is not before the moment."""
+    floor = _floor(moment, grain)
+    if floor == moment:
         return moment
-    return moment - past + (timedelta(seconds=grain_seconds) if up else timedelta())
+    if grain is Bucket.MONTH:
+        return _floor(floor + timedelta(days=31), grain)
+    return floor + timedelta(seconds=WIDTH_SECONDS[grain])
 
 
-def _inside_and_edges(span: Span, grain_seconds: int) -> tuple[Span | None, tuple[Span, ...]]:
+def _inside_and_edges(span: Span, grain: Bucket) -> tuple[Span | None, tuple[Span, ...]]:
     """The whole buckets of the span, and what is left of it on both sides."""
-    start = span.start and _aligned(span.start, grain_seconds, up=True)
-    end = span.end and _aligned(span.end, grain_seconds, up=False)
-    inside = Span(start, end)
+    inside = Span(span.start and _ceiling(span.start, grain), span.end and _floor(span.end, grain))
     if inside.is_empty:
         return None, (span,)
-    edges = []
-    if start is not None and start != span.start:
-        edges.append(Span(span.start, start))
-    if end is not None and end != span.end:
-        edges.append(Span(end, span.end))
-    return inside, tuple(edges)
+    edges = (Span(span.start, inside.start), Span(inside.end, span.end))
+    return inside, tuple(edge for edge in edges if edge.start != edge.end)
 
 
 def _parts(span: Span, summaries: Sequence[Summary]) -> tuple[Part, ...]:
@@ -180,7 +168,7 @@ def _parts(span: Span, summaries: Sequence[Summary]) -> tuple[Part, ...]:
     parts: list[Part] = []
     left: tuple[Span, ...] = (span,)
     for summary in summaries:
-        cut = [_inside_and_edges(each, summary.grain_seconds) for each in left]
+        cut = [_inside_and_edges(each, summary.grain) for each in left]
         if whole := tuple(inside for inside, _ in cut if inside is not None):
             parts.append(Part(summary, whole))
         left = tuple(edge for _, edges in cut for edge in edges)
@@ -190,9 +178,8 @@ def _parts(span: Span, summaries: Sequence[Summary]) -> tuple[Part, ...]:
 def plan(question: Question) -> Plan:
     """The cheapest exact plan."""
     for rollup in ROLLUPS:
-        if _has(rollup, question) and _never_straddles(rollup.grain_seconds, question):
-            fit = [each for each in rollup.summaries if _never_straddles(each.grain_seconds, question)]
-            parts = _parts(question.span, fit)
+        if _can_answer(rollup.summaries[-1], question):
+            parts = _parts(question.span, [each for each in rollup.summaries if _can_answer(each, question)])
             if parts[0].summary is not None:
                 return Plan(rollup, parts)
     return Plan(None, (Part(None, (question.span,)),))
@@ -255,17 +242,19 @@ def compile_states(question: Question) -> tuple[str, dict[str, Any]]:
     branches = []
     for part in chosen.parts:
         if part.summary is None or chosen.rollup is None:
-            table, start = RAW_TABLE, "timestamp"
+            table, start, spans = RAW_TABLE, "timestamp", part.spans
             columns = [measure.from_raw for measure in question.measures]
         else:
             table, start = chosen.rollup.table, part.summary.start
+            # Told nothing of `start`, ClickHouse takes whichever projection it likes. No bucket is before 1970.
+            spans = tuple(Span(span.start or EPOCH, span.end) for span in part.spans)
             columns = [measure.merge.format(column=f"{table}.{measure.name}") for measure in question.measures]
         named = ", ".join(
             f"{column} AS {measure.name}" for column, measure in zip(columns, question.measures, strict=True)
         )
         branches.append(
             f"SELECT {sql.keys(start, question)}, {named} FROM {table}"
-            f" WHERE {sql.where(start, part.spans, question)} GROUP BY {key_names}"
+            f" WHERE {sql.where(start, spans, question)} GROUP BY {key_names}"
         )
     return "\nUNION ALL\n".join(branches), sql.parameters
 

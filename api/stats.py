@@ -15,9 +15,10 @@ from aggregator.catalogue import (
     OUTPUT_TOKENS,
     REQUESTS,
     UNPRICED,
+    Bucket,
     Dimension,
 )
-from aggregator.planner import Bucket, Question, compile_answer
+from aggregator.planner import Question, compile_answer
 from api.models import Stat, StatsAnswer, dollars, rfc3339
 from api.parameters import GroupBy, Metric, StatsParameters
 from api.reader import Reader

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-from aggregator.planner import FINE_SECONDS, Bucket
+from aggregator.catalogue import FINE_SECONDS, Bucket
 from api.models import rfc3339
 
 # What `auto` aims at, and what a chart may have.

@@ -12,7 +12,8 @@ from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from aggregator.planner import Bucket, Span
+from aggregator.catalogue import Bucket
+from aggregator.planner import Span
 from api.charts.answer import Chart, Insight, Series
 from api.charts.buckets import MAX_BUCKETS, about_count, key_of, label_of, pick, starts
 from api.charts.metrics import FIRST_SECONDS, LAST_SECONDS, Value, value_of

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aggregator.catalogue import Dimension
-from aggregator.planner import Bucket, Condition, Question, Span, bucket_key, compile_states, micros, plan
+from aggregator.catalogue import Bucket, Dimension
+from aggregator.planner import Condition, Question, Span, bucket_key, compile_states, micros, plan
 from api.charts.metrics import Value, raw_sql, rollup_measures, rollup_sql, sketch_flag_sql
 from api.charts.spec import Metric
 from api.filters.compile import Binder, nested_values

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from aggregator.planner import Bucket
+from aggregator.catalogue import Bucket
 from api.access import Right
 from api.charts.buckets import ABOUT_SECONDS, MAX_BUCKETS, key_of, label_of, pick, starts
 from api.charts.metrics import FIRST_SECONDS, LAST_SECONDS, Value

@@ -35,6 +35,14 @@ PARTS = """
 SELECT table, partition, count() AS parts FROM system.parts
 WHERE database = currentDatabase() AND active GROUP BY table, partition ORDER BY parts DESC LIMIT 1
 """
+# Such a part was on its way while a migration added the projection; it is never merged with those that have it.
+UNSUMMED = """
+SELECT table, projection, countIf(NOT has(parts.projections, projection)) AS lacking
+FROM system.parts AS parts
+INNER JOIN (SELECT table, name AS projection FROM system.projections WHERE database = currentDatabase()) AS known
+USING table
+WHERE database = currentDatabase() AND active GROUP BY table, projection HAVING lacking > 0 ORDER BY table, projection
+"""
 DELAY_AT = "SELECT toUInt64(value) AS parts FROM system.merge_tree_settings WHERE name = 'parts_to_delay_insert'"
 MUTATIONS = """
 SELECT table, mutation_id, latest_fail_reason, dateDiff('minute', create_time, now()) / 60 AS hours
@@ -123,6 +131,13 @@ def parts(warehouse: Warehouse) -> Finding:
     return judge("parts", said, advice, warning=count > PARTS_SHARE * delay_at, fault=count > delay_at)
 
 
+def projections(warehouse: Warehouse) -> Finding:
+    lacking = warehouse.query(UNSUMMED)
+    said = ", ".join(f"{row['lacking']} parts of {row['table']} lack {row['projection']}" for row in lacking)
+    advice = "; ".join(f"ALTER TABLE {row['table']} MATERIALIZE PROJECTION {row['projection']}" for row in lacking)
+    return judge("projections", said or "in every part", advice, warning=bool(lacking))
+
+
 def mutations(warehouse: Warehouse) -> Finding:
     pending = warehouse.query(MUTATIONS)
     if not pending:
@@ -193,6 +208,7 @@ OF_THE_TABLES: tuple[Callable[[Warehouse], Finding], ...] = (
     deduplication,
     views,
     parts,
+    projections,
     mutations,
     replicas,
     retention,

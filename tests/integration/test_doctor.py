@@ -50,7 +50,8 @@ def test_a_healthy_warehouse_has_nothing_to_mend(filled: Warehouse) -> None:
     assert {finding.check: finding.level for finding in findings if finding.check != "free disk"} == {
         **dict.fromkeys(("ClickHouse version", "schema", "clock", "deduplication windows", "rollup views"), Level.OK),
         **dict.fromkeys(
-            ("parts", "mutations", "replicas", "retention", "rollup drift", "dead letters", "unpriced"), Level.OK
+            ("parts", "projections", "mutations", "replicas", "retention", "rollup drift", "dead letters", "unpriced"),
+            Level.OK,
         ),
     }
     assert all(not finding.advice for finding in findings if finding.level is Level.OK)
@@ -66,6 +67,11 @@ def drop_a_view(warehouse: Warehouse) -> None:
 
 def count_twice(warehouse: Warehouse) -> None:
     warehouse.command("INSERT INTO rollup_model SELECT * FROM rollup_model LIMIT 1 SETTINGS insert_deduplicate = 0")
+
+
+def leave_parts_without_a_projection(warehouse: Warehouse) -> None:
+    query = "SELECT user_id, sum(requests) GROUP BY user_id"
+    warehouse.command(f"ALTER TABLE rollup_user ADD PROJECTION planted ({query})")
 
 
 def leave_a_mutation_that_fails(warehouse: Warehouse) -> None:
@@ -95,6 +101,7 @@ PLANTED: dict[str, Callable[[Warehouse], None]] = {
     "deduplication windows": shorten_a_window,
     "rollup views": drop_a_view,
     "rollup drift": count_twice,
+    "projections": leave_parts_without_a_projection,
     "mutations": leave_a_mutation_that_fails,
     "dead letters": write_dead_letters,
     "unpriced": write_unpriced_rows,
@@ -110,6 +117,13 @@ def test_a_planted_fault_is_named(filled: Warehouse, check: str, plant: Callable
     assert findings[check].advice
     others = {name for name, finding in findings.items() if finding.level is not Level.OK}
     assert others <= {check, "free disk"}
+
+
+def test_the_advice_about_projections_mends_them(filled: Warehouse) -> None:
+    leave_parts_without_a_projection(filled)
+    for statement in clickhouse.projections(filled).advice.split("; "):
+        filled.command(f"{statement} SETTINGS mutations_sync = 2")
+    assert clickhouse.projections(filled) == Finding("projections", Level.OK, "in every part")
 
 
 STRAINED = """<clickhouse>

@@ -12,6 +12,10 @@ from aggregator.warehouse import DatabaseError, Warehouse
 from tests.conftest import CREATED
 from tests.support.rows import insert_rows, random_rows
 
+PROJECTIONS_OF_PARTS = """
+SELECT DISTINCT table, arraySort(projections) AS projections FROM system.parts
+WHERE active AND database = currentDatabase() AND table IN ('rollup_model', 'rollup_user')
+"""
 LEDGER = "SELECT number, name FROM schema_migrations ORDER BY number"
 
 
@@ -77,16 +81,33 @@ def test_statements_end_with_a_semicolon_at_the_end_of_a_line(tmp_path: Path) ->
     assert migration.statements == ["SELECT ';' AS a", "SELECT 2", "SELECT 3"]
 
 
+def migrate_up_to(number: int, warehouse: Warehouse, folder: Path) -> None:
+    for path in sorted(MIGRATIONS_FOLDER.glob("*.sql")):
+        if int(path.name[:4]) <= number:
+            shutil.copy(path, folder)
+    migrate(warehouse, folder=folder)
+
+
+def test_rows_of_before_migration_18_are_in_the_months_of_after(empty_warehouse: Warehouse, tmp_path: Path) -> None:
+    migrate_up_to(17, empty_warehouse, tmp_path)
+    insert_rows(empty_warehouse, random_rows(5, 300))
+    migrate(empty_warehouse)
+    insert_rows(empty_warehouse, random_rows(6, 200, first_offset=300))
+    sql, parameters = compile_answer(Question(MEASURES, group_by=Dimension.USER), "group_key", 100)
+    assert empty_warehouse.query(sql, parameters)[0]["requests"] == 500
+    parts = empty_warehouse.query(PROJECTIONS_OF_PARTS)
+    assert {row["table"]: row["projections"] for row in parts} == {
+        "rollup_model": ["daily", "hourly", "monthly"],
+        "rollup_user": ["daily", "monthly"],
+    }
+
+
 def test_percentiles_of_before_migration_11_are_unknown_until_a_rebuild_and_sums_stay(
     empty_warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rollups, "SETTLE_SECONDS", 0.0)
-    for path in sorted(MIGRATIONS_FOLDER.glob("*.sql")):
-        if int(path.name[:4]) <= 10:
-            shutil.copy(path, tmp_path)
-    migrate(empty_warehouse, folder=tmp_path)
-    rows = random_rows(5, 300)
-    insert_rows(empty_warehouse, rows)
+    migrate_up_to(10, empty_warehouse, tmp_path)
+    insert_rows(empty_warehouse, random_rows(5, 300))
     migrate(empty_warehouse)
     question = Question(MEASURES, group_by=Dimension.MODEL)
     before = empty_warehouse.query(*compile_answer(question, "group_key", 100))

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aggregator import catalogue, planner
-from aggregator.catalogue import MEASURES, ROLLUPS, Dimension
-from aggregator.planner import FINE_SECONDS, Bucket, Question, Span, compile_answer, compile_states
+from aggregator.catalogue import FINE_SECONDS, MEASURES, ROLLUPS, Bucket, Dimension, Rollup, Summary
+from aggregator.planner import Question, Span, compile_answer, compile_states
 from aggregator.warehouse import Warehouse
 from tests.support.api import filled_warehouse
 from tests.support.rows import KEYS, MODELS, START, STATUSES, USERS, Row, random_rows
@@ -194,17 +194,35 @@ def test_quarter_hour_rollups_serve_zones_of_odd_quarters(zone: str) -> None:
     assert rollup is ROLLUPS[0]
 
 
-def test_the_span_is_cut_into_days_quarters_and_ragged_edges() -> None:
+def grains_of(question: Question) -> list[Bucket | None]:
+    return [part.summary.grain if part.summary else None for part in planner.plan(question).parts]
+
+
+def test_the_span_is_cut_into_months_days_quarters_and_ragged_edges() -> None:
     start, end = datetime(2026, 1, 30, 22, 1, tzinfo=UTC), datetime(2026, 4, 2, 3, 59, 59, 999_999, tzinfo=UTC)
-    chosen = planner.plan(Question(MEASURES, Span(start, end), group_by=Dimension.MODEL))
-    assert [part.summary and part.summary.grain_seconds for part in chosen.parts] == [86_400, 900, None]
-    (days,), quarters, rows = (part.spans for part in chosen.parts)
-    assert days == Span(datetime(2026, 1, 31, tzinfo=UTC), datetime(2026, 4, 2, tzinfo=UTC))
+    question = Question(MEASURES, Span(start, end), group_by=Dimension.MODEL)
+    assert grains_of(question) == [Bucket.MONTH, Bucket.DAY, Bucket.QUARTER_HOUR, None]
+    (months,), days, quarters, rows = (part.spans for part in planner.plan(question).parts)
+    assert months == Span(datetime(2026, 2, 1, tzinfo=UTC), datetime(2026, 4, 1, tzinfo=UTC))
+    assert days == (
+        Span(datetime(2026, 1, 31, tzinfo=UTC), months.start),
+        Span(months.end, datetime(2026, 4, 2, tzinfo=UTC)),
+    )
     assert quarters == (
-        Span(datetime(2026, 1, 30, 22, 15, tzinfo=UTC), days.start),
-        Span(days.end, datetime(2026, 4, 2, 3, 45, tzinfo=UTC)),
+        Span(datetime(2026, 1, 30, 22, 15, tzinfo=UTC), days[0].start),
+        Span(days[1].end, datetime(2026, 4, 2, 3, 45, tzinfo=UTC)),
     )
     assert rows == (Span(start, quarters[0].start), Span(quarters[1].end, end))
+
+
+@given(moment=years)
+@settings(max_examples=300, deadline=None)
+def test_a_month_is_cut_where_the_calendar_has_its_first_day(moment: datetime) -> None:
+    question = Question(MEASURES, Span(moment), group_by=Dimension.API_KEY)
+    (month,) = planner.plan(question).parts[0].spans
+    first = datetime(moment.year, moment.month, 1, tzinfo=UTC)
+    later = datetime(moment.year + moment.month // 12, moment.month % 12 + 1, 1, tzinfo=UTC)
+    assert month == Span(first if moment == first else later)
 
 
 @given(
@@ -222,41 +240,65 @@ def test_every_moment_of_the_span_is_in_one_part(span: Span, group_by: Dimension
 
 
 @pytest.mark.parametrize(
-    ("group_by", "zone", "grains"),
+    ("group_by", "dimension", "zone", "grains"),
     [
-        (Bucket.YEAR, "UTC", [86_400, 900]),
-        (Bucket.WEEK, "UTC", [86_400, 900]),
-        (Bucket.DAY, "UTC", [86_400, 900]),
-        (Bucket.DAY, "Europe/London", [900]),
-        (Bucket.HOUR, "UTC", [900]),
-        (None, "Europe/Berlin", [86_400, 900]),
+        (Bucket.YEAR, Dimension.STATUS, "UTC", "month day hour quarter_hour"),
+        (Bucket.MONTH, Dimension.MODEL, "UTC", "month day quarter_hour"),
+        (Bucket.MONTH, Dimension.MODEL, "Europe/London", "quarter_hour"),
+        (Bucket.MONTH, Dimension.USER, "UTC", "month day hour"),
+        (Bucket.WEEK, Dimension.STATUS, "UTC", "day hour quarter_hour"),
+        (Bucket.DAY, Dimension.API_KEY, "UTC", "day hour"),
+        (Bucket.DAY, Dimension.STATUS, "Europe/London", "hour quarter_hour"),
+        (Bucket.HOUR, Dimension.STATUS, "UTC", "hour quarter_hour"),
+        (Bucket.HOUR, Dimension.STATUS, "Asia/Kolkata", "quarter_hour"),
+        (Bucket.HOUR, Dimension.MODEL, "UTC", "quarter_hour"),
+        (Bucket.QUARTER_HOUR, Dimension.STATUS, "UTC", "quarter_hour"),
+        (None, Dimension.PROVIDER, "Europe/Berlin", "month day quarter_hour"),
+        (None, Dimension.API_KEY, "Europe/Berlin", "month day hour"),
     ],
 )
-def test_only_a_question_about_whole_days_of_utc_is_answered_by_days(
-    group_by: Bucket | None, zone: str, grains: list[int]
+def test_a_summary_is_read_only_where_its_buckets_lie_within_those_of_the_question(
+    group_by: Bucket | None, dimension: Dimension, zone: str, grains: str
 ) -> None:
     span = Span(datetime(2026, 1, 30, 22, tzinfo=UTC), datetime(2026, 4, 2, 3, 45, tzinfo=UTC))
-    question = Question(MEASURES, span, {Dimension.MODEL: "x"}, group_by, zone)
-    assert [part.summary and part.summary.grain_seconds for part in planner.plan(question).parts] == grains
+    if dimension in (Dimension.USER, Dimension.API_KEY):
+        span = Span(span.start, datetime(2026, 4, 2, 3, tzinfo=UTC))
+    assert grains_of(Question(MEASURES, span, {dimension: "x"}, group_by, zone)) == grains.split()
 
 
-BY_DAYS = [
-    (group_by, equals, zone)
-    for group_by in (None, *Dimension, Bucket.DAY, Bucket.WEEK, Bucket.MONTH, Bucket.YEAR)
-    for equals in ({}, {Dimension.MODEL: "gpt-5"})
-    for zone in ("UTC", "Asia/Kolkata")
-    if zone == "UTC" or not isinstance(group_by, Bucket)
-] + [(Dimension.MODEL, {Dimension.USER: "alice"}, "UTC")]
+def test_users_by_model_have_no_months() -> None:
+    span = Span(datetime(2026, 2, 1, tzinfo=UTC), datetime(2026, 4, 1, tzinfo=UTC))
+    assert grains_of(Question(MEASURES, span, {Dimension.USER: "x"}, Dimension.MODEL)) == [Bucket.DAY]
 
 
-@pytest.mark.parametrize("span", [Span(), Span(datetime(2026, 2, 1, tzinfo=UTC), datetime(2026, 3, 5, tzinfo=UTC))])
-@pytest.mark.parametrize(("group_by", "equals", "zone"), BY_DAYS)
-def test_clickhouse_reads_nothing_but_days_where_the_planner_means_days(
-    filled: Warehouse, group_by: Dimension | Bucket | None, equals: dict[Dimension, str], zone: str, span: Span
+PROJECTIONS = {Bucket.HOUR: "hourly", Bucket.DAY: "daily", Bucket.MONTH: "monthly"}
+
+
+def meant(filled: Warehouse, rollup: Rollup, summary: Summary) -> str:
+    """As EXPLAIN names what is read."""
+    is_table = summary is rollup.summaries[-1]
+    return f"{filled.database}.{rollup.table}" if is_table else PROJECTIONS[summary.grain]
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata"])
+@pytest.mark.parametrize("equals", [{}, {Dimension.MODEL: "gpt-5"}, {Dimension.USER: "alice"}], ids=str)
+@pytest.mark.parametrize("group_by", [None, *Dimension, *Bucket])
+@pytest.mark.parametrize(
+    "span", [Span(), Span(datetime(2026, 2, 1, tzinfo=UTC), datetime(2026, 3, 5, 3, tzinfo=UTC))], ids=["all", "some"]
+)
+def test_clickhouse_reads_the_summaries_that_the_planner_means(
+    filled: Warehouse, span: Span, group_by: Dimension | Bucket | None, equals: dict[Dimension, str], zone: str
 ) -> None:
-    sql, parameters = compile_states(Question(MEASURES, span, equals, group_by, zone))
+    question = Question(MEASURES, span, equals, group_by, zone)
+    chosen = planner.plan(question)
+    sql, parameters = compile_states(question)
     explained = "\n".join(row["explain"] for row in filled.query(f"EXPLAIN {sql}", parameters))
-    assert re.findall(r"ReadFromMergeTree \((.+)\)", explained) == ["daily"]
+    read = re.findall(r"ReadFromMergeTree \((.+)\)", explained)
+    if chosen.rollup is None:
+        assert read == [f"{filled.database}.request_logs"]
+    else:
+        summaries = [part.summary for part in chosen.parts if part.summary]
+        assert read == [meant(filled, chosen.rollup, summary) for summary in summaries]
 
 
 def test_one_user_is_found_without_reading_all_others(filled: Warehouse) -> None:
