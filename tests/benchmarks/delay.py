@@ -1,6 +1,7 @@
 """From emitting an event to seeing its row, while the worker is under load."""
 
 import asyncio
+import gc
 import json
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from aggregator.migrations import migrate
 from aggregator.warehouse import Warehouse
 from ingest.settings import IngestSettings
 from ingest.topics import create_topics
-from ingest.worker import Worker
+from ingest.worker import OBJECTS_BETWEEN_COLLECTIONS, Worker
 from tests.benchmarks.events import make
 from tests.benchmarks.ingest import PARTITIONS
 from tests.support.clickhouse_http import ClickHouseServer
@@ -27,6 +28,7 @@ STEP_SECONDS = 0.05
 STEPS_A_PROBE = 10
 PROBE_SECONDS = 0.1
 SEEN_SECONDS = 60
+BATCH_BYTES = 1024 * 1024
 # Reading a whole row ten times a second, as the API does, would itself keep a good part of a processor busy. The other
 # events are days older.
 SEEN = """
@@ -41,6 +43,8 @@ def measure_delay(bootstrap: str, rate: int, seconds: int) -> dict[str, Any]:
     A probe's timestamp is when it was emitted, and it is seen when its row can be read. Producer and engine are
     processes of their own; worker and prober share this one.
     """
+    # As `insights ingest` does.
+    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
     return asyncio.run(_measure(bootstrap, rate, seconds))
 
 
@@ -86,17 +90,24 @@ async def _probe(warehouse: Warehouse, steps: int, delays: list[float]) -> None:
 
 
 async def _produce(bootstrap: str, rate: int, steps: int) -> float:
-    """Emit `rate` events a second and a probe now and then; how many a second it came to."""
+    """Emit `rate` events a second and a probe now and then; how many a second it came to.
+
+    The events go in batches made by hand, which take a fraction of the processor that the worker needs, too.
+    """
     a_step = int(rate * STEP_SECONDS)
     pool = make(min(a_step * steps, 200_000))
     async with AIOKafkaProducer(
-        bootstrap_servers=bootstrap, compression_type="lz4", linger_ms=10, max_batch_size=256 * 1024
+        bootstrap_servers=bootstrap, compression_type="lz4", linger_ms=10, max_batch_size=BATCH_BYTES
     ) as producer:
         started = time.monotonic()
         for step in range(steps):
-            for place in range(step * a_step, (step + 1) * a_step):
-                key, value = pool[place % len(pool)]
-                await producer.send(TOPIC, value, key)
+            for partition in range(PARTITIONS):
+                batch = producer.create_batch()
+                for place in range(step * a_step + partition, (step + 1) * a_step, PARTITIONS):
+                    key, value = pool[place % len(pool)]
+                    if batch.append(key=key, value=value, timestamp=None) is None:
+                        raise RuntimeError(f"a step of {a_step} events does not fit into {PARTITIONS} batches")
+                await producer.send_batch(batch, TOPIC, partition=partition)
             if step % STEPS_A_PROBE == 0:
                 name, now = f"probe-{step}", datetime.now(UTC).isoformat().replace("+00:00", "Z")
                 event = {"request_id": name, "timestamp": now, "model_name": "gpt-4o", "status": "success"}
