@@ -82,8 +82,16 @@ class Explanation:
 
 
 def cost_column(bucket: str) -> str:
-    """The column of request_logs with a bucket's cost; with `_before_fee` behind it the one without fee."""
+    """The column of request_logs with a bucket's cost; with `_fee` behind it what of that the fee has added, with
+    `_before_fee` the rest."""
     return "other_cost" if bucket == OTHER else f"{bucket}_tokens_cost"
+
+
+def with_costs_before_fee(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row that was just priced, with the columns that ClickHouse computes of a stored one."""
+    names = ("cost", *map(cost_column, BUCKETS))
+    before = {name: None if row[name] is None else row[name] - row[f"{name}_fee"] for name in names}
+    return {**row, **{f"{name}_before_fee": amount for name, amount in before.items()}}
 
 
 def bucket_of(unit: UnitDef) -> str:

@@ -13,7 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from aggregator.explanation import Explanation, explain, unpriced_reason
+from aggregator.explanation import Explanation, explain, unpriced_reason, with_costs_before_fee
 from aggregator.planner import EPOCH
 from aggregator.warehouse import Warehouse
 from ingest.decoder import EVENT_SCHEMA, Rejection, decode_one
@@ -26,6 +26,7 @@ REASONS = {"no_usage": "no usage was reported", "no_price": "no price is known f
 RATE_HEADINGS = ("input", "cached input", "cache creation", "output")
 NEWEST_OF_ID = """
 SELECT * EXCEPT metadata FROM request_logs WHERE request_id = {request_id:String} ORDER BY timestamp DESC LIMIT 1
+SETTINGS asterisk_include_alias_columns = 1
 """
 
 
@@ -97,7 +98,7 @@ def run_show(name: str, moment: datetime) -> None:
 def price_one(event: Mapping[str, Any], book: PriceBook) -> dict[str, Any]:
     """A row of EVENT_SCHEMA with what it costs."""
     [priced] = price_events(pa.Table.from_pylist([dict(event)], EVENT_SCHEMA), book).to_pylist()
-    return {**event, **priced}
+    return {**event, **with_costs_before_fee(priced)}
 
 
 def run_explain(event: Mapping[str, Any], at: datetime) -> None:

@@ -202,7 +202,8 @@ def _price(
 
 
 def _is_changed(rows: pa.Table, priced: pa.Table) -> pa.ChunkedArray:
-    """Which rows cost something else than before, in any bucket."""
+    """Which rows cost something else than before, in any bucket. No cost is negative, and a fee is unknown only where
+    its cost is."""
     is_changed = pa.chunked_array([pa.repeat(pa.scalar(False), len(rows))])
     for name in AMOUNTS:
         old, new = (

@@ -29,8 +29,8 @@ TOO_MUCH = 10**18
 PRICED_SCHEMA = pa.schema(
     [
         ("cost", DOLLARS),
-        ("cost_before_fee", DOLLARS),
-        *((f"{cost_column(bucket)}{when}", DOLLARS) for bucket in BUCKETS for when in ("", "_before_fee")),
+        ("cost_fee", DOLLARS),
+        *((f"{cost_column(bucket)}{part}", DOLLARS) for bucket in BUCKETS for part in ("", "_fee")),
         ("fee_rate", FEE_RATE),
         ("price_id", pa.string()),
         ("price_version", pa.string()),
@@ -154,9 +154,10 @@ def _priced(
             for bucket, amount in zip(BUCKETS, case.cost.picodollars, strict=True):
                 before[bucket][place] = amount
     after = {bucket: _with_fee(amount, factor) for bucket, amount in before.items()}
-    cost, cost_before_fee = _sum(after), _sum(before)
-    is_priced = is_known & (cost < TOO_MUCH) & (cost_before_fee < TOO_MUCH)
-    amounts = [cost, cost_before_fee, *(side[bucket] for bucket in BUCKETS for side in (after, before))]
+    fees = {bucket: after[bucket] - before[bucket] for bucket in BUCKETS}
+    cost, fee = _sum(after), _sum(fees)
+    is_priced = is_known & (cost < TOO_MUCH) & (cost - fee < TOO_MUCH)
+    amounts = [cost, fee, *(part[bucket] for bucket in BUCKETS for part in (after, fees))]
     price_ids = pa.concat_arrays([table.price_ids, pa.array(ids, pa.string())])
     columns = [
         *(_decimals(amount, DOLLARS, np.logical_not(is_priced)) for amount in amounts),

@@ -39,9 +39,9 @@ FILL = (
 INSERT INTO request_logs (timestamp, request_id, created_at, source_topic, source_partition, source_offset, provider,
     model_name, user_id, api_key_id, api_key_prefix, api_key_hash, api_key_name, status, status_code, error_type,
     is_error, usage_source, input_tokens, output_tokens, cached_input_tokens, duration_ms, upstream_duration_ms,
-    time_to_first_token_ms, cost, cost_before_fee, input_tokens_cost, input_tokens_cost_before_fee,
-    output_tokens_cost, output_tokens_cost_before_fee, cached_input_tokens_cost, cached_input_tokens_cost_before_fee,
-    cache_creation_input_tokens_cost, cache_creation_input_tokens_cost_before_fee, other_cost, other_cost_before_fee,
+    time_to_first_token_ms, cost, cost_fee, input_tokens_cost, input_tokens_cost_fee,
+    output_tokens_cost, output_tokens_cost_fee, cached_input_tokens_cost, cached_input_tokens_cost_fee,
+    cache_creation_input_tokens_cost, cache_creation_input_tokens_cost_fee, other_cost, other_cost_fee,
     price_id, price_version, tags, metadata, session_id)
 """
     + WHO
@@ -61,7 +61,7 @@ SELECT
     how, multiIf(how = 'success', 200, how = 'timeout', 504, luck < 990, 429, 500),
     if(how = 'success', '', 'upstream_error'), how != 'success', 'reported', prompt, answer,
     if(h % 3 = 0, intDiv(prompt, 2), 0), took, took - 5, least(took, 400),
-    input_cost + output_cost, input_cost + output_cost, input_cost, input_cost, output_cost, output_cost,
+    input_cost + output_cost, 0, input_cost, 0, output_cost, 0,
     0, 0, 0, 0, 0, 0,
     concat('made-up/model-', toString(model), ' input=', toString(0.15 + model * 0.025), ' cached_input=0',
         ' cache_creation_input=0 output=', toString(0.6 + model * 0.1)), '1', ['prod'], '{"team": "search"}',

@@ -13,7 +13,7 @@ from aggregator.catalogue import ROLLUPS
 from aggregator.migrations import MIGRATIONS_FOLDER, migrate
 from aggregator.warehouse import Warehouse, is_transient
 from tests.support.clickhouse_http import ClickHouseServer, Fault
-from tests.support.rows import Row, insert_rows, payload_of, random_rows
+from tests.support.rows import LOG_SCHEMA_17, Row, insert_rows, payload_of, random_rows
 
 
 @pytest.fixture(scope="module")
@@ -83,16 +83,17 @@ def test_deduplication_outlives_a_kill(server: ClickHouseServer, warehouse: Ware
     assert all(drift.is_zero for drift in rollups.verify(warehouse))
 
 
+@pytest.mark.parametrize("number", [10, 17])
 def test_a_batch_of_before_a_migration_counts_once_after_it_and_after_a_kill(
-    server: ClickHouseServer, tmp_path: Path
+    server: ClickHouseServer, tmp_path: Path, number: int
 ) -> None:
     """ALTER TABLE ... MODIFY QUERY of a view would make it forget tokens, at once and with the next restart."""
     for path in MIGRATIONS_FOLDER.glob("*.sql"):
-        if int(path.name[:4]) <= 10:
+        if int(path.name[:4]) <= number:
             shutil.copy(path, tmp_path)
-    warehouse = Warehouse(server.address, database="test_upgrade")
+    warehouse = Warehouse(server.address, database=f"test_upgrade_{number}")
     migrate(warehouse, folder=tmp_path)
-    insert_rows(warehouse, rows())
+    insert_rows(warehouse, rows(), schema=LOG_SCHEMA_17)
     migrate(warehouse)
     insert_rows(warehouse, rows())
     server.kill9()

@@ -25,7 +25,10 @@ def veiled(warehouse: Warehouse, condition: str) -> None:
     """What is read of the tables from now on is read with `condition`."""
     for table in TABLES:
         warehouse.command(f"RENAME TABLE {table} TO kept_{table}")
-        warehouse.command(f"CREATE VIEW {table} AS SELECT * FROM kept_{table} WHERE {condition}")
+        warehouse.command(
+            f"CREATE VIEW {table} AS SELECT * FROM kept_{table} WHERE {condition}"
+            " SETTINGS asterisk_include_alias_columns = 1"
+        )
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,5 @@
 import math
+import random
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from aggregator.migrations import MIGRATIONS_FOLDER, MigrationError, migrate, pe
 from aggregator.planner import EVERYTHING, Question, compile_answer
 from aggregator.warehouse import DatabaseError, Warehouse
 from tests.conftest import CREATED
-from tests.support.rows import insert_rows, random_rows
+from tests.support.rows import COSTS, LOG_SCHEMA_17, Row, insert_rows, random_rows
 
 PROJECTIONS_OF_PARTS = """
 SELECT DISTINCT table, arraySort(projections) AS projections FROM system.parts
@@ -23,6 +24,14 @@ def write(folder: Path, **files: str) -> Path:
     for name, sql in files.items():
         (folder / f"{name.removeprefix('m')}.sql").write_text(sql)
     return folder
+
+
+def migrate_to(number: int, warehouse: Warehouse, folder: Path) -> None:
+    """Only the migrations up to `number`."""
+    for path in MIGRATIONS_FOLDER.glob("*.sql"):
+        if int(path.name[:4]) <= number:
+            shutil.copy(path, folder)
+    migrate(warehouse, folder=folder)
 
 
 def test_an_empty_database_gets_every_migration_once(empty_warehouse: Warehouse) -> None:
@@ -81,16 +90,9 @@ def test_statements_end_with_a_semicolon_at_the_end_of_a_line(tmp_path: Path) ->
     assert migration.statements == ["SELECT ';' AS a", "SELECT 2", "SELECT 3"]
 
 
-def migrate_up_to(number: int, warehouse: Warehouse, folder: Path) -> None:
-    for path in sorted(MIGRATIONS_FOLDER.glob("*.sql")):
-        if int(path.name[:4]) <= number:
-            shutil.copy(path, folder)
-    migrate(warehouse, folder=folder)
-
-
 def test_rows_of_before_migration_18_are_in_the_months_of_after(empty_warehouse: Warehouse, tmp_path: Path) -> None:
-    migrate_up_to(17, empty_warehouse, tmp_path)
-    insert_rows(empty_warehouse, random_rows(5, 300))
+    migrate_to(17, empty_warehouse, tmp_path)
+    insert_rows(empty_warehouse, random_rows(5, 300), schema=LOG_SCHEMA_17)
     migrate(empty_warehouse)
     insert_rows(empty_warehouse, random_rows(6, 200, first_offset=300))
     sql, parameters = compile_answer(Question(MEASURES, group_by=Dimension.USER), "group_key", 100)
@@ -106,8 +108,8 @@ def test_percentiles_of_before_migration_11_are_unknown_until_a_rebuild_and_sums
     empty_warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rollups, "SETTLE_SECONDS", 0.0)
-    migrate_up_to(10, empty_warehouse, tmp_path)
-    insert_rows(empty_warehouse, random_rows(5, 300))
+    migrate_to(10, empty_warehouse, tmp_path)
+    insert_rows(empty_warehouse, random_rows(5, 300), schema=LOG_SCHEMA_17)
     migrate(empty_warehouse)
     question = Question(MEASURES, group_by=Dimension.MODEL)
     before = empty_warehouse.query(*compile_answer(question, "group_key", 100))
@@ -118,6 +120,88 @@ def test_percentiles_of_before_migration_11_are_unknown_until_a_rebuild_and_sums
     assert not any(math.isnan(level) for row in after for level in row["duration_ms_histogram"])
     sums = [[{**row, "duration_ms_histogram": None} for row in found] for found in (before, after)]
     assert sums[0] == sums[1]
+
+
+FEES = next(migration.statements for migration in read_migrations() if migration.number == 19)
+COST_COLUMNS = [f"{name}{suffix}" for name in COSTS for suffix in ("", "_before_fee")]
+
+
+def rows_with_and_without_fees() -> list[Row]:
+    """A fifth unpriced, half of the others without a fee, some with a discount."""
+    rows = random_rows(11, 300)
+    for row in rows[::2]:
+        row.update({f"{name}_before_fee": row[name] for name in COSTS})
+    return rows
+
+
+@pytest.fixture
+def of_17(empty_warehouse: Warehouse, tmp_path: Path) -> Warehouse:
+    """A database of before the fees, with rows in several parts and months."""
+    migrate_to(17, empty_warehouse, tmp_path)
+    for start in (0, 100, 200):
+        insert_rows(empty_warehouse, rows_with_and_without_fees()[start : start + 100], schema=LOG_SCHEMA_17)
+    return empty_warehouse
+
+
+def assert_costs_are_as_they_were(warehouse: Warehouse) -> None:
+    names = ", ".join(["source_offset", *COST_COLUMNS])
+    found = warehouse.query(f"SELECT {names} FROM request_logs ORDER BY source_offset")
+    assert found == [{name: row[name] for name in found[0]} for row in rows_with_and_without_fees()]
+    types = {row["type"] for row in warehouse.query(f"DESCRIBE (SELECT {', '.join(COST_COLUMNS)} FROM request_logs)")}
+    assert types == {"Nullable(Decimal(18, 12))"}
+    kinds = "SELECT name FROM system.columns WHERE database = currentDatabase() AND table = 'request_logs'"
+    computed = warehouse.query(f"{kinds} AND default_kind = 'ALIAS'")
+    assert {row["name"] for row in computed} == {f"{name}_before_fee" for name in COSTS}
+    assert all(drift.is_zero for drift in rollups.verify(warehouse))
+
+
+@pytest.mark.parametrize("done", range(len(FEES) + 1))
+def test_costs_before_fees_stay_wherever_migration_19_was_killed_and_a_batch_of_before_counts_once(
+    of_17: Warehouse, done: int
+) -> None:
+    for number, statement in enumerate(FEES[:done], 1):
+        # The one that was killed waits for nothing.
+        of_17.command(statement.replace("mutations_sync = 2", "mutations_sync = 0") if number == done else statement)
+    migrate(of_17)
+    assert_costs_are_as_they_were(of_17)
+    insert_rows(of_17, rows_with_and_without_fees()[:100])
+    assert_costs_are_as_they_were(of_17)
+    for statement in FEES:
+        of_17.command(statement)
+    assert_costs_are_as_they_were(of_17)
+
+
+def test_no_cost_before_fees_goes_before_what_the_fee_adds_is_written(of_17: Warehouse) -> None:
+    """What ClickHouse sees to by itself: a client that no longer waits for the update does no harm."""
+    for statement in FEES[:-1]:
+        of_17.command(statement)
+    of_17.command("SYSTEM STOP MERGES request_logs")
+    of_17.command(FEES[1].replace("mutations_sync = 2", "mutations_sync = 0"))
+    with pytest.raises(DatabaseError, match="Cannot drop column cost_before_fee because it's affected by mutation"):
+        of_17.command(FEES[-1])
+    of_17.command("SYSTEM START MERGES request_logs")
+    migrate(of_17)
+    assert_costs_are_as_they_were(of_17)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_two_processes_that_run_migration_19_at_once_leave_the_same(of_17: Warehouse, seed: int) -> None:
+    rng = random.Random(seed)
+    left = [list(FEES), list(FEES)]
+    while any(left):
+        process = rng.choice([statements for statements in left if statements])
+        of_17.command(process.pop(0))
+    assert_costs_are_as_they_were(of_17)
+
+
+def test_what_a_worker_of_before_migration_19_writes_is_refused_whole(of_17: Warehouse) -> None:
+    migrate(of_17)
+    with pytest.raises(DatabaseError, match="No such column cost_before_fee"):
+        insert_rows(of_17, random_rows(12, 50, first_offset=1000), schema=LOG_SCHEMA_17)
+    assert_costs_are_as_they_were(of_17)
+    insert_rows(of_17, random_rows(12, 50, first_offset=1000))
+    assert of_17.query("SELECT count() AS n FROM request_logs") == [{"n": 350}]
+    assert all(drift.is_zero for drift in rollups.verify(of_17))
 
 
 def test_the_databases_of_tests_are_what_migrations_make(warehouse: Warehouse) -> None:

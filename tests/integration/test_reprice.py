@@ -53,6 +53,7 @@ def filled(warehouse: Warehouse) -> Warehouse:
 def stored(warehouse: Warehouse) -> list[dict[str, Any]]:
     return warehouse.query(
         "SELECT * EXCEPT metadata FROM request_logs ORDER BY timestamp, request_id, source_partition, source_offset"
+        " SETTINGS asterisk_include_alias_columns = 1"
     )
 
 

@@ -6,6 +6,7 @@ keys with quotes and other scripts, several months.
 
 import json
 import random
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -26,18 +27,15 @@ STATUSES = ("success", "success", "success", "error", "timeout", "throttled")
 _TEXT = pa.string()
 _INSTANT_US, _INSTANT_MS = pa.timestamp("us", "UTC"), pa.timestamp("ms", "UTC")
 _COUNT, _DOLLARS = pa.uint32(), pa.decimal128(18, 12)
-_COST_FIELDS = tuple(
-    f"{part}cost{suffix}"
-    for part in (
-        "",
-        "input_tokens_",
-        "cached_input_tokens_",
-        "cache_creation_input_tokens_",
-        "output_tokens_",
-        "other_",
-    )
-    for suffix in ("", "_before_fee")
+COSTS = (
+    "cost",
+    "input_tokens_cost",
+    "cached_input_tokens_cost",
+    "cache_creation_input_tokens_cost",
+    "output_tokens_cost",
+    "other_cost",
 )
+_COST_FIELDS = tuple(f"{name}{suffix}" for name in COSTS for suffix in ("", "_before_fee"))
 LOG_SCHEMA = pa.schema(
     {
         "timestamp": _INSTANT_US,
@@ -71,7 +69,7 @@ LOG_SCHEMA = pa.schema(
         "duration_ms": _COUNT,
         "upstream_duration_ms": _COUNT,
         "time_to_first_token_ms": _COUNT,
-        **dict.fromkeys(_COST_FIELDS, _DOLLARS),
+        **dict.fromkeys((f"{name}{suffix}" for name in COSTS for suffix in ("", "_fee")), _DOLLARS),
         "fee_rate": pa.decimal128(9, 6),
         "price_id": _TEXT,
         "price_version": _TEXT,
@@ -91,6 +89,8 @@ LOG_SCHEMA = pa.schema(
         "use_object_storage": pa.bool_(),
     }
 )
+# Until migration 19 the costs without fees were stored.
+LOG_SCHEMA_17 = pa.schema([(re.sub("_fee$", "_before_fee", field.name), field.type) for field in LOG_SCHEMA])
 KEY_NAMES = ("timestamp", "request_id", "created_at", "source_partition", "source_offset")
 PAYLOAD_NAMES = (
     "request_headers",
@@ -230,14 +230,22 @@ def payload_of(row: Row) -> Row:
     }
 
 
+def _fees(row: Row) -> Row:
+    """What is stored of a row's costs before fees."""
+    known = (name for name in COSTS if None not in (row.get(name), row.get(f"{name}_before_fee")))
+    return {f"{name}_fee": row[name] - row[f"{name}_before_fee"] for name in known}
+
+
 def arrow_of(rows: Sequence[Row], schema: pa.Schema) -> pa.Table:
-    texts = [{**row, "metadata": json.dumps(row.get("metadata", {}))} for row in rows]
+    texts = [{**row, **_fees(row), "metadata": json.dumps(row.get("metadata", {}))} for row in rows]
     return pa.Table.from_pylist(texts, schema=schema)
 
 
-def insert_rows(warehouse: Warehouse, rows: Sequence[Row], payloads: Sequence[Row] = ()) -> None:
+def insert_rows(
+    warehouse: Warehouse, rows: Sequence[Row], payloads: Sequence[Row] = (), schema: pa.Schema = LOG_SCHEMA
+) -> None:
     """Insert once; the token names the offsets."""
     token = f"{min(row['source_offset'] for row in rows)}-{max(row['source_offset'] for row in rows)}"
-    warehouse.insert("request_logs", arrow_of(rows, LOG_SCHEMA), token)
+    warehouse.insert("request_logs", arrow_of(rows, schema), token)
     if payloads:
         warehouse.insert("request_payloads", arrow_of(payloads, PAYLOAD_SCHEMA), token)

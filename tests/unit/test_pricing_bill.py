@@ -12,6 +12,7 @@ from genai_prices import Usage, calc_price
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aggregator.explanation import with_costs_before_fee
 from ingest.pricing import PRICED_SCHEMA, PriceBook, PriceKey, price_events
 from ingest.pricing.cell import Cell
 from ingest.pricing.pricefile import parse
@@ -44,12 +45,12 @@ def event(model_name: str = "gpt-4o", **fields: Any) -> dict[str, Any]:
 
 
 def price(events: Iterable[dict[str, Any]], book: PriceBook | None = None) -> list[dict[str, Any]]:
-    """The priced rows of a batch, in the order of the events."""
+    """The priced rows of a batch, in the order of the events, with the columns that ClickHouse computes."""
     rows = pa.Table.from_pylist(list(events), EVENT_SCHEMA)
     priced = price_events(rows, book or PriceBook())
     assert priced.schema == PRICED_SCHEMA
     assert len(priced) == len(rows)
-    return list(priced.to_pylist())
+    return [with_costs_before_fee(row) for row in priced.to_pylist()]
 
 
 def usage_of(row: dict[str, Any]) -> Usage:
