@@ -10,6 +10,7 @@ import clickhouse_connect
 import pyarrow as pa
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError, OperationalError
+from clickhouse_connect.driver.query import arrow_buffer
 
 DEFAULT_DATABASE = "insights"
 
@@ -159,10 +160,14 @@ class Warehouse:
         with _telling_what_may_pass():
             self.client.command(sql, dict(parameters or {}))
 
-    def insert(self, table: str, rows: pa.Table, token: str) -> None:
+    def insert(self, table: str, rows: pa.Table, token: str, is_compressed: bool = True) -> None:
         """Insert `rows` once: a second insert under the same `token` changes nothing, in the table or in
-        any rollup fed by it, and completes what a first try left half done."""
-        self.client.insert_arrow(table, rows, settings={**INSERT_SETTINGS, "insert_deduplication_token": token})
+        any rollup fed by it, and completes what a first try left half done. What is not `is_compressed` goes over
+        the network as it is."""
+        client = self.client
+        names, block = arrow_buffer(rows, client.write_compression if is_compressed else None)
+        settings = {**INSERT_SETTINGS, "insert_deduplication_token": token}
+        client.raw_insert(table, names, block, settings, "Arrow")
 
     def close(self) -> None:
         with self._lock:

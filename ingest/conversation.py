@@ -29,11 +29,14 @@ PART_KEYS = (
 )
 # A call is wrapped in one of these, or says that it is one.
 CALL_KEYS = ("function", "function_call", "functionCall", "toolUse", "custom")
+# What has none of these keys is no call.
+CALL_MARKS = frozenset((*CALL_KEYS, "type"))
 # Tuples, not sets: a `type` from outside may be anything, also what has no hash.
 CALL_TYPES = ("function_call", "tool_use", "server_tool_use", "mcp_tool_use", "mcp_call", "custom_tool_call")
 ARGUMENT_KEYS = ("arguments", "args", "input")
 # The model's thoughts are not its answer.
 SILENT_TYPES = ("thinking", "redacted_thinking", "reasoning")
+ASSISTANT_TYPES = CALL_TYPES + SILENT_TYPES
 
 
 class Message(NamedTuple):
@@ -86,52 +89,63 @@ def lines(value: Any) -> str:
 def asked(body: Any) -> list[Message]:
     """The messages of a request, in order; one of role "" for a body that is no conversation."""
     if not isinstance(body, dict):
-        found = list(_messages(body)) if isinstance(body, list) else []
+        found = _messages(body) if isinstance(body, list) else []
         return found or ([Message("", body if isinstance(body, str) else lines(body))] if body else [])
     found = [message for key in SYSTEM_KEYS if key in body for message in _messages(body[key], "system")]
     key = next((key for key in MESSAGE_KEYS if key in body), None)
     if key is None and not found:
         return [Message("", lines(body))] if body else []
-    return found + (list(_messages(body[key], "" if key == "prompt" else "user")) if key else [])
+    return found + (_messages(body[key], "" if key == "prompt" else "user") if key else [])
 
 
-def _messages(value: Any, role: str = "user") -> Iterator[Message]:
+def _messages(value: Any, role: str = "user") -> list[Message]:
     """`role` is of what names none."""
-    if not isinstance(value, list):
-        value = [value]
+    messages: list[Message] = []
     parts: list[Any] = []
-    for item in value:
-        if isinstance(item, dict) and ("role" in item or item.get("type") in CALL_TYPES + SILENT_TYPES):
+    for item in value if isinstance(value, list) else [value]:
+        if isinstance(item, dict) and ("role" in item or item.get("type") in ASSISTANT_TYPES):
             named = str(item.get("role", "assistant"))
-            yield Message(ROLES.get(named, named), _text(item))
+            messages.append(Message(ROLES.get(named, named), _text(item)))
         elif isinstance(item, dict) and str(item.get("type", "")).endswith("_call_output"):
-            yield Message("tool", _text(item))
+            messages.append(Message("tool", _text(item)))
         else:
             parts.append(item)
     if parts and (text := _text(parts)):
-        yield Message(role, text)
+        messages.append(Message(role, text))
+    return messages
 
 
 def _text(value: Any) -> str:
     """A message's text; calls in it as lines."""
-    pieces = (lines(_call_document(piece)) if isinstance(piece, Call) else piece for piece in _pieces(value))
-    return "\n".join(piece for piece in pieces if piece)
+    pieces = [lines(_call_document(piece)) if isinstance(piece, Call) else piece for piece in _pieces(value)]
+    return "\n".join([piece for piece in pieces if piece])
 
 
-def _pieces(value: Any) -> Iterator[str | Call]:
+def _pieces(value: Any) -> list[str | Call]:
     """Texts and calls inside a message, a part of one, or a list of either."""
+    pieces: list[str | Call] = []
+    _add_pieces(value, pieces)
+    return pieces
+
+
+def _add_pieces(value: Any, pieces: list[str | Call]) -> None:
+    """Calls itself alone: the deeper the bodies that it can follow to their end."""
     if isinstance(value, str):
-        yield value
+        pieces.append(value)
     elif isinstance(value, list):
         for item in value:
-            yield from _pieces(item)
+            _add_pieces(item, pieces)
     elif isinstance(value, dict) and value.get("type") not in SILENT_TYPES:
-        call = _call(value)
+        call = None if value.keys().isdisjoint(CALL_MARKS) else _call(value)
         if call is not None:
-            yield call
+            pieces.append(call)
         for key in PART_KEYS if call is None or "content" in value else ():
-            if key in value:
-                yield from _pieces(value[key]) if key != "response" else [lines(value[key])]
+            if key not in value:
+                continue
+            if key == "response":
+                pieces.append(lines(value[key]))
+            else:
+                _add_pieces(value[key], pieces)
 
 
 def _call(value: dict[str, Any]) -> Call | None:
@@ -158,12 +172,12 @@ def answered(body: dict[str, Any]) -> Answer:
     said = _said(body)
     if said is None:
         return Answer(lines(body), document=body)
-    pieces = list(_pieces(said))
-    text = "\n".join(piece for piece in pieces if isinstance(piece, str) and piece)
+    pieces = _pieces(said)
+    text = "\n".join([piece for piece in pieces if isinstance(piece, str) and piece])
     document = parse(text)
     return Answer(
         lines(document) if isinstance(document, dict) else text,
-        tuple(piece for piece in pieces if isinstance(piece, Call)),
+        tuple([piece for piece in pieces if isinstance(piece, Call)]),
         document if isinstance(document, dict) else None,
     )
 

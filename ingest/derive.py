@@ -68,8 +68,12 @@ AGENT_INTENTS = {
 def _moods(texts: pa.Array, patterns: Mapping[str, str]) -> pa.Array:
     """The mood of each text, in RE2: Python's own expressions took longer than everything else here together."""
     lower = pc.replace_substring(pc.utf8_lower(texts), "\u2019", "'")
-    found = [pc.match_substring_regex(lower, rf"\b(?:{pattern})") for pattern in patterns.values()]
-    return pc.case_when(pc.make_struct(*found), *patterns, "")
+    # Most texts have none: one pass tells.
+    has_any = pc.match_substring_regex(lower, rf"\b(?:{'|'.join(patterns.values())})")
+    some = lower.filter(has_any)
+    found = [pc.match_substring_regex(some, rf"\b(?:{pattern})") for pattern in patterns.values()]
+    moods = pc.case_when(pc.make_struct(*found), *patterns, "")
+    return pc.replace_with_mask(pa.repeat(pa.scalar(""), len(texts)), has_any, moods)
 
 
 def with_derived(events: pa.Table) -> pa.Table:
@@ -79,12 +83,15 @@ def with_derived(events: pa.Table) -> pa.Table:
     has_body = has_body.combine_chunks()
     found = None
     if pc.any(has_body).as_py():
-        found = derive(events.filter(has_body).select(READ).to_pylist())
+        found = derive(events.select(READ).filter(has_body).to_pylist())
         events = _completed(events, has_body, found)
     for field in DERIVED:
-        column = pa.repeat(pa.scalar(NOTHING[field.name], field.type), len(events))
-        if found:
-            column = pc.replace_with_mask(column, has_body, found[field.name].combine_chunks())
+        if found and len(found) == len(events):
+            column = found[field.name]
+        else:
+            column = pa.repeat(pa.scalar(NOTHING[field.name], field.type), len(events))
+            if found:
+                column = pc.replace_with_mask(column, has_body, found[field.name].combine_chunks())
         events = events.append_column(field, column)
     return events
 
@@ -129,7 +136,7 @@ def _derive(row: Mapping[str, str]) -> dict[str, Any]:
         answer = answered({"message": {"content": messages.pop().text}})
     is_known = answer is not None
     answer = answer or Answer("")
-    turns = sum(message.role == "assistant" for message in messages) + is_known
+    turns = [message.role for message in messages].count("assistant") + is_known
     variables = parse(row["input_variables"]) if row["prompt_id"] else {}
     return {
         "is_json": answer.document is not None and not answer.calls,
@@ -138,9 +145,9 @@ def _derive(row: Mapping[str, str]) -> dict[str, Any]:
         "variables": _flat(variables),
         "said": _storable(_last_said(messages)[:INTENT_CHARS]),
         "told": _storable(answer.text[:INTENT_CHARS]),
-        "input_text": _storable("\n\n".join(_with_role(message) for message in messages)),
+        "input_text": _storable("\n\n".join([_with_role(message) for message in messages])),
         "output_text": _storable(_output_text(answer)),
-        "tool_names": list(dict.fromkeys(_storable(call.name) for call in answer.calls)),
+        "tool_names": list(dict.fromkeys([_storable(call.name) for call in answer.calls])),
         "tool_call_count": len(answer.calls) if is_known else None,
         "turn_count": turns or None,
     }
@@ -159,6 +166,8 @@ def _with_role(message: Message) -> str:
 
 
 def _output_text(answer: Answer) -> str:
+    if not answer.calls:
+        return answer.text
     called = [text for call in answer.calls for _, text in scalars([call.name, call.arguments])]
     return "\n".join(text for text in (answer.text, *called) if text)
 

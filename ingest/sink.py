@@ -229,7 +229,9 @@ class Sink:
         with TRACER.start_as_current_span(
             "insert", attributes={"db.collection.name": table, "insights.rows": len(rows)}
         ):
-            self._warehouse.shard_for(batch.partition).insert(table, rows, batch.token)
+            # To squeeze bodies takes a sixth of the ingest process's CPU, and halves what it sends.
+            is_compressed = table != "request_payloads"
+            self._warehouse.shard_for(batch.partition).insert(table, rows, batch.token, is_compressed)
 
     def _count(self, batch: Batch, decoded: Decoded) -> None:
         metrics.RECORDS.labels(batch.partition).inc(len(batch.records))

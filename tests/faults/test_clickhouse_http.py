@@ -1,5 +1,6 @@
 """The HTTP front is worth its faults only if the real client meets the real engine behind it."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,13 @@ from aggregator import rollups
 from aggregator.catalogue import ROLLUPS
 from aggregator.migrations import MIGRATIONS_FOLDER, migrate
 from aggregator.warehouse import Warehouse, is_transient
+from ingest.decoder import Decoder
+from ingest.derive import with_derived
+from ingest.pricing import PriceBook
+from ingest.sink import Sink, request_payloads
+from tests.integration.test_sink import batch_of
 from tests.support.clickhouse_http import ClickHouseServer, Fault
+from tests.support.events import MINIMAL
 from tests.support.rows import LOG_SCHEMA_17, Row, insert_rows, payload_of, random_rows
 
 
@@ -72,6 +79,20 @@ def test_a_fault_strikes_once_and_the_same_insert_again_counts_once(
     assert count(warehouse) == 200
     assert server.faults_left() == []
     assert all(drift.is_zero for drift in rollups.verify(warehouse))
+
+
+def test_bodies_sent_as_they_are_come_back_and_count_once_with_those_that_were_squeezed(warehouse: Warehouse) -> None:
+    """A worker of before has sent half of it."""
+    value = json.dumps({**MINIMAL, "request_body": "Wohin? \u00e9\n" * 500}).encode()
+    batch = batch_of(*[value] * 3)
+    sent = Sink(warehouse, PriceBook())
+    payloads = request_payloads(batch, with_derived(Decoder().decode([value] * 3).events))
+    warehouse.insert("request_payloads", payloads, batch.token)
+    sent.write(batch)
+    sent.write(batch)
+    bodies = warehouse.query("SELECT request_body FROM request_payloads")
+    assert bodies == [{"request_body": "Wohin? \u00e9\n" * 500}] * 3
+    assert count(warehouse) == 3
 
 
 def test_deduplication_outlives_a_kill(server: ClickHouseServer, warehouse: Warehouse) -> None:

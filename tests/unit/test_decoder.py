@@ -195,3 +195,19 @@ def test_objects_that_repeat_are_judged_each_time_as_the_first_time(decoder: Dec
     decoded = decoder.decode(values)
     assert_agrees_with_the_model(decoded, values)
     assert {rejection.row_index for rejection in decoded.rejections}
+
+
+@pytest.mark.parametrize("field", ["request_body", "response_body", "llm_parameters", "metadata", "request_headers"])
+@pytest.mark.parametrize("levels", [2, 97, 98, 99, 100, 101, 150])
+def test_many_values_side_by_side_are_no_nesting_and_nesting_is_found_among_them(
+    decoder: Decoder, field: str, levels: int
+) -> None:
+    """Objects and arrays, empty or around a scalar, at the start and at the end of a hundred shallow ones."""
+    flat = [{"role": "user", "content": [{"text": "[{"}]}] * 60
+    opening, closing = '{"a":' * (levels // 2) + "[" * (levels - levels // 2), "]" * (levels - levels // 2)
+    values: list[bytes | None] = []
+    for inside in ("", "1", "{}", "[]", '"x"'):
+        deep = opening + inside + closing + "}" * (levels // 2)
+        for members in (f'"deep":{deep},"flat":{json.dumps(flat)}', f'"flat":{json.dumps(flat)},"deep":{deep}'):
+            values.append(encode()[:-1] + f',"{field}":{{{members}}}}}'.encode())
+    assert_agrees_with_the_model(decoder.decode(values), values)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aggregator.scalar import text_of
-from ingest.derive import DERIVED, derive
+from ingest.derive import DERIVED, READ, derive
 
 USER = {"role": "user", "content": "How do refunds work?"}
 
@@ -193,6 +193,16 @@ def test_variables_are_those_of_a_prompt() -> None:
 def test_intents_follow_their_words(asked: str, answered: str, user_intent: str, agent_intent: str) -> None:
     found = derived({"messages": [{"role": "user", "content": asked}]}, chat(answered))
     assert (found["user_intent"], found["agent_intent"]) == (user_intent, agent_intent)
+
+
+def test_intents_stay_with_their_rows_among_rows_without_any() -> None:
+    """Also where a text has the words of two, and where no row has any."""
+    asked = ["Book it", "This is still broken, why?", "Why is that?", "", "Thanks, but it is not working", "Go on"]
+    rows = [{**dict.fromkeys(READ, ""), "request_body": text, "response_body": "Sorry, not sure"} for text in asked]
+    found = derive(rows)
+    assert found["user_intent"].to_pylist() == ["", "frustrated", "curious", "", "frustrated", ""]
+    assert found["agent_intent"].to_pylist() == ["apologetic"] * len(rows)
+    assert derive(rows[:1])["user_intent"].to_pylist() == [""]
 
 
 JSON = st.recursive(
