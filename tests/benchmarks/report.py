@@ -48,9 +48,11 @@ def _section(part: str, found: dict[str, Any], make: Any) -> Iterator[str]:
     facts = found["machine"]
     yield f"### {TITLES[part]}"
     yield ""
+    # Figures of before 27 November do not say.
+    file_system = f" {facts['file_system']}," if "file_system" in facts else ""
     yield (
-        f"{facts['taken_at']}, {facts['processor']}, {facts['cores']} cores, {facts['memory_gib']} GiB, load"
-        f" {facts['load_at_start']} at the start, Python {facts['python']}, seed {facts['seed']}; "
+        f"{facts['taken_at']}, {facts['processor']}, {facts['cores']} cores, {facts['memory_gib']} GiB,{file_system}"
+        f" load {facts['load_at_start']} at the start, Python {facts['python']}, seed {facts['seed']}; "
         + ", ".join(f"{name} {number}" for name, number in facts["libraries"].items())
         + "."
     )
