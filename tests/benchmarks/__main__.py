@@ -28,6 +28,7 @@ from tests.benchmarks.rows import Shape, database, fill
 
 RESULTS = Path(__file__).parents[2] / "docs" / "benchmarks"
 FOLDER = Path("/var/tmp/router-insights-bench")
+TEMPORARY = Path(tempfile.gettempdir())
 LIBRARIES = (
     "aiokafka",
     "chdb-core",
@@ -43,10 +44,10 @@ console = Console(width=120)
 Quick = Annotated[bool, typer.Option("--quick", help="A few seconds each; figures are no evidence")]
 
 
-def _file_system() -> str:
-    """Of the folder for temporary files, in which the measured tables lie. On ext4 without a journal the kernel
-    looks through the inodes of all that was deleted lately when it creates a file, and merging deletes many."""
-    number = os.stat(tempfile.gettempdir()).st_dev
+def _file_system(folder: Path) -> str:
+    """On ext4 without a journal the kernel looks through the inodes of all that was deleted lately when it creates a
+    file, and merging parts deletes many."""
+    number = folder.stat().st_dev
     device = f"{os.major(number)}:{os.minor(number)}"
     mounts = (line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines())
     kind, source = next(mount[mount.index("-") + 1 :][:2] for mount in mounts if mount[2] == device)
@@ -56,8 +57,8 @@ def _file_system() -> str:
     return f"ext4 {'with' if has_journal else 'without'} a journal"
 
 
-def machine() -> dict[str, Any]:
-    """What the figures were taken on."""
+def machine(folder: Path) -> dict[str, Any]:
+    """What the figures were taken on; the measured tables lie in the folder."""
     processor = next(
         (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
         platform.processor(),
@@ -68,7 +69,7 @@ def machine() -> dict[str, Any]:
         "taken_at": datetime.now(UTC).isoformat(timespec="minutes"),
         "processor": processor,
         "cores": len(os.sched_getaffinity(0)),
-        "file_system": _file_system(),
+        "file_system": _file_system(folder),
         "memory_gib": round(int(memory.split()[1]) / 2**20, 1),
         "load_at_start": float(load),
         "python": platform.python_version(),
@@ -86,7 +87,7 @@ def save(part: str, results: Any, facts: dict[str, Any]) -> None:
 @app.command("ingest")
 def ingest_part(events: int = 1_000_000, rounds: int = 3, quick: Quick = False) -> None:
     """Our worker, a pass-through, per-event Python and Faust, in turn on the same bytes."""
-    facts, results = machine(), {}
+    facts, results = machine(TEMPORARY), {}
     if quick:
         events, rounds = 120_000, 1
     with ingest.broker() as bootstrap:
@@ -106,7 +107,7 @@ def ingest_part(events: int = 1_000_000, rounds: int = 3, quick: Quick = False) 
 @app.command()
 def sustained(seconds: int = 300, rate: int = 45_000, quick: Quick = False) -> None:
     """Our worker on a backlog that lasts for minutes, ClickHouse in a process of its own: events/s and memory."""
-    facts = machine()
+    facts = machine(TEMPORARY)
     seconds = 15 if quick else seconds
     records = make(500_000)
     with ingest.broker() as bootstrap:
@@ -122,7 +123,7 @@ def sustained(seconds: int = 300, rate: int = 45_000, quick: Quick = False) -> N
 @app.command()
 def delay(rate: int = 15_000, seconds: int = 60, quick: Quick = False) -> None:
     """From emitting an event to seeing it in the API, at `rate` events a second (half of the most)."""
-    facts = machine()
+    facts = machine(TEMPORARY)
     with ingest.broker() as bootstrap:
         found = measure_delay(bootstrap, rate, 10 if quick else seconds)
     console.print(found)
@@ -139,8 +140,8 @@ def reads_part(
     """Every endpoint of the read API over 1, 10 and 50 million rows; figures of other requests and rows are kept."""
     # One line a request would be a part of what is measured.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    facts, levels = machine(), (1,) if quick else (1, 8, 32)
     FOLDER.mkdir(parents=True, exist_ok=True)
+    facts, levels = machine(FOLDER), (1,) if quick else (1, 8, 32)
     path = RESULTS / "reads.json"
     results = json.loads(path.read_text())["results"] if path.exists() else {}
     for count in [200_000] if quick else rows or [1_000_000, 10_000_000, 50_000_000]:
@@ -160,7 +161,7 @@ def reads_part(
 @app.command()
 def growth(quick: Quick = False) -> None:
     """How cost grows with users, models, batch size and partitions, and bytes on disk a request."""
-    facts, rows = machine(), 20_000 if quick else 200_000
+    facts, rows = machine(TEMPORARY), 20_000 if quick else 200_000
     found = grow(console, rows)
     with ingest.broker() as bootstrap:
         found["partitions"] = by_partitions(bootstrap, rows, 1 if quick else 3, console)

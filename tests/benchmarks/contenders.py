@@ -62,7 +62,6 @@ class Task(BaseModel):
     topic: str
     partitions: int
     records: int
-    folder: str | None = None
     clickhouse: str | None = None
 
 
@@ -352,7 +351,7 @@ CONTENDERS: dict[str, Callable[[Task, Warehouse], Figures]] = {
 
 def main() -> None:
     task = Task.model_validate_json(sys.argv[2])
-    with tempfile.TemporaryDirectory(dir=task.folder, prefix="router-insights-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="router-insights-bench-") as folder:
         warehouse = Warehouse(task.clickhouse or f"chdb://{folder}")
         migrate(warehouse)
         print(json.dumps(asdict(CONTENDERS[sys.argv[1]](task, warehouse))), flush=True)

@@ -1,6 +1,7 @@
 """Part 1: from Kafka into ClickHouse, side by side on the same bytes."""
 
 import asyncio
+import os
 import subprocess
 import sys
 import tempfile
@@ -56,7 +57,7 @@ def run(contender: str, task: Task) -> dict[str, Any]:
     if not contender.endswith(APART):
         return _run(contender, task)
     with (
-        tempfile.TemporaryDirectory(dir=task.folder, prefix="router-insights-bench-") as folder,
+        tempfile.TemporaryDirectory(prefix="router-insights-bench-") as folder,
         ClickHouseServer(Path(folder) / "clickhouse") as server,
     ):
         figures = _run(contender.removesuffix(APART), task.model_copy(update={"clickhouse": server.address}))
@@ -65,7 +66,12 @@ def run(contender: str, task: Task) -> dict[str, Any]:
 
 def _run(contender: str, task: Task) -> dict[str, Any]:
     command = [sys.executable, "-m", "tests.benchmarks.contenders", contender, task.model_dump_json()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
+    # A process that ends by `os._exit`, as Faust's does, leaves its files behind.
+    with tempfile.TemporaryDirectory(prefix="router-insights-bench-") as folder:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False,
+            env={**os.environ, "TMPDIR": folder},
+        )  # fmt: skip
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if not lines:
         raise RuntimeError(f"{contender} failed: {done.stderr[-3000:]}")
