@@ -137,26 +137,26 @@ def _never_straddles(grain: Bucket, bucket: Bucket, timezone: str) -> bool:
     return width >= WIDTH_SECONDS[grain] and all(offset % WIDTH_SECONDS[grain] == 0 for offset in offsets)
 
 
-def _floor(moment: datetime, grain: Bucket) -> datetime:
+def floor(moment: datetime, grain: Bucket) -> datetime:
     """The start of the bucket (UTC) that holds the moment."""
     if grain is Bucket.MONTH:
         return moment.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     return moment - (moment - EPOCH) % timedelta(seconds=WIDTH_SECONDS[grain])
 
 
-def _ceiling(moment: datetime, grain: Bucket) -> datetime:
+def ceiling(moment: datetime, grain: Bucket) -> datetime:
     """The first start of a bucket (UTC) that is not before the moment."""
-    floor = _floor(moment, grain)
-    if floor == moment:
+    start = floor(moment, grain)
+    if start == moment:
         return moment
     if grain is Bucket.MONTH:
-        return _floor(floor + timedelta(days=31), grain)
-    return floor + timedelta(seconds=WIDTH_SECONDS[grain])
+        return floor(start + timedelta(days=31), grain)
+    return start + timedelta(seconds=WIDTH_SECONDS[grain])
 
 
 def _inside_and_edges(span: Span, grain: Bucket) -> tuple[Span | None, tuple[Span, ...]]:
     """The whole buckets of the span, and what is left of it on both sides."""
-    inside = Span(span.start and _ceiling(span.start, grain), span.end and _floor(span.end, grain))
+    inside = Span(span.start and ceiling(span.start, grain), span.end and floor(span.end, grain))
     if inside.is_empty:
         return None, (span,)
     edges = (Span(span.start, inside.start), Span(inside.end, span.end))
@@ -178,10 +178,9 @@ def _parts(span: Span, summaries: Sequence[Summary]) -> tuple[Part, ...]:
 def plan(question: Question) -> Plan:
     """The cheapest exact plan."""
     for rollup in ROLLUPS:
-        if _can_answer(rollup.summaries[-1], question):
-            parts = _parts(question.span, [each for each in rollup.summaries if _can_answer(each, question)])
-            if parts[0].summary is not None:
-                return Plan(rollup, parts)
+        parts = _parts(question.span, [each for each in rollup.summaries if _can_answer(each, question)])
+        if parts[0].summary is not None:
+            return Plan(rollup, parts)
     return Plan(None, (Part(None, (question.span,)),))
 
 

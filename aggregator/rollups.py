@@ -9,13 +9,12 @@ already on its way under an old generation is caught by verifying afterwards and
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from aggregator.catalogue import DURATION_HISTOGRAM, MEASURES, RAW_TABLE, ROLLUPS, Measure, Rollup
+from aggregator.catalogue import DURATION_HISTOGRAM, MEASURES, RAW_TABLE, ROLLUPS, Bucket, Measure, Rollup
 from aggregator.cluster import refuse_on_cluster
-from aggregator.planner import EPOCH, EVERYTHING, Span, micros
+from aggregator.planner import EVERYTHING, Span, ceiling, floor, micros
 from aggregator.retention import with_rows
 from aggregator.warehouse import Warehouse
 
@@ -58,17 +57,9 @@ def _in_span(column: str, span: Span) -> str:
     return " AND ".join(terms) or "1"
 
 
-def align(span: Span, grain_seconds: int = 3600) -> Span:
-    """The span widened to whole buckets of the coarsest grain."""
-
-    def floor(moment: datetime) -> datetime:
-        seconds = int((moment - EPOCH).total_seconds() // grain_seconds * grain_seconds)
-        return datetime.fromtimestamp(seconds, UTC)
-
-    end = span.end
-    if end is not None and end != floor(end):
-        end = datetime.fromtimestamp(int(floor(end).timestamp()) + grain_seconds, UTC)
-    return Span(span.start and floor(span.start), end)
+def align(span: Span) -> Span:
+    """The span widened to whole hours, the coarsest buckets that a rollup's table has."""
+    return Span(span.start and floor(span.start, Bucket.HOUR), span.end and ceiling(span.end, Bucket.HOUR))
 
 
 def _drift_of(measure: Measure) -> str:

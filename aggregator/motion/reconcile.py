@@ -23,6 +23,7 @@ from aggregator.catalogue import (
     OUTPUT_TOKENS,
     REQUESTS,
     UNPRICED,
+    Bucket,
     Dimension,
 )
 from aggregator.motion import health, metrics
@@ -30,7 +31,7 @@ from aggregator.motion.increment import Usage
 from aggregator.motion.ledger import NOTHING, Base, Sums, Window
 from aggregator.motion.period import MINUTE, minutes
 from aggregator.motion.scope import ScopeKind
-from aggregator.planner import EPOCH, Question, Span, compile_states, micros
+from aggregator.planner import EPOCH, Question, Span, compile_states, floor, micros
 from aggregator.warehouse import DatabaseError, Warehouse, WarehouseUnavailableError
 
 log = structlog.get_logger(__name__)
@@ -40,7 +41,6 @@ IN_FLIGHT = timedelta(minutes=10)
 # Requests of an hour that has ended are taken from rollups once this has passed.
 SETTLE = timedelta(minutes=5)
 MILLISECOND = timedelta(milliseconds=1)
-HOUR, QUARTER = timedelta(hours=1), timedelta(minutes=15)
 # No row lies beyond.
 FAR = datetime(2200, 1, 1, tzinfo=UTC)
 
@@ -125,10 +125,6 @@ def _micros(moment: datetime) -> int:
     return micros(min(moment, FAR))
 
 
-def _floor(moment: datetime, step: timedelta) -> datetime:
-    return moment - (moment - EPOCH) % step
-
-
 @dataclass(frozen=True)
 class Cut:
     """Up to which offset each partition of the source topic is counted, as of `taken_at`."""
@@ -140,12 +136,12 @@ class Cut:
     @property
     def newest(self) -> datetime:
         """Where the newest part begins; what is older is settled."""
-        return _floor(self.taken_at - SETTLE, HOUR)
+        return floor(self.taken_at - SETTLE, Bucket.HOUR)
 
     @property
     def newest_quarter(self) -> datetime:
         """The same for models, which are compared by shorter spans."""
-        return _floor(self.taken_at - SETTLE, QUARTER)
+        return floor(self.taken_at - SETTLE, Bucket.QUARTER_HOUR)
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -258,7 +254,7 @@ def _rows(warehouse: Warehouse, window: Window, values: Sequence[str], cut: Cut)
 
 def model_history(warehouse: Warehouse, cut: Cut) -> list[Usage]:
     """Sums per model: per minute of late, per quarter of an hour before that, as far back as health compares."""
-    oldest = _floor(cut.taken_at, QUARTER) - (health.BEFORE_MINUTES + health.WINDOW_MINUTES) * MINUTE
+    oldest = floor(cut.taken_at, Bucket.QUARTER_HOUR) - (health.BEFORE_MINUTES + health.WINDOW_MINUTES) * MINUTE
     sql = HISTORY.substitute(
         merged=", ".join(f"{m.merge.format(column=f'rollup_model.{m.name}')} AS {m.name}" for m in HEALTH_MEASURES),
         counted=", ".join(f"{m.from_raw} AS {m.name}" for m in HEALTH_MEASURES),

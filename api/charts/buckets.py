@@ -4,18 +4,17 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-from aggregator.catalogue import FINE_SECONDS, Bucket
+from aggregator.catalogue import WIDTH_SECONDS, Bucket
 from api.models import rfc3339
 
 # What `auto` aims at, and what a chart may have.
 AUTO_BUCKETS = 100
 MAX_BUCKETS = 1_000
-DAY_SECONDS = 86_400
+DAY_SECONDS = WIDTH_SECONDS[Bucket.DAY]
 
-CLOCK_SECONDS = {**FINE_SECONDS, Bucket.HOUR: 3600}
+CLOCK_SECONDS = {bucket: seconds for bucket, seconds in WIDTH_SECONDS.items() if seconds < DAY_SECONDS}
 ABOUT_SECONDS = {
-    **CLOCK_SECONDS,
-    Bucket.DAY: DAY_SECONDS,
+    **WIDTH_SECONDS,
     Bucket.WEEK: 7 * DAY_SECONDS,
     Bucket.MONTH: 30 * DAY_SECONDS,
     Bucket.YEAR: 365 * DAY_SECONDS,
