@@ -204,6 +204,41 @@ def test_what_a_worker_of_before_migration_19_writes_is_refused_whole(of_17: War
     assert all(drift.is_zero for drift in rollups.verify(of_17))
 
 
+LISTS = "tags, tool_names, metadata_keys, output_keys, input_variable_keys"
+LISTS_OF_ROWS = f"SELECT source_offset, {LISTS}, metadata FROM request_logs ORDER BY source_offset"
+TYPES_OF_LISTS = f"SELECT DISTINCT {', '.join(f'toTypeName({name})' for name in LISTS.split(', '))} FROM request_logs"
+
+
+def test_lists_of_before_migration_20_hold_what_they_held(empty_warehouse: Warehouse, tmp_path: Path) -> None:
+    migrate_to(19, empty_warehouse, tmp_path)
+    insert_rows(empty_warehouse, random_rows(20, 300))
+    before = empty_warehouse.query(LISTS_OF_ROWS)
+    assert any(row["tags"] for row in before)
+    assert any(row["metadata_keys"] for row in before)
+    migrate(empty_warehouse)
+    assert empty_warehouse.query(LISTS_OF_ROWS) == before
+    insert_rows(empty_warehouse, random_rows(21, 100, first_offset=300))
+    after = empty_warehouse.query(LISTS_OF_ROWS)
+    assert after[:300] == before
+    assert all(row["metadata_keys"] for row in after if row["metadata"])
+    (types,) = empty_warehouse.query(TYPES_OF_LISTS)
+    assert set(types.values()) == {"Array(String)"}
+
+
+def test_a_database_of_before_keeps_its_table_of_payloads(empty_warehouse: Warehouse, tmp_path: Path) -> None:
+    for path in MIGRATIONS_FOLDER.glob("*.sql"):
+        if 0 < int(path.name[:4]) < 20:
+            shutil.copy(path, tmp_path)
+    migrate(empty_warehouse, folder=tmp_path)
+    rows = random_rows(22, 50)
+    insert_rows(empty_warehouse, rows)
+    table = empty_warehouse.query("SHOW CREATE TABLE request_payloads")
+    stored = empty_warehouse.query("SELECT * FROM request_payloads ORDER BY ALL")
+    assert [migration.number for migration in migrate(empty_warehouse)] == [0, 20]
+    assert empty_warehouse.query("SHOW CREATE TABLE request_payloads") == table
+    assert empty_warehouse.query("SELECT * FROM request_payloads ORDER BY ALL") == stored
+
+
 def test_the_databases_of_tests_are_what_migrations_make(warehouse: Warehouse) -> None:
     other = warehouse.in_database(f"{warehouse.database}_other")
     migrate(other)
