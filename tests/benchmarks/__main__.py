@@ -20,11 +20,11 @@ from rich.console import Console
 from rich.progress import Progress
 
 from tests.benchmarks import ingest, reads, report
-from tests.benchmarks.contenders import Task
 from tests.benchmarks.delay import measure_delay
 from tests.benchmarks.events import EVENTS_PER_SECOND, SEED, SIZES, make
 from tests.benchmarks.growth import by_partitions, grow
 from tests.benchmarks.rows import Shape, database, fill
+from tests.benchmarks.sustained import measure_sustained
 
 RESULTS = Path(__file__).parents[2] / "docs" / "benchmarks"
 FOLDER = Path("/var/tmp/router-insights-bench")
@@ -105,8 +105,13 @@ def ingest_part(events: int = 1_000_000, rounds: int = 3, quick: Quick = False) 
 
 
 @app.command()
-def sustained(seconds: int = 300, rate: int = 45_000, quick: Quick = False) -> None:
-    """Our worker on a backlog that lasts for minutes, ClickHouse in a process of its own: events/s and memory."""
+def sustained(
+    seconds: int = 300,
+    rate: int = 45_000,
+    workers: Annotated[int, typer.Option(help="Processes, as many as an operator runs for so many processors")] = 2,
+    quick: Quick = False,
+) -> None:
+    """Our workers on a backlog that lasts for minutes, ClickHouse in a process of its own: events/s and memory."""
     facts = machine(TEMPORARY)
     seconds = 15 if quick else seconds
     records = make(500_000)
@@ -114,8 +119,7 @@ def sustained(seconds: int = 300, rate: int = 45_000, quick: Quick = False) -> N
         repeat = max(1, seconds * rate // len(records))
         console.print(f"producing {repeat * len(records):,} records")
         topic = asyncio.run(ingest.produce(bootstrap, records, repeat))
-        task = Task(bootstrap=bootstrap, topic=topic, partitions=ingest.PARTITIONS, records=repeat * len(records))
-        figures = ingest.run(f"ours{ingest.APART}", task)
+        figures = measure_sustained(bootstrap, topic, repeat * len(records), workers)
     console.print(f"{figures['records'] / figures['seconds']:,.0f} events/s for {figures['seconds']:,.0f} s")
     save("sustained", figures, facts)
 
