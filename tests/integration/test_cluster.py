@@ -158,7 +158,7 @@ def test_a_statement_without_a_rendering_is_an_error(statement: str) -> None:
 
 
 def test_checksums_are_of_the_text_and_not_of_a_rendering() -> None:
-    assert [migration.checksum for migration in read_migrations()[:4]] == [
+    assert [migration.checksum for migration in read_migrations() if 1 <= migration.number <= 4] == [
         "56d925287831e9e2002dd39a1a526a28",
         "091248a28f1f47400cb9f0b9b41e3b44",
         "6340054177797f829092034c3c2b41ad",
