@@ -50,11 +50,11 @@ def _section(part: str, found: dict[str, Any], make: Any) -> Iterator[str]:
     yield ""
     # Figures of before 27 November do not say.
     file_system = f" {facts['file_system']}," if "file_system" in facts else ""
+    yardstick = f" {facts['yardstick_ms']:,.0f} ms for five million additions," if "yardstick_ms" in facts else ""
     yield (
-        f"{facts['taken_at']}, {facts['processor']}, {facts['cores']} cores, {facts['memory_gib']} GiB,{file_system}"
-        f" load {facts['load_at_start']} at the start, Python {facts['python']}, seed {facts['seed']}; "
-        + ", ".join(f"{name} {number}" for name, number in facts["libraries"].items())
-        + "."
+        f"{facts['taken_at']}, {facts['processor']}, {facts['cores']} cores, {facts['memory_gib']} GiB,"
+        f"{file_system}{yardstick} load {facts['load_at_start']} at the start, Python {facts['python']},"
+        f" seed {facts['seed']}; " + ", ".join(f"{name} {number}" for name, number in facts["libraries"].items()) + "."
     )
     yield ""
     yield from make(found["results"])
@@ -114,9 +114,13 @@ def _sustained(run: dict[str, Any]) -> Iterator[str]:
         max((sample[2] for sample in part), default=0) / 2**20
         for part in (run["samples"][:half], run["samples"][half:])
     ]
+    workers = run.get("workers", 1)
+    both = (run["cpu_seconds"] + run["engine_cpu_seconds"]) / run["seconds"]
     yield (
-        f"{run['records']:,} events in {run['seconds']:,.0f} s: **{_rate(run):,.0f} events/s**,"
-        f" {_cpu_us(run):.1f} µs of the worker's CPU an event; resident memory of the worker at most"
+        f"{run['records']:,} events in {run['seconds']:,.0f} s, {workers} worker{'s' * (workers > 1)}:"
+        f" **{_rate(run):,.0f} events/s**, {_cpu_us(run):.1f} µs of the workers' CPU an event and"
+        f" {run['engine_cpu_seconds'] / run['records'] * 1e6:.1f} of ClickHouse's, {both:.2f} processors together;"
+        " resident memory of all workers at most"
         f" {peaks[0]:,.0f} MiB in the first half and {peaks[1]:,.0f} MiB in the second."
     )
     yield ""
