@@ -15,7 +15,6 @@ import asyncio
 import gc
 import json
 import os
-import resource
 import sys
 import tempfile
 import threading
@@ -79,7 +78,6 @@ class Figures:
     engine_cpu_seconds: float = 0.0
     peak_bytes: int = 0
     stages: dict[str, float] = field(default_factory=dict)
-    samples: list[tuple[float, int, int]] = field(default_factory=list)
 
 
 class Stopwatch:
@@ -173,14 +171,9 @@ def run_ours(task: Task, warehouse: Warehouse) -> Figures:
         stop = asyncio.Event()
         loop_cpu = time.thread_time()
         consuming = asyncio.create_task(worker.Worker(settings, warehouse).run(stop))
-        sampled = 0.0
         while not consuming.done():
             await asyncio.sleep(POLL_SECONDS / 5)
-            done = _stored()
-            if done and time.monotonic() - sampled >= 1.0:
-                sampled = time.monotonic()
-                meter.figures.samples.append((meter.seconds, done, resident_bytes()))
-            if done >= task.records:
+            if _stored() >= task.records:
                 break
         figures = meter.end(warehouse)
         watch.seconds["fetch, plan and commit"] = time.thread_time() - loop_cpu - watch.seconds["digest"]
@@ -197,11 +190,6 @@ def run_ours(task: Task, warehouse: Warehouse) -> Figures:
 def _stored() -> int:
     found = [sample for family in metrics.RECORDS.collect() for sample in family.samples]
     return int(sum(sample.value for sample in found if sample.name.endswith("_total")))
-
-
-def resident_bytes() -> int:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
 
 
 async def _pump(task: Task, meter: Meter, write: Callable[[Sequence[bytes]], None]) -> None:

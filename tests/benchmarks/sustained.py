@@ -3,13 +3,12 @@
 import asyncio
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import httpx2
 from aiokafka.admin import AIOKafkaAdminClient
@@ -17,6 +16,7 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError
 
 from aggregator.migrations import migrate
 from aggregator.warehouse import Warehouse
+from tests.benchmarks.bench_motion import start
 from tests.faults.backlog import peak_bytes
 from tests.support.clickhouse_http import ClickHouseServer
 
@@ -31,14 +31,12 @@ Process = subprocess.Popen[bytes]
 
 
 @contextmanager
-def _worker(bootstrap: str, topic: str, clickhouse: str, log: IO[bytes]) -> Iterator[Process]:
+def _worker(bootstrap: str, topic: str, clickhouse: str, log: Path) -> Iterator[Process]:
     """`insights ingest`, until the end of the block."""
-    settings = {
-        "KAFKA_BOOTSTRAP_SERVERS": bootstrap, "KAFKA_TOPIC": topic, "KAFKA_GROUP": GROUP, "METRICS_PORT": "0",
-        "CLICKHOUSE_URL": clickhouse,
-    }  # fmt: skip
-    environment = {**os.environ, **{f"INSIGHTS_{name}": value for name, value in settings.items()}}
-    process = subprocess.Popen([sys.executable, "-m", "cli.main", "ingest"], env=environment, stdout=log, stderr=log)
+    process = start(
+        "ingest", log, kafka_bootstrap_servers=bootstrap, kafka_topic=topic, kafka_group=GROUP, metrics_port="0",
+        clickhouse_url=clickhouse,
+    )  # fmt: skip
     try:
         yield process
     finally:
@@ -76,7 +74,7 @@ def measure_sustained(bootstrap: str, topic: str, records: int, workers: int) ->
         server = stack.enter_context(ClickHouseServer(folder / "clickhouse"))
         warehouse = Warehouse(server.address)
         migrate(warehouse)
-        log = stack.enter_context((folder / "workers.log").open("a+b"))
+        log = folder / "workers.log"
         processes = [stack.enter_context(_worker(bootstrap, topic, server.address, log)) for _ in range(workers)]
         figures = asyncio.run(_watch(bootstrap, records, server.address, processes, log))
         figures["rows"] = warehouse.query("SELECT count() AS n FROM request_logs")[0]["n"]
@@ -84,9 +82,7 @@ def measure_sustained(bootstrap: str, topic: str, records: int, workers: int) ->
     return {"contender": "ours, ClickHouse apart", "workers": workers, **figures}
 
 
-async def _watch(
-    bootstrap: str, records: int, engine: str, processes: Sequence[Process], log: IO[bytes]
-) -> dict[str, Any]:
+async def _watch(bootstrap: str, records: int, engine: str, processes: Sequence[Process], log: Path) -> dict[str, Any]:
     pids = [process.pid for process in processes]
 
     def cpu() -> tuple[float, float]:
@@ -115,7 +111,6 @@ async def _watch(
     }  # fmt: skip
 
 
-def _check(processes: Sequence[Process], log: IO[bytes]) -> None:
+def _check(processes: Sequence[Process], log: Path) -> None:
     if any(process.poll() is not None for process in processes):
-        log.seek(0)
-        raise RuntimeError(f"a worker has ended: {log.read()[-3000:].decode()}")
+        raise RuntimeError(f"a worker has ended: {log.read_text()[-3000:]}")
