@@ -44,6 +44,7 @@ LIBRARIES = (
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 console = Console(width=120)
 
+WorkerCount = Annotated[int, typer.Option(help="Processes, as many as an operator runs for so many processors")]
 Quick = Annotated[bool, typer.Option("--quick", help="A few seconds each; figures are no evidence")]
 
 
@@ -124,7 +125,7 @@ def ingest_part(events: int = 1_000_000, rounds: int = 3, quick: Quick = False) 
 def sustained(
     seconds: int = 300,
     rate: int = 45_000,
-    workers: Annotated[int, typer.Option(help="Processes, as many as an operator runs for so many processors")] = 2,
+    workers: WorkerCount = 2,
     quick: Quick = False,
 ) -> None:
     """Our workers on a backlog that lasts for minutes, ClickHouse in a process of its own: events/s and memory."""
@@ -141,11 +142,11 @@ def sustained(
 
 
 @app.command()
-def delay(rate: int = 15_000, seconds: int = 60, quick: Quick = False) -> None:
+def delay(rate: int = 20_000, seconds: int = 60, workers: WorkerCount = 2, quick: Quick = False) -> None:
     """From emitting an event to seeing it in the API, at `rate` events a second (half of the most)."""
     facts = machine(TEMPORARY)
     with ingest.broker() as bootstrap:
-        found = measure_delay(bootstrap, rate, 10 if quick else seconds)
+        found = measure_delay(bootstrap, rate, 10 if quick else seconds, workers)
     console.print(found)
     save("delay", found, facts)
 

@@ -1,7 +1,6 @@
-"""From emitting an event to seeing its row, while the worker is under load."""
+"""From emitting an event to seeing its row, while workers are under load."""
 
 import asyncio
-import gc
 import json
 import sys
 import tempfile
@@ -10,25 +9,32 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import GroupCoordinatorNotAvailableError
 
 from aggregator.migrations import migrate
 from aggregator.warehouse import Warehouse
-from ingest.settings import IngestSettings
 from ingest.topics import create_topics
-from ingest.worker import OBJECTS_BETWEEN_COLLECTIONS, Worker
 from tests.benchmarks.events import make
 from tests.benchmarks.ingest import PARTITIONS
+from tests.benchmarks.workers import Workers, running
 from tests.support.clickhouse_http import ClickHouseServer
 
 TOPIC = "bench-delay"
+GROUP = "bench-delay"
+POLL_SECONDS = 0.25
 STEP_SECONDS = 0.05
 STEPS_A_PROBE = 10
 PROBE_SECONDS = 0.1
 SEEN_SECONDS = 60
 BATCH_BYTES = 1024 * 1024
+# What of a server's configuration bears on the delay.
+CONFIG_XML = Path(__file__).parents[2] / "deploy/clickhouse/config.d/insights.xml"
+OF_CONFIG = "os_threads_nice_value_merge_mutate"
 # Reading a whole row ten times a second, as the API does, would itself keep a good part of a processor busy. The other
 # events are days older.
 SEEN = """
@@ -36,44 +42,73 @@ SELECT request_id, timestamp FROM request_logs WHERE timestamp >= fromUnixTimest
 """
 
 
-def measure_delay(bootstrap: str, rate: int, seconds: int) -> dict[str, Any]:
+def _config(folder: Path) -> Path:
+    """A configuration that gives merges the priority that deploy gives them; without CAP_SYS_NICE it does nothing."""
+    config = ElementTree.Element("clickhouse")
+    config.extend(ElementTree.parse(CONFIG_XML).findall(OF_CONFIG))
+    path = folder / "config.xml"
+    path.write_bytes(ElementTree.tostring(config))
+    return path
+
+
+def measure_delay(bootstrap: str, rate: int, seconds: int, workers: int) -> dict[str, Any]:
     """Percentiles of the delay of one probe every half second among `rate` other events a second; each is up to
     PROBE_SECONDS too long.
 
-    A probe's timestamp is when it was emitted, and it is seen when its row can be read. Producer and engine are
-    processes of their own; worker and prober share this one.
+    A probe's timestamp is when it was emitted, and it is seen when its row can be read. Producer, engine, workers and
+    prober are processes of their own. Raises RuntimeError when a worker ends.
     """
-    # As `insights ingest` does.
-    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
-    return asyncio.run(_measure(bootstrap, rate, seconds))
-
-
-async def _measure(bootstrap: str, rate: int, seconds: int) -> dict[str, Any]:
-    await create_topics(bootstrap, {TOPIC: PARTITIONS}, timeout_seconds=30)
-    delays: list[float] = []
     with (
         tempfile.TemporaryDirectory(prefix="router-insights-delay-") as folder,
-        ClickHouseServer(Path(folder) / "clickhouse") as server,
+        ClickHouseServer(Path(folder) / "clickhouse", _config(Path(folder))) as server,
     ):
         warehouse = Warehouse(server.address)
         migrate(warehouse)
-        stop = asyncio.Event()
-        settings = IngestSettings(kafka_bootstrap_servers=bootstrap, kafka_topic=TOPIC, metrics_port=0)
-        consuming = asyncio.create_task(Worker(settings, warehouse).run(stop))
-        steps = int(seconds / STEP_SECONDS)
-        command = [sys.executable, "-m", "tests.benchmarks.delay", bootstrap, str(rate), str(steps)]
-        producing = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-        with suppress(TimeoutError):
-            await asyncio.wait_for(_probe(warehouse, steps, delays), 2 * seconds + SEEN_SECONDS)
-        output, _ = await producing.communicate()
-        stop.set()
-        await consuming
+        asyncio.run(create_topics(bootstrap, {TOPIC: PARTITIONS}, timeout_seconds=30))
+        with running(bootstrap, TOPIC, GROUP, server.address, workers, Path(folder) / "workers.log") as processes:
+            figures = asyncio.run(_measure(bootstrap, rate, seconds, workers, warehouse, processes))
         warehouse.close()
+    return {"workers": workers, "asked_events_per_second": rate, **figures}
+
+
+async def _measure(
+    bootstrap: str, rate: int, seconds: int, workers: int, warehouse: Warehouse, processes: Workers
+) -> dict[str, Any]:
+    await _joined(bootstrap, workers, processes)
+    delays: list[float] = []
+    steps = int(seconds / STEP_SECONDS)
+    command = [sys.executable, "-m", "tests.benchmarks.delay", bootstrap, str(rate), str(steps)]
+    producing = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    with suppress(TimeoutError):
+        await asyncio.wait_for(_probe(warehouse, steps, delays), 2 * seconds + SEEN_SECONDS)
+    output, _ = await producing.communicate()
+    processes.check()
     p50, p95, p99 = (float(each) for each in np.percentile(delays, (50, 95, 99)))
     return {
-        "asked_events_per_second": rate, "events_per_second": json.loads(output), "probes": len(delays),
+        "events_per_second": json.loads(output), "probes": len(delays),
         "unseen": len(range(0, steps, STEPS_A_PROBE)) - len(delays), "p50_s": p50, "p95_s": p95, "p99_s": p99,
     }  # fmt: skip
+
+
+async def _joined(bootstrap: str, workers: int, processes: Workers) -> None:
+    """Wait until the partitions are shared out, so that no probe waits for a worker that is starting."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        while not await _is_shared_out(admin, workers):
+            processes.check()
+            await asyncio.sleep(POLL_SECONDS)
+    finally:
+        await admin.close()
+
+
+async def _is_shared_out(admin: AIOKafkaAdminClient, workers: int) -> bool:
+    try:
+        [response] = await admin.describe_consumer_groups([GROUP])
+    except GroupCoordinatorNotAvailableError:
+        return False  # A Kafka that is new: its topic of groups is still being made.
+    _, _, state, _, _, members = response.groups[0][:6]
+    return bool(state == "Stable" and len(members) == workers)
 
 
 async def _probe(warehouse: Warehouse, steps: int, delays: list[float]) -> None:

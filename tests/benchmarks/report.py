@@ -129,7 +129,8 @@ def _sustained(run: dict[str, Any]) -> Iterator[str]:
 
 def _delay(found: dict[str, Any]) -> Iterator[str]:
     yield (
-        f"At {found['events_per_second']:,.0f} events/s: p50 {found['p50_s']:.2f} s, p95 {found['p95_s']:.2f} s,"
+        f"At {found['events_per_second']:,.0f} events/s, workers: {found['workers']}; p50 {found['p50_s']:.2f} s,"
+        f" p95 {found['p95_s']:.2f} s,"
         f" p99 {found['p99_s']:.2f} s over {found['probes']:,} probes; {found['unseen']} never seen."
     )
 

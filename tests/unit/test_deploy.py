@@ -208,7 +208,11 @@ def test_the_engine_knows_every_setting_of_users_and_server(warehouse: Warehouse
     constrained = [setting for constraints in profiles.iter("constraints") for setting in constraints]
     assert {setting.tag for setting in settings + constrained} <= known
     server = {row["name"] for row in warehouse.query("SELECT name FROM system.server_settings")}
-    assert {"max_server_memory_usage_to_ram_ratio", "max_concurrent_queries"} <= server
+    assert {
+        "max_server_memory_usage_to_ram_ratio",
+        "max_concurrent_queries",
+        "os_threads_nice_value_merge_mutate",
+    } <= server
 
 
 def test_no_log_of_the_server_grows_without_bound() -> None:
