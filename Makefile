@@ -12,8 +12,8 @@ help: ## Show this list
 demo: $(VENV)/installed ## Run 50,000 requests through the whole stack and show the report (ARGS=--keep leaves it running)
 	@$(BIN)/insights demo $(ARGS)
 
-test: $(VENV)/installed ## Run the whole test suite, a file at a time on each of two cores
-	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+test: $(VENV)/installed ## Run the whole test suite, a file at a time on each of two cores, the longest folders first
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-kafka: $(VENV)/installed ## Run the tests of delivery on Apache Kafka (needs Java 17, and Maven the first time)
 	INSIGHTS_TEST_STACK=kafka $(BIN)/pytest tests/integration/test_worker.py tests/integration/test_emitter.py tests/integration/test_gate.py tests/integration/test_doctor.py $(ARGS)

@@ -127,10 +127,12 @@ class Aggregator:
             task.cancel()
         if self._loops:
             await asyncio.wait(self._loops)
-        if self.app is not None:
-            await self.app.stop()
-        await self._budgets.__aexit__()
-        self._folder.cleanup()
+        try:
+            if self.app is not None:
+                await self.app.stop()
+        finally:
+            await self._budgets.__aexit__()
+            self._folder.cleanup()
 
     async def wait(self) -> None:
         """Until it ends, once it was started; raises what it failed with."""
