@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -10,6 +10,8 @@ from tests.benchmarks.bench_motion import start
 from tests.faults.backlog import peak_bytes
 
 STOP_SECONDS = 30
+# In all, as a single worker has by default; more than there are processors take turns, and each is done later.
+INSERT_THREADS = 2
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -42,17 +44,18 @@ class Workers:
 @contextmanager
 def running(bootstrap: str, topic: str, group: str, clickhouse: str, count: int, log: Path) -> Iterator[Workers]:
     """`count` workers until the end of the block, and what they say in `log`."""
+    settings = {
+        "kafka_bootstrap_servers": bootstrap, "kafka_topic": topic, "kafka_group": group, "clickhouse_url": clickhouse,
+        "metrics_port": "0", "insert_threads": str(max(1, INSERT_THREADS // count)),
+    }  # fmt: skip
     with ExitStack() as stack:
-        processes = [stack.enter_context(_worker(bootstrap, topic, group, clickhouse, log)) for _ in range(count)]
+        processes = [stack.enter_context(_worker(log, settings)) for _ in range(count)]
         yield Workers(processes, log)
 
 
 @contextmanager
-def _worker(bootstrap: str, topic: str, group: str, clickhouse: str, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    process = start(
-        "ingest", log, kafka_bootstrap_servers=bootstrap, kafka_topic=topic, kafka_group=group, metrics_port="0",
-        clickhouse_url=clickhouse,
-    )  # fmt: skip
+def _worker(log: Path, settings: Mapping[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
+    process = start("ingest", log, **settings)
     try:
         yield process
     finally:
