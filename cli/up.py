@@ -106,17 +106,18 @@ async def _announce(server: Server, settings: IngestSettings, text: str) -> None
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)
     await admin.start()
     try:
-        while not (server.started and await _has_member(admin, settings.kafka_group)):  # noqa: ASYNC110 - as above
+        while not (server.started and await settled_members(admin, settings.kafka_group)):  # noqa: ASYNC110 - as above
             await asyncio.sleep(POLL_SECONDS)
     finally:
         await admin.close()
     print(text, flush=True)
 
 
-async def _has_member(admin: AIOKafkaAdminClient, group: str) -> bool:
+async def settled_members(admin: AIOKafkaAdminClient, group: str) -> int:
+    """How many have shared out the partitions; 0 while they are about to. Raises KafkaError."""
     [response] = await admin.describe_consumer_groups([group])
     _, _, state, _, _, members = response.groups[0][:6]
-    return state == "Stable" and len(members) > 0
+    return len(members) if state == "Stable" else 0
 
 
 def _stored() -> float:

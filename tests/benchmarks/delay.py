@@ -18,6 +18,7 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError
 
 from aggregator.migrations import migrate
 from aggregator.warehouse import Warehouse
+from cli.up import settled_members
 from ingest.topics import create_topics
 from tests.benchmarks.events import make
 from tests.benchmarks.ingest import PARTITIONS
@@ -66,15 +67,13 @@ def measure_delay(bootstrap: str, rate: int, seconds: int, workers: int) -> dict
         migrate(warehouse)
         asyncio.run(create_topics(bootstrap, {TOPIC: PARTITIONS}, timeout_seconds=30))
         with running(bootstrap, TOPIC, GROUP, server.address, workers, Path(folder) / "workers.log") as processes:
-            figures = asyncio.run(_measure(bootstrap, rate, seconds, workers, warehouse, processes))
+            figures = asyncio.run(_measure(bootstrap, rate, seconds, warehouse, processes))
         warehouse.close()
     return {"workers": workers, "asked_events_per_second": rate, **figures}
 
 
-async def _measure(
-    bootstrap: str, rate: int, seconds: int, workers: int, warehouse: Warehouse, processes: Workers
-) -> dict[str, Any]:
-    await _joined(bootstrap, workers, processes)
+async def _measure(bootstrap: str, rate: int, seconds: int, warehouse: Warehouse, workers: Workers) -> dict[str, Any]:
+    await _joined(bootstrap, workers)
     delays: list[float] = []
     steps = int(seconds / STEP_SECONDS)
     command = [sys.executable, "-m", "tests.benchmarks.delay", bootstrap, str(rate), str(steps)]
@@ -82,7 +81,7 @@ async def _measure(
     with suppress(TimeoutError):
         await asyncio.wait_for(_probe(warehouse, steps, delays), 2 * seconds + SEEN_SECONDS)
     output, _ = await producing.communicate()
-    processes.check()
+    workers.check()
     p50, p95, p99 = (float(each) for each in np.percentile(delays, (50, 95, 99)))
     return {
         "events_per_second": json.loads(output), "probes": len(delays),
@@ -90,13 +89,13 @@ async def _measure(
     }  # fmt: skip
 
 
-async def _joined(bootstrap: str, workers: int, processes: Workers) -> None:
+async def _joined(bootstrap: str, workers: Workers) -> None:
     """Wait until the partitions are shared out, so that no probe waits for a worker that is starting."""
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
     try:
-        while not await _is_shared_out(admin, workers):
-            processes.check()
+        while not await _is_shared_out(admin, len(workers)):
+            workers.check()
             await asyncio.sleep(POLL_SECONDS)
     finally:
         await admin.close()
@@ -104,11 +103,9 @@ async def _joined(bootstrap: str, workers: int, processes: Workers) -> None:
 
 async def _is_shared_out(admin: AIOKafkaAdminClient, workers: int) -> bool:
     try:
-        [response] = await admin.describe_consumer_groups([GROUP])
+        return await settled_members(admin, GROUP) == workers
     except GroupCoordinatorNotAvailableError:
         return False  # A Kafka that is new: its topic of groups is still being made.
-    _, _, state, _, _, members = response.groups[0][:6]
-    return bool(state == "Stable" and len(members) == workers)
 
 
 async def _probe(warehouse: Warehouse, steps: int, delays: list[float]) -> None:

@@ -10,7 +10,7 @@ from tests.benchmarks.bench_motion import start
 from tests.faults.backlog import peak_bytes
 
 STOP_SECONDS = 30
-# In all, as a single worker has by default; more than there are processors take turns, and each is done later.
+# In all, as a single worker has by default: with more batches at once than processors, all of them are done late.
 INSERT_THREADS = 2
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -22,6 +22,9 @@ class Workers:
     def __init__(self, processes: Sequence["subprocess.Popen[bytes]"], log: Path) -> None:
         self._processes = processes
         self._log = log
+
+    def __len__(self) -> int:
+        return len(self._processes)
 
     def check(self) -> None:
         """Raises RuntimeError, with what they said last, when one has ended."""
