@@ -6,18 +6,23 @@ from fastapi import Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.middleware.cors import CORSMiddleware
 
-from aggregator.warehouse import Warehouse
-from api import errors, reference
-from api.access import Right
-from api.auth import allow
-from api.budgets import BudgetStore
-from api.gate import EventGate
-from api.keyring import KeyRing
+from aggregator.clickhouse.client import Warehouse
+from api import docs_ui, errors, health
+from api.analytics import routes as analytics
+from api.analytics.search import routes as search
+from api.budgets import routes as budgets
+from api.budgets.store import BudgetStore
+from api.events import routes as events
+from api.events.publisher import EventGate
+from api.live_usage import routes as live_usage
 from api.middleware import Bounds, RequestId
 from api.parameters import refuse_repeats
-from api.routes import alerts, analytics, budgets, events, health, live, logs, search, stats
+from api.request_logs import routes as request_logs
+from api.security.access import Right
+from api.security.auth import allow
+from api.security.keyring import KeyRing
+from api.security.rate_limits import Throttle
 from api.settings import ApiSettings
-from api.throttle import Throttle
 
 DESCRIPTION = """\
 Who spent what, on which model, when, and which request failed.
@@ -58,19 +63,16 @@ def create_app(
     app.state.event_gate = event_gate
     app.state.budget_store = budget_store
     errors.install(app)
-    reference.install(app)
+    docs_ui.install(app)
     _add_middleware(app, settings)
     app.include_router(health.router, dependencies=[Depends(refuse_repeats)])
-    # Before the logs: their path takes any id.
     for router, right in (
-        (stats.router, Right.READ),
-        (logs.router, Right.READ),
+        (request_logs.router, Right.READ),
         (events.router, Right.SEND),
         (analytics.router, Right.READ),
         (search.router, Right.READ),
         (budgets.router, Right.READ),
-        (alerts.router, Right.READ),
-        (live.router, Right.READ),
+        (live_usage.router, Right.READ),
     ):
         app.include_router(router, dependencies=[allow(right), Depends(refuse_repeats)])
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]

@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from aggregator.warehouse import DatabaseError, WarehouseUnavailableError
-from api.v2 import errors as v2
+from aggregator.clickhouse.client import DatabaseError, WarehouseUnavailableError
+from api.analytics import errors as v2
 
 log = structlog.get_logger()
 

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import errors, metrics
-from api.routes.events import MAX_BODY_BYTES as MAX_EVENTS_BYTES
+from api.events.routes import MAX_BODY_BYTES as MAX_EVENTS_BYTES
 
 log = structlog.get_logger()
 # Spans go nowhere unless `cli.tracing` has set up where to.

@@ -11,7 +11,7 @@ from fastapi import Request
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
-from aggregator.planner import EPOCH, Span
+from aggregator.rollups.planner import EPOCH, Span
 from api.errors import invalid_argument
 
 # No row lies outside (the event contract sees to it), so bounds beyond are moved here without changing the answer.

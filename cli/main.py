@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from aggregator.planner import Span
-    from aggregator.warehouse import Warehouse
+    from aggregator.clickhouse.client import Warehouse
+    from aggregator.rollups.planner import Span
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -119,7 +119,7 @@ To = typer.Option("--to", parser=_moment, metavar="TIME", help="Exclusive: RFC 3
 
 
 def _span(start: datetime | None, end: datetime | None) -> "Span":
-    from aggregator.planner import Span
+    from aggregator.rollups.planner import Span
 
     if start is not None and end is not None and start >= end:
         raise typer.BadParameter(f"--from {start.isoformat()} must be before --to {end.isoformat()}")
@@ -127,7 +127,7 @@ def _span(start: datetime | None, end: datetime | None) -> "Span":
 
 
 def _admin_warehouse() -> "Warehouse":
-    from cli.database import open_warehouse
+    from cli.adapters.clickhouse import open_warehouse
     from cli.settings import AdminSettings
 
     return open_warehouse(AdminSettings().clickhouse_url.get_secret_value())
@@ -148,8 +148,8 @@ def up(
     broker_port: Annotated[int, typer.Option(min=1, max=65535, help="Port the embedded broker listens on.")] = 9092,
 ) -> None:
     """Run the whole stack on this machine: broker, ClickHouse engine, ingest worker and API."""
-    from cli.logs import configure_logs
-    from cli.up import run_up
+    from cli.local_stack.up import run_up
+    from cli.logging_config import configure_logs
 
     configure_logs()
     run_up(data_dir, host, port, broker_port)
@@ -162,7 +162,7 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same requests.")] = 1,
 ) -> None:
     """Emit realistic requests through the whole stack, check every sum, and show the report."""
-    from cli.demo import run_demo
+    from cli.demo.demo import run_demo
 
     raise typer.Exit(0 if run_demo(requests, seed, keep) else 1)
 
@@ -179,8 +179,8 @@ def replay(
     bootstrap_servers: Servers = "localhost:9092",
 ) -> None:
     """Send the requests of files (.gz too) to Kafka. Exit 1 when a line was not a request."""
-    from cli.replay import run_replay
-    from cli.trace import TraceFormat
+    from cli.replay.replay import run_replay
+    from cli.replay.trace import TraceFormat
 
     raise typer.Exit(0 if run_replay(files, TraceFormat(form), _speed(speed), bootstrap_servers) else 1)
 
@@ -190,8 +190,8 @@ def migrate(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only name what would be applied.")] = False,
 ) -> None:
     """Bring the database at INSIGHTS_CLICKHOUSE_URL up to date, on all nodes of INSIGHTS_CLICKHOUSE_CLUSTER."""
-    from aggregator.migrations import migrate
-    from cli.database import missing_migrations
+    from aggregator.clickhouse.migrate import migrate
+    from cli.adapters.clickhouse import missing_migrations
     from cli.settings import AdminSettings
 
     warehouse = _admin_warehouse()
@@ -206,8 +206,8 @@ def migrate(
 @app.command()
 def ingest() -> None:
     """Run an ingest worker: Kafka records to priced rows."""
-    from cli.logs import configure_logs
-    from cli.service import run_ingest
+    from cli.commands.services import run_ingest
+    from cli.logging_config import configure_logs
     from cli.tracing import traced
     from ingest.settings import IngestSettings
 
@@ -219,8 +219,8 @@ def ingest() -> None:
 @app.command()
 def api() -> None:
     """Run the read API."""
-    from cli.logs import configure_logs
-    from cli.service import run_api
+    from cli.commands.services import run_api
+    from cli.logging_config import configure_logs
     from cli.settings import ApiCommandSettings
     from cli.tracing import traced
 
@@ -232,9 +232,9 @@ def api() -> None:
 @app.command()
 def aggregate() -> None:
     """Run an aggregator: spend in windows, budgets and alerts."""
-    from aggregator.motion.settings import AggregateSettings
-    from cli.logs import configure_logs
-    from cli.service import run_aggregate
+    from aggregator.budgets.settings import AggregateSettings
+    from cli.commands.services import run_aggregate
+    from cli.logging_config import configure_logs
 
     configure_logs()
     asyncio.run(run_aggregate(AggregateSettings()))
@@ -246,7 +246,7 @@ BudgetName = Annotated[str, typer.Argument(metavar="NAME", help="Letters, digits
 @budgets.command("list")
 def list_budgets(bootstrap_servers: Servers = "localhost:9092") -> None:
     """Every budget, with what is spent of it."""
-    from cli.budgets import run_list
+    from cli.commands.budgets import run_list
 
     run_list(bootstrap_servers)
 
@@ -268,7 +268,7 @@ def set_budget(
     bootstrap_servers: Servers = "localhost:9092",
 ) -> None:
     """Make a budget, or change it; it applies to what was spent already."""
-    from cli.budgets import run_set
+    from cli.commands.budgets import run_set
 
     kind, _, value = scope.partition(":")
     terms: dict[str, object] = {"id": name, "scope": {"kind": kind, "value": value}, "unit": unit, "limit": limit,
@@ -279,7 +279,7 @@ def set_budget(
 @budgets.command("delete")
 def delete_budget(name: BudgetName, bootstrap_servers: Servers = "localhost:9092") -> None:
     """Remove a budget."""
-    from cli.budgets import run_delete
+    from cli.commands.budgets import run_delete
 
     run_delete(bootstrap_servers, name)
 
@@ -290,7 +290,7 @@ def verify(
     end: Annotated[datetime | None, To] = None,
 ) -> None:
     """Compare every rollup with the raw rows. Exit 1 when they differ."""
-    from cli.rollups import run_verify
+    from cli.commands.rollups import run_verify
 
     raise typer.Exit(0 if run_verify(_admin_warehouse(), _span(start, end)) else 1)
 
@@ -298,9 +298,9 @@ def verify(
 @rollups.command()
 def rebuild(start: Annotated[datetime, From], end: Annotated[datetime, To]) -> None:
     """Compute the rollups of a time range anew while ingestion goes on, then verify them."""
-    from aggregator.audit import Action
-    from cli.audit import record_here
-    from cli.rollups import run_rebuild
+    from aggregator.tables.audit_log import Action
+    from cli.commands.audit import record_here
+    from cli.commands.rollups import run_rebuild
 
     warehouse, span = _admin_warehouse(), _span(start, end)
     record_here(warehouse, Action.REBUILD_ROLLUPS, "", {"from": start, "to": end})
@@ -322,9 +322,9 @@ def reprice(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would change.")] = False,
 ) -> None:
     """Give stored rows the prices in force now, then rebuild their rollups, while ingestion goes on."""
-    from aggregator.audit import Action
-    from cli.audit import record_here
-    from cli.reprice import run_reprice
+    from aggregator.tables.audit_log import Action
+    from cli.commands.audit import record_here
+    from cli.commands.reprice import run_reprice
 
     warehouse, span = _admin_warehouse(), _span(start, end)
     if not dry_run:
@@ -335,7 +335,7 @@ def reprice(
 @prices.command("list")
 def list_prices(text: Annotated[str, typer.Argument(help="A part of the name.")] = "") -> None:
     """The models of the catalogue, dollars per million tokens now."""
-    from cli.prices import run_list
+    from cli.commands.prices import run_list
 
     run_list(text)
 
@@ -349,7 +349,7 @@ def show_price(
     at: Annotated[datetime | None, At] = None,
 ) -> None:
     """What a model costs, tier by tier."""
-    from cli.prices import run_show
+    from cli.commands.prices import run_show
 
     run_show(model, at or datetime.now(UTC))
 
@@ -371,7 +371,7 @@ def explain_price(
     at: Annotated[datetime | None, At] = None,
 ) -> None:
     """Quantity x price for everything that a request is charged."""
-    from cli.prices import run_explain, run_explain_request
+    from cli.commands.prices import run_explain, run_explain_request
 
     if bool(model) == bool(request_id):
         raise typer.BadParameter("give either a model or --request")
@@ -388,7 +388,7 @@ def explain_price(
 @prices.command("check")
 def check_prices(file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True)]) -> None:
     """Whether a file of the operator's prices is right; every mistake with its line."""
-    from cli.prices import run_check
+    from cli.commands.prices import run_check
 
     run_check(file)
 
@@ -396,8 +396,8 @@ def check_prices(file: Annotated[Path, typer.Argument(exists=True, dir_okay=Fals
 @dead_letters.command("list")
 def list_dead_letters(reason: Reason = None, start: Since = None, end: Until = None, limit: Limit = 20) -> None:
     """Count them by reason and show the newest."""
-    from aggregator.dead_letters import Selection
-    from cli.dead_letters import run_list
+    from aggregator.tables.dead_letters import Selection
+    from cli.commands.dead_letters import run_list
 
     run_list(_admin_warehouse(), Selection(reason, _span(start, end)), limit)
 
@@ -405,8 +405,8 @@ def list_dead_letters(reason: Reason = None, start: Since = None, end: Until = N
 @dead_letters.command("show")
 def show_dead_letter(place: Place) -> None:
     """Show one whole: where it came from, why it is here, and its bytes."""
-    from aggregator.dead_letters import Selection
-    from cli.dead_letters import run_show
+    from aggregator.tables.dead_letters import Selection
+    from cli.commands.dead_letters import run_show
 
     topic, _, rest = place.rpartition("/")[0].rpartition("/")
     offset = place.rpartition("/")[2]
@@ -425,10 +425,10 @@ def replay_dead_letters(
     bootstrap_servers: Servers = "localhost:9092",
 ) -> None:
     """Send them back to the topic they came from, and drop those that Kafka has. Exit 1 when some had to stay."""
-    from aggregator.audit import Action
-    from aggregator.dead_letters import Selection
-    from cli.audit import record_here
-    from cli.dead_letters import run_replay
+    from aggregator.tables.audit_log import Action
+    from aggregator.tables.dead_letters import Selection
+    from cli.commands.audit import record_here
+    from cli.commands.dead_letters import run_replay
 
     warehouse, selection = _admin_warehouse(), Selection(reason, _span(start, end))
     record_here(warehouse, Action.REPLAY_DEAD_LETTERS, reason or "", {"from": start, "to": end, "limit": limit})
@@ -443,10 +443,10 @@ def drop_dead_letters(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Delete them."""
-    from aggregator.audit import Action
-    from aggregator.dead_letters import Selection
-    from cli.audit import record_here
-    from cli.dead_letters import run_drop
+    from aggregator.tables.audit_log import Action
+    from aggregator.tables.dead_letters import Selection
+    from cli.commands.audit import record_here
+    from cli.commands.dead_letters import run_drop
 
     warehouse, selection = _admin_warehouse(), Selection(reason, _span(start, end))
     if not yes:
@@ -466,8 +466,8 @@ def create_key(
     api_key: Annotated[list[str] | None, typer.Option(help="Confine it to this api key id; may be repeated.")] = None,
 ) -> None:
     """Make a key and print it, once."""
-    from api.access import Scope
-    from cli.keys import run_create
+    from api.security.access import Scope
+    from cli.commands.keys import run_create
 
     unknown = [word for word in scope if word not in set(Scope)]
     if unknown:
@@ -478,7 +478,7 @@ def create_key(
 @keys.command("list")
 def list_keys(all_: Annotated[bool, typer.Option("--all", help="The revoked ones too.")] = False) -> None:
     """The keys of the database, what they may do, and when they were last used (to the minute)."""
-    from cli.keys import run_list
+    from cli.commands.keys import run_list
 
     run_list(_admin_warehouse(), all_)
 
@@ -486,7 +486,7 @@ def list_keys(all_: Annotated[bool, typer.Option("--all", help="The revoked ones
 @keys.command("revoke")
 def revoke_key(name: Annotated[str, typer.Argument(help="As `insights keys list` names it.")]) -> None:
     """End a key for good."""
-    from cli.keys import run_revoke
+    from cli.commands.keys import run_revoke
 
     run_revoke(_admin_warehouse(), name)
 
@@ -494,7 +494,7 @@ def revoke_key(name: Annotated[str, typer.Argument(help="As `insights keys list`
 @retention.command("show")
 def show_retention() -> None:
     """How long rows and bodies are kept, and how much there is."""
-    from cli.retention import run_show
+    from cli.commands.retention import run_show
 
     run_show(_admin_warehouse())
 
@@ -507,8 +507,8 @@ def change_retention(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Keep rows, or bodies with all else that people wrote, for so many days; what is older goes. Rollups stay."""
-    from aggregator.retention import Retention, current
-    from cli.retention import run_set
+    from aggregator.clickhouse.retention import Retention, current
+    from cli.commands.retention import run_set
     from cli.settings import AdminSettings
 
     if rows is None and bodies is None:
@@ -524,8 +524,8 @@ def change_retention(
 @app.command()
 def doctor() -> None:
     """Check Kafka, ClickHouse and what is in them, and say what to do. Exit 1 when there is a fault."""
-    from cli.database import open_warehouse
-    from cli.doctor.report import run_doctor
+    from cli.adapters.clickhouse import open_warehouse
+    from cli.commands.doctor.report import run_doctor
     from ingest.settings import IngestSettings
 
     settings = IngestSettings()
@@ -535,7 +535,7 @@ def doctor() -> None:
 @app.command()
 def audit(limit: Annotated[int, typer.Option(min=1, max=100_000, help="At most this many, the newest.")] = 50) -> None:
     """Who created and revoked keys, changed budgets, repriced, rebuilt, and let dead letters go."""
-    from cli.audit import run_audit
+    from cli.commands.audit import run_audit
 
     run_audit(_admin_warehouse(), limit)
 
@@ -549,7 +549,7 @@ Replicas = Annotated[
 @topics.command("check")
 def check_topics(file: TopicFile, replication_factor: Replicas = None) -> None:
     """Name everything in which Kafka differs from FILE, and what to do about it. Exit 1 when anything does."""
-    from cli.topics import run_topics
+    from cli.commands.topics import run_topics
 
     raise typer.Exit(0 if asyncio.run(run_topics(file, replication_factor, does_apply=False)) else 1)
 
@@ -557,7 +557,7 @@ def check_topics(file: TopicFile, replication_factor: Replicas = None) -> None:
 @topics.command("apply")
 def apply_topics(file: TopicFile, replication_factor: Replicas = None) -> None:
     """Create, add and set what is missing; nothing is deleted or shrunk. Exit 1 when something is left to do."""
-    from cli.topics import run_topics
+    from cli.commands.topics import run_topics
 
     raise typer.Exit(0 if asyncio.run(run_topics(file, replication_factor, does_apply=True)) else 1)
 
@@ -569,7 +569,7 @@ def main() -> None:
     try:
         app()
     except Exception as error:
-        from cli.failures import sentence_for
+        from cli.errors import sentence_for
 
         sentence = sentence_for(error)
         if sentence is None:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from aggregator.migrations import migrate
-from aggregator.warehouse import Warehouse
+from aggregator.clickhouse.client import Warehouse
+from aggregator.clickhouse.migrate import migrate
 from tests.support.analytics_stack import analytics, examples
 from tests.support.containers import clickhouse_in_docker, require_docker
 from tests.support.kafka import broker, own_broker, stack, topic

@@ -7,7 +7,7 @@ columns are plain sums; the histogram is finished as the catalogue says. `time` 
 from dataclasses import dataclass, field
 from typing import Literal
 
-from aggregator.catalogue import DURATION_HISTOGRAM
+from aggregator.rollups.measures import DURATION_HISTOGRAM
 
 DOLLARS, COUNT, SHARE, MS, SECONDS, TEXT, TIME = (
     "currencyUSD", "short", "percentunit", "ms", "s", "", "dateTimeAsIso"

@@ -1,9 +1,9 @@
 """What a request costs, exactly: the catalogue's prices and the operator's own, joined with a batch of events."""
 
-from ingest.pricing.bill import PRICED_SCHEMA, price_events
-from ingest.pricing.book import PriceBook, PriceKey
-from ingest.pricing.pricefile import PriceFileError, load
-from ingest.pricing.watch import PriceWatch
+from ingest.pricing.operator_file import PriceFileError, load
+from ingest.pricing.price_book import PriceBook, PriceKey
+from ingest.pricing.rating import PRICED_SCHEMA, price_events
+from ingest.pricing.reload import PriceWatch
 
 __all__ = [
     "PRICED_SCHEMA",

@@ -26,7 +26,7 @@ from genai_prices.types import (
     calc_unit_price,
 )
 
-from ingest.pricing.offer import BASE, MAX_RATE, Rates, Tier, tiers, word
+from ingest.pricing.rate_card import BASE, MAX_RATE, Rates, Tier, tiers, word
 
 VERSION = f"genai-prices {genai_prices.__version__}"
 

@@ -10,11 +10,11 @@ from typing import Any
 from genai_prices import Usage as CatalogueUsage
 from genai_prices.types import ModelPrice, calc_unit_price
 
-from aggregator.explanation import BUCKETS, OTHER, UNITS, bucket_of, quantities, with_reasoning
+from aggregator.costs import BUCKETS, OTHER, UNITS, bucket_of, quantities, with_reasoning
 from ingest.pricing import catalogue
 from ingest.pricing.catalogue import Listing
-from ingest.pricing.cell import whole
-from ingest.pricing.offer import plain
+from ingest.pricing.price_row import whole
+from ingest.pricing.rate_card import plain
 
 MAX_COST_USD = Decimal(10**6)
 

@@ -14,12 +14,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from aggregator.migrations import migrate
-from aggregator.warehouse import Warehouse, WarehouseUnavailableError
-from api.access import Caller, Scope
-from api.charts.run import answer_custom_analytics
-from api.charts.spec import CustomAnalyticsQuery
-from api.reader import Reader
+from aggregator.clickhouse.client import Warehouse, WarehouseUnavailableError
+from aggregator.clickhouse.migrate import migrate
+from api.analytics.charts.executor import answer_custom_analytics
+from api.analytics.charts.request import CustomAnalyticsQuery
+from api.security.access import Caller, Scope
+from api.security.reader import Reader
 
 DEFAULT_ROWS = 10_000_000
 ROUNDS = 15

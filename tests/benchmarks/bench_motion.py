@@ -30,17 +30,17 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from rich.console import Console
 from rich.table import Table
 
-from aggregator.migrations import migrate
-from aggregator.motion.alert import Alert
-from aggregator.motion.budget import Budget, Unit
-from aggregator.motion.increment import decode
-from aggregator.motion.period import Period
-from aggregator.motion.scope import Scope, ScopeKind, partition_of
-from aggregator.motion.topics import ALERTS, BUDGET_STATUS, BUDGETS, INCREMENTS, create_motion_topics, partitions_of
-from aggregator.warehouse import Warehouse
-from cli.connection import connect
-from ingest.emitter import EventEmitter
-from ingest.topics import create_topics
+from aggregator.budgets.alert import Alert
+from aggregator.budgets.budget import Budget, Unit
+from aggregator.budgets.increment import decode
+from aggregator.budgets.period import Period
+from aggregator.budgets.subject import Scope, ScopeKind, partition_of
+from aggregator.budgets.topics import ALERTS, BUDGET_STATUS, BUDGETS, INCREMENTS, create_motion_topics, partitions_of
+from aggregator.clickhouse.client import Warehouse
+from aggregator.clickhouse.migrate import migrate
+from cli.adapters.emitter import connect
+from ingest.producer.emitter import EventEmitter
+from ingest.topics.create import create_topics
 from tests.support.clickhouse_http import ClickHouseServer
 from tests.support.kafka import KafkaServer, free_port, read_topic
 

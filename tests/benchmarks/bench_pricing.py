@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow as pa
 from genai_prices.data import providers
 
-from ingest.decoder import Decoder
 from ingest.pricing import PriceBook, price_events
-from ingest.pricing.pricefile import parse
+from ingest.pricing.operator_file import parse
+from ingest.transform.decoder import Decoder
 
 EVENTS = 50_000
 ROUNDS = 9

@@ -8,16 +8,16 @@ import tempfile
 import threading
 import time
 
-from aggregator import rollups
-from aggregator.migrations import migrate
-from aggregator.planner import Span
-from aggregator.warehouse import Warehouse
-from ingest.batch import Batch
+from aggregator.clickhouse.client import Warehouse
+from aggregator.clickhouse.migrate import migrate
+from aggregator.rollups import rebuild
+from aggregator.rollups.planner import Span
+from ingest.consumer.batch import Batch
+from ingest.consumer.sink import Sink
 from ingest.events import parse_timestamp
 from ingest.pricing import PriceBook
-from ingest.pricing.pricefile import parse
-from ingest.reprice import reprice
-from ingest.sink import Sink
+from ingest.pricing.operator_file import parse
+from ingest.pricing.reprice import reprice
 from tests.integration.test_sink import StoredRecord, encode
 
 MONTH = Span(parse_timestamp("2026-10-01T00:00:00Z"), parse_timestamp("2026-11-01T00:00:00Z"))
@@ -79,7 +79,7 @@ def measure(warehouse: Warehouse, name: str, book: PriceBook) -> None:
     rows = sum(each.rows for each in repriced.totals)
     print(f"{name}: {rows:,} rows, {repriced.changed_rows:,} changed, {seconds:.1f} s")
     print(f"    {steps}; {ingestion.rows:,} rows arrived meanwhile")
-    drifted = [drift for drift in rollups.verify(warehouse) if not drift.is_zero]
+    drifted = [drift for drift in rebuild.verify(warehouse) if not drift.is_zero]
     print(f"    drift afterwards: {drifted or 0}")
 
 

@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.table import Table
 from starlette.testclient import TestClient
 
-from aggregator.migrations import migrate
-from aggregator.warehouse import Warehouse
+from aggregator.clickhouse.client import Warehouse
+from aggregator.clickhouse.migrate import migrate
 from tests.support.api import client_of
 
 CHUNK = 500_000

@@ -30,14 +30,15 @@ import httpx2
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from pydantic import BaseModel
 
-from aggregator.migrations import migrate
-from aggregator.warehouse import Warehouse
-from ingest import metrics, sink, worker
-from ingest.batch import Batch
-from ingest.decoder import Decoder
+from aggregator.clickhouse.client import Warehouse
+from aggregator.clickhouse.migrate import migrate
+from ingest import metrics
+from ingest.consumer import sink, worker
+from ingest.consumer.batch import Batch
+from ingest.consumer.partition_buffer import Lane
 from ingest.events import RequestEvent
-from ingest.lane import Lane
 from ingest.settings import IngestSettings
+from ingest.transform.decoder import Decoder
 from tests.faults.backlog import peak_bytes
 
 POLL_SECONDS = 0.05

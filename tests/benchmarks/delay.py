@@ -16,10 +16,10 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 
-from aggregator.migrations import migrate
-from aggregator.warehouse import Warehouse
-from cli.up import settled_members
-from ingest.topics import create_topics
+from aggregator.clickhouse.client import Warehouse
+from aggregator.clickhouse.migrate import migrate
+from cli.local_stack.up import settled_members
+from ingest.topics.create import create_topics
 from tests.benchmarks.events import make
 from tests.benchmarks.ingest import PARTITIONS
 from tests.benchmarks.workers import Workers, running

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from cli.generator import draw, records
+from cli.demo.generator import draw, records
 
 SEED = 20261124
 DAY = datetime(2026, 11, 20, tzinfo=UTC)

@@ -9,11 +9,11 @@ from typing import Any
 
 from rich.console import Console
 
-from aggregator.migrations import migrate
-from aggregator.warehouse import Warehouse
-from ingest.batch import Batch
+from aggregator.clickhouse.client import Warehouse
+from aggregator.clickhouse.migrate import migrate
+from ingest.consumer.batch import Batch
+from ingest.consumer.sink import Sink
 from ingest.pricing import PriceBook
-from ingest.sink import Sink
 from tests.benchmarks import ingest
 from tests.benchmarks.contenders import Task
 from tests.benchmarks.events import SEED, make

@@ -15,7 +15,7 @@ import msgspec
 from aiokafka import AIOKafkaProducer
 from rich.console import Console
 
-from ingest.topics import create_topics
+from ingest.topics.create import create_topics
 from tests.benchmarks.contenders import Task
 from tests.benchmarks.events import Record
 from tests.support.clickhouse_http import ClickHouseServer

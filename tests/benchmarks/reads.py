@@ -17,8 +17,8 @@ import httpx2
 import numpy as np
 from rich.progress import Progress
 
-from aggregator import planner
-from aggregator.warehouse import Warehouse
+from aggregator.clickhouse.client import Warehouse
+from aggregator.rollups import planner
 from api.app import create_app
 from api.settings import ApiSettings
 from tests.benchmarks.calls import LOGS, Call, Ids, calls

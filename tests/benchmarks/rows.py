@@ -12,9 +12,9 @@ from pathlib import Path
 import chdb
 from rich.progress import Progress
 
-from aggregator.catalogue import ROLLUPS
-from aggregator.migrations import migrate, read_migrations
-from aggregator.warehouse import Warehouse
+from aggregator.clickhouse.client import Warehouse
+from aggregator.clickhouse.migrate import migrate, read_migrations
+from aggregator.rollups.measures import ROLLUPS
 from tests.benchmarks.events import SEED
 
 DAYS = 40

@@ -10,12 +10,12 @@ from collections.abc import Callable
 
 import msgspec
 
-from aggregator.migrations import migrate
-from aggregator.warehouse import Warehouse
-from ingest.batch import Batch, Record
-from ingest.decoder import Decoder
+from aggregator.clickhouse.client import Warehouse
+from aggregator.clickhouse.migrate import migrate
+from ingest.consumer.batch import Batch, Record
+from ingest.consumer.sink import Sink
 from ingest.pricing import PriceBook, price_events
-from ingest.sink import Sink
+from ingest.transform.decoder import Decoder
 from tests.benchmarks.contenders import raw_writer
 from tests.benchmarks.events import make
 from tests.integration.test_sink import StoredRecord

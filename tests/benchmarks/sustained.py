@@ -10,8 +10,8 @@ import httpx2
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 
-from aggregator.migrations import migrate
-from aggregator.warehouse import Warehouse
+from aggregator.clickhouse.client import Warehouse
+from aggregator.clickhouse.migrate import migrate
 from tests.benchmarks.workers import Workers, running
 from tests.support.clickhouse_http import ClickHouseServer
 

@@ -19,11 +19,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from aggregator.migrations import migrate
-from aggregator.warehouse import Warehouse
-from cli.guard import start_guarded, stop_guarded
-from ingest.emitter import EventEmitter
-from ingest.topics import create_topics
+from aggregator.clickhouse.client import Warehouse
+from aggregator.clickhouse.migrate import migrate
+from cli.local_stack.supervisor import start_guarded, stop_guarded
+from ingest.producer.emitter import EventEmitter
+from ingest.topics.create import create_topics
 from tests.faults.stack import Stack, running_stack
 
 TOPIC = "backlog"

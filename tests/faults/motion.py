@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from aggregator.motion.budget import Budget, Unit
-from aggregator.motion.ledger import open_account
-from aggregator.motion.period import MINUTE
-from cli.budgets import KafkaBudgets
+from aggregator.budgets.accounts import open_account
+from aggregator.budgets.budget import Budget, Unit
+from aggregator.budgets.period import MINUTE
+from cli.commands.budgets import KafkaBudgets
 from tests.faults.stack import PATIENCE_SECONDS, Run, StuckError
 from tests.faults.verdict import Verdict
 

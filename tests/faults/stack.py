@@ -20,9 +20,9 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.errors import KafkaError
 
-from aggregator.migrations import migrate
-from aggregator.warehouse import Warehouse
-from ingest.topics import create_topics
+from aggregator.clickhouse.client import Warehouse
+from aggregator.clickhouse.migrate import migrate
+from ingest.topics.create import create_topics
 from tests.faults.verdict import Place, Verdict, judge, read_log, stored_count, stored_places
 from tests.support.clickhouse_http import ClickHouseServer
 from tests.support.kafka import KafkaServer

@@ -15,10 +15,10 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from aggregator.motion.alert import Alert
-from aggregator.motion.budget import Budget, BudgetStatus
-from aggregator.motion.topics import ALERTS, BUDGET_STATUS, INCREMENTS, partitions_of
-from cli.budgets import KafkaBudgets
+from aggregator.budgets.alert import Alert
+from aggregator.budgets.budget import Budget, BudgetStatus
+from aggregator.budgets.topics import ALERTS, BUDGET_STATUS, INCREMENTS, partitions_of
+from cli.commands.budgets import KafkaBudgets
 from tests.faults import motion
 from tests.faults.stack import Run, Stack, running_stack
 from tests.support.kafka import KafkaMissingError, free_port, read_topic

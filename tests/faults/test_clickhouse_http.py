@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 
-from aggregator import rollups
-from aggregator.catalogue import ROLLUPS
-from aggregator.migrations import MIGRATIONS_FOLDER, migrate
-from aggregator.warehouse import Warehouse, is_transient
-from ingest.decoder import Decoder
-from ingest.derive import with_derived
+from aggregator.clickhouse.client import Warehouse, is_transient
+from aggregator.clickhouse.migrate import MIGRATIONS_FOLDER, migrate
+from aggregator.rollups import rebuild
+from aggregator.rollups.measures import ROLLUPS
+from ingest.consumer.sink import Sink, request_payloads
 from ingest.pricing import PriceBook
-from ingest.sink import Sink, request_payloads
+from ingest.transform.decoder import Decoder
+from ingest.transform.enrichment import with_derived
 from tests.integration.test_sink import batch_of
 from tests.support.clickhouse_http import ClickHouseServer, Fault
 from tests.support.events import MINIMAL
@@ -50,7 +50,7 @@ def test_values_are_bound_and_rows_come_back_whole(warehouse: Warehouse) -> None
     insert_rows(warehouse, rows(), [payload_of(row) for row in rows()])
     assert count(warehouse) == 200
     assert warehouse.query("SELECT {text:String} AS text", {"text": "o'x\\ é\n"}) == [{"text": "o'x\\ é\n"}]
-    assert all(drift.is_zero for drift in rollups.verify(warehouse))
+    assert all(drift.is_zero for drift in rebuild.verify(warehouse))
 
 
 def test_an_error_carries_its_code(warehouse: Warehouse) -> None:
@@ -78,7 +78,7 @@ def test_a_fault_strikes_once_and_the_same_insert_again_counts_once(
     insert_rows(warehouse, rows())
     assert count(warehouse) == 200
     assert server.faults_left() == []
-    assert all(drift.is_zero for drift in rollups.verify(warehouse))
+    assert all(drift.is_zero for drift in rebuild.verify(warehouse))
 
 
 def test_bodies_sent_as_they_are_come_back_and_count_once_with_those_that_were_squeezed(warehouse: Warehouse) -> None:
@@ -101,7 +101,7 @@ def test_deduplication_outlives_a_kill(server: ClickHouseServer, warehouse: Ware
     server.start()
     insert_rows(warehouse, rows())
     assert count(warehouse) == 200
-    assert all(drift.is_zero for drift in rollups.verify(warehouse))
+    assert all(drift.is_zero for drift in rebuild.verify(warehouse))
 
 
 @pytest.mark.parametrize("number", [10, 17])
@@ -133,4 +133,4 @@ def test_inserts_at_the_same_moment_under_one_token_count_once(warehouse: Wareho
             batch = random_rows(seed, 200, first_offset=seed * 200)
             list(threads.map(lambda _, batch=batch: insert_rows(warehouse, batch), range(4)))
     assert count(warehouse) == 1000
-    assert all(drift.is_zero for drift in rollups.verify(warehouse))
+    assert all(drift.is_zero for drift in rebuild.verify(warehouse))

@@ -5,9 +5,9 @@ from aiokafka import TopicPartition
 from aiokafka.protocol.commit import OffsetCommitResponse_v3, OffsetFetchResponse_v3
 from aiokafka.structs import OffsetAndMetadata
 
-from ingest.batch import Mark, Plan
-from ingest.group import _codes, _offsets_in
-from ingest.worker import _starting_point
+from ingest.consumer.batch import Mark, Plan
+from ingest.consumer.group_coordinator import _codes, _offsets_in
+from ingest.consumer.worker import _starting_point
 
 LOADING = 14
 PLAN = Plan(last=19, created_at_ms=1, generation=0, digest="d")

@@ -8,9 +8,9 @@ from typing import TypeVar
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from aggregator import rollups
-from aggregator.catalogue import ROLLUPS
-from aggregator.warehouse import Warehouse
+from aggregator.clickhouse.client import Warehouse
+from aggregator.rollups import rebuild
+from aggregator.rollups.measures import ROLLUPS
 
 # A record is known by its key, unique in a run, wherever it is kept; its place tells a copy from the record itself.
 STORED = """
@@ -108,5 +108,5 @@ def judge(warehouse: Warehouse, topic: str, log: dict[Place, bool], kills: int, 
         stored=stored.total(),
         lost=lost + payloads_lost + sum(max(raw - count, 0) for count in counts),
         doubled=doubled + payloads_doubled + sum(max(count - raw, 0) for count in counts),
-        drifted=sum(drift.drifted_groups for drift in rollups.verify(warehouse)),
+        drifted=sum(drift.drifted_groups for drift in rebuild.verify(warehouse)),
     )

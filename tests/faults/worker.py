@@ -15,15 +15,15 @@ from typing import Any, Literal, get_args
 
 import pyarrow as pa
 
-from aggregator.warehouse import Warehouse
-from cli.logs import configure_logs
-from cli.service import stop_on_signals
-from ingest.batch import Batch
-from ingest.lane import Lane
+from aggregator.clickhouse.client import Warehouse
+from cli.commands.services import stop_on_signals
+from cli.logging_config import configure_logs
+from ingest.consumer.batch import Batch
+from ingest.consumer.partition_buffer import Lane
+from ingest.consumer.sink import Sink
+from ingest.consumer.worker import Worker
 from ingest.pricing import PriceBook
 from ingest.settings import IngestSettings
-from ingest.sink import Sink
-from ingest.worker import Worker
 
 Point = Literal[
     "before_plan",

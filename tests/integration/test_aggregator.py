@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from aggregator.motion.alert import Alert
-from aggregator.motion.app import Aggregator
-from aggregator.motion.budget import Budget, BudgetStatus, Level, Unit
-from aggregator.motion.delivery import Webhook, signature
-from aggregator.motion.settings import AggregateSettings
-from aggregator.motion.topics import ALERTS
-from aggregator.warehouse import Warehouse
-from cli.budgets import KafkaBudgets
-from ingest.worker import Worker
+from aggregator.budgets.alert import Alert
+from aggregator.budgets.app import Aggregator
+from aggregator.budgets.budget import Budget, BudgetStatus, Level, Unit
+from aggregator.budgets.notifications import Webhook, signature
+from aggregator.budgets.settings import AggregateSettings
+from aggregator.budgets.topics import ALERTS
+from aggregator.clickhouse.client import Warehouse
+from cli.commands.budgets import KafkaBudgets
+from ingest.consumer.worker import Worker
 from tests.integration.test_worker import make_settings, produce, running
 from tests.support.kafka import read_topic, stack
 

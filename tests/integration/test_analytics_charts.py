@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aggregator import planner
-from api.charts import scan
-from api.filters.fields import GROUP_FIELDS, METRIC_FIELDS
+from aggregator.rollups import planner
+from api.analytics.charts import aggregate_query
+from api.analytics.filters.fields import GROUP_FIELDS, METRIC_FIELDS
 from tests.support.analytics import data_of, holds
 from tests.support.analytics_stack import Analytics
 
@@ -471,14 +471,14 @@ def test_what_rollups_hold_is_answered_from_them_and_the_rest_is_one_scan_per_gr
     analytics: Analytics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    whole = scan.statements
+    whole = aggregate_query.statements
 
     def noted(*arguments: Any) -> Any:
         found = whole(*arguments)
         asked.extend(statement.sql for statement in found)
         return found
 
-    monkeypatch.setattr("api.charts.run.statements", noted)
+    monkeypatch.setattr("api.analytics.charts.executor.statements", noted)
     analytics.charts(
         bar(id="a", metric="count"),
         bar(id="b", metric="avg", metricField="latency_ms"),

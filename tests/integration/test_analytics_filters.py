@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from api.filters.compile import Binder, compile_filter
-from api.filters.fields import FIELDS, INTENTS, OPERATORS, Kind
-from api.filters.tree import Filter
-from api.v2.query import RequestLogQuery, condition_of
+from api.analytics.filters.compile import Binder, compile_filter
+from api.analytics.filters.fields import FIELDS, INTENTS, OPERATORS, Kind
+from api.analytics.filters.tree import Filter
+from api.analytics.request import RequestLogQuery, condition_of
 from tests.support.analytics import NESTED, flatten, holds, value
 from tests.support.analytics_stack import KEYS, ODD_TEXTS, Analytics
 

@@ -10,15 +10,15 @@ import pytest
 from pydantic import ValidationError
 from starlette.testclient import TestClient
 
-from aggregator.warehouse import Warehouse
+from aggregator.clickhouse.client import Warehouse
+from api.analytics.errors import PREFIX
+from api.analytics.search.request import SearchQuery
+from api.analytics.search.schemas import FoundRequest, SearchAnswer
+from api.analytics.suggestions import SuggestionAnswer, SuggestionParameters
 from api.errors import CODES
-from api.models import ExplainedLog, LogPage, RequestLog, Stat, StatsAnswer
 from api.parameters import LogParameters, StatsParameters
-from api.search.answer import FoundRequest, SearchAnswer
-from api.search.query import SearchQuery
+from api.request_logs.schemas import ExplainedLog, LogPage, RequestLog, Stat, StatsAnswer
 from api.settings import ApiSettings
-from api.suggestions import SuggestionAnswer, SuggestionParameters
-from api.v2.errors import PREFIX
 from tests.support.api import client_of, client_without_data, get
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from aggregator.warehouse import Warehouse
+from aggregator.clickhouse.client import Warehouse
 from api.errors import CODES
 from tests.support.api import KEY, client_of, client_without_data, filled_warehouse, get
 from tests.support.rows import insert_rows, random_rows

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from aggregator.warehouse import Warehouse
+from aggregator.clickhouse.client import Warehouse
 from api.app import create_app
 from api.errors import ErrorDetail
-from api.gate import EventsUnavailableError, InvalidEventsError
-from api.routes.events import MAX_BODY_BYTES
+from api.events.publisher import EventsUnavailableError, InvalidEventsError
+from api.events.routes import MAX_BODY_BYTES
 from tests.support.api import KEY, client_without_data, get, settings
 
 PATH = "/v1/events"

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import pytest
 from starlette.testclient import TestClient
 
-from aggregator.migrations import migrate
-from aggregator.warehouse import Warehouse
+from aggregator.clickhouse.client import Warehouse
+from aggregator.clickhouse.migrate import migrate
 from tests.support.api import client_of, get, id_of, in_order, list_logs, rfc3339, walk
 from tests.support.clickhouse_http import ClickHouseServer
 from tests.support.rows import insert_rows, payload_of, random_rows

@@ -15,7 +15,7 @@ from prometheus_client import REGISTRY
 from pydantic import ValidationError
 from starlette.testclient import TestClient
 
-from aggregator.warehouse import Warehouse
+from aggregator.clickhouse.client import Warehouse
 from api import middleware
 from api.app import create_app
 from api.settings import ApiSettings

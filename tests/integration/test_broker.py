@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from cli.broker import EmbeddedBroker, answers_kafka
-from cli.guard import start_guarded, stop_guarded
-from ingest.topics import KafkaUnavailableError, TopicError, create_topics
+from cli.local_stack.broker import EmbeddedBroker, answers_kafka
+from cli.local_stack.supervisor import start_guarded, stop_guarded
+from ingest.topics.create import KafkaUnavailableError, TopicError, create_topics
 from tests.support.kafka import PARTITIONS, free_port, stack
 
 PATIENCE_SECONDS = 20
@@ -21,7 +21,7 @@ PATIENCE_SECONDS = 20
 # A parent that starts a broker, says its guard's process id, and waits.
 BROKER_PARENT = """
 import sys, time
-from cli.broker import EmbeddedBroker
+from cli.local_stack.broker import EmbeddedBroker
 broker = EmbeddedBroker(int(sys.argv[1]))
 broker.start()
 try:
@@ -34,7 +34,7 @@ except KeyboardInterrupt:
 # A parent of a child that, told to end, first writes to the file of its second argument.
 POLITE_PARENT = """
 import sys, time
-from cli.guard import start_guarded
+from cli.local_stack.supervisor import start_guarded
 child = start_guarded([sys.executable, "-c", sys.argv[1], sys.argv[2]], grace_seconds=10)
 print(child.pid, flush=True)
 time.sleep(600)

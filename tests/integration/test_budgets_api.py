@@ -13,16 +13,16 @@ import httpx2
 import pytest
 from starlette.testclient import TestClient
 
-from aggregator.motion.alert import Alert
-from aggregator.motion.budget import Budget, BudgetStatus
-from aggregator.motion.delivery import Claim, store
-from aggregator.warehouse import Warehouse
-from api.access import Caller, Restriction, Scope
+from aggregator.budgets.alert import Alert
+from aggregator.budgets.budget import Budget, BudgetStatus
+from aggregator.budgets.notifications import Claim, store
+from aggregator.clickhouse.client import Warehouse
 from api.app import create_app
-from api.keyring import KeyRing
-from api.routes import live
-from cli.budgets import KafkaBudgets
-from cli.service import listen, make_server
+from api.live_usage import routes
+from api.security.access import Caller, Restriction, Scope
+from api.security.keyring import KeyRing
+from cli.commands.budgets import KafkaBudgets
+from cli.commands.services import listen, make_server
 from tests.support.api import KEY, client_as, client_of, get, rfc3339, settings
 from tests.support.insights import insights
 from tests.support.rows import Row, insert_rows, random_rows
@@ -214,7 +214,7 @@ def test_live_usage_is_that_of_the_rows_minute_by_minute(warehouse: Warehouse) -
 
 
 async def test_the_stream_says_what_has_come_since(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "STREAM_SECONDS", 0.05)
+    monkeypatch.setattr(routes, "STREAM_SECONDS", 0.05)
     now = datetime.now(UTC)
     first, second = (random_rows(n, 20, now - timedelta(seconds=30), timedelta(seconds=30), n * 100) for n in (1, 2))
     insert_rows(warehouse, first)

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from aggregator.migrations import read_migrations
+from aggregator.clickhouse.migrate import read_migrations
 from cli.main import main
 from tests.support.insights import insights, processes_naming, query
 
 HOLD = """
 import sys
-from aggregator.warehouse import Warehouse
+from aggregator.clickhouse.client import Warehouse
 warehouse = Warehouse(sys.argv[1])
 warehouse.create_database()
 warehouse.query("SELECT 1")

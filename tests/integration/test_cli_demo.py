@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from cli.client import ApiClient
+from cli.demo.api_client import ApiClient
 from tests.support.insights import insights, processes_naming, start_insights, wait_until
 
 REQUESTS = 3_000

@@ -5,13 +5,13 @@ import sys
 
 import pytest
 
-from aggregator.audit import Action, newest
-from aggregator.keys import KeyNameError, hash_of, stored_keys
-from aggregator.warehouse import Warehouse
-from api.access import Scope
+from aggregator.clickhouse.client import Warehouse
+from aggregator.tables.api_keys import KeyNameError, hash_of, stored_keys
+from aggregator.tables.audit_log import Action, newest
+from api.security.access import Scope
 from cli import main as commands
-from cli.audit import actor, run_audit
-from cli.keys import KeyRequestError, run_create, run_list, run_revoke
+from cli.commands.audit import actor, run_audit
+from cli.commands.keys import KeyRequestError, run_create, run_list, run_revoke
 
 
 def test_a_key_is_printed_once_and_listed_by_its_beginning(
@@ -83,7 +83,7 @@ def test_commands_that_change_what_others_see_are_written_down(
     warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(commands, "_admin_warehouse", lambda: warehouse)
-    monkeypatch.setattr("aggregator.rollups.SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr("aggregator.rollups.rebuild.SETTLE_SECONDS", 0.0)
     span = ["--from", "2026-01-01", "--to", "2026-01-02"]
     for arguments in (
         ["rollups", "rebuild", *span],

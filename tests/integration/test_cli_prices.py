@@ -5,19 +5,19 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from aggregator import rollups
-from aggregator.warehouse import Warehouse
-from cli.failures import sentence_for
+from aggregator.clickhouse.client import Warehouse
+from aggregator.rollups import rebuild
+from cli.errors import sentence_for
 from cli.main import app
+from ingest.consumer.sink import Sink
 from ingest.pricing import PriceBook
-from ingest.sink import Sink
 from tests.integration.test_sink import batch_of, encode
 
 
 @pytest.fixture(autouse=True)
 def wide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(rollups, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(rebuild, "SETTLE_SECONDS", 0.0)
 
 
 def run(*arguments: str) -> Result:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx2
 
-from cli.child import free_port
+from cli.local_stack.process import free_port
 from tests.support.insights import insights, query, start_insights, wait_until
 from tests.support.kafka import read_topic
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from cli import up
-from cli.broker import EmbeddedBroker
-from cli.child import READY, free_port
-from ingest.topics import create_topics
+from cli.local_stack import up
+from cli.local_stack.broker import EmbeddedBroker
+from cli.local_stack.process import READY, free_port
+from ingest.topics.create import create_topics
 from tests.integration.test_worker import events, produce
 from tests.support.insights import insights, processes_naming, query, start_insights, wait_until
 

@@ -4,22 +4,22 @@ from collections.abc import Iterator
 
 import pytest
 
-from aggregator.catalogue import COST, REQUESTS, Dimension
-from aggregator.cluster import Cluster, ClusterError, is_shard
-from aggregator.dead_letters import Selection, drop
-from aggregator.migrations import CREATE_LEDGER, cluster_of, migrate, read_migrations
-from aggregator.planner import EVERYTHING, Question, compile_answer
-from aggregator.retention import Retention, set_retention
-from aggregator.rollups import rebuild, verify
-from aggregator.warehouse import Warehouse
-from api.access import Caller, Restriction, Scope
+from aggregator.clickhouse.client import Warehouse
+from aggregator.clickhouse.cluster import Cluster, ClusterError, is_shard
+from aggregator.clickhouse.migrate import CREATE_LEDGER, cluster_of, migrate, read_migrations
+from aggregator.clickhouse.retention import Retention, set_retention
+from aggregator.rollups.measures import COST, REQUESTS, Dimension
+from aggregator.rollups.planner import EVERYTHING, Question, compile_answer
+from aggregator.rollups.rebuild import rebuild, verify
+from aggregator.tables.dead_letters import Selection, drop
 from api.errors import ApiError
-from api.reader import Reader
-from cli.database import DatabaseUrlError, open_warehouse
-from ingest.batch import Batch
+from api.security.access import Caller, Restriction, Scope
+from api.security.reader import Reader
+from cli.adapters.clickhouse import DatabaseUrlError, open_warehouse
+from ingest.consumer.batch import Batch
+from ingest.consumer.sink import Sink
 from ingest.pricing import PriceBook
-from ingest.reprice import reprice
-from ingest.sink import Sink
+from ingest.pricing.reprice import reprice
 from tests.integration.test_sink import HOUR_MS, StoredRecord, encode
 from tests.support.cluster import DISTRIBUTED, REPLICATED, SHARDS, migrate_cluster, running_cluster
 

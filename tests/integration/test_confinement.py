@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import pytest
 from starlette.testclient import TestClient
 
-from aggregator.warehouse import Warehouse
-from api.access import Restriction
-from api.charts.spec import HIERARCHIES, ChartType, TimeBucket
-from api.charts.spec import Metric as ChartMetric
-from api.filters.fields import FIELDS, GROUP_FIELDS, INTENTS, METRIC_FIELDS, Field, Kind
+from aggregator.clickhouse.client import Warehouse
+from api.analytics.charts.request import HIERARCHIES, ChartType, TimeBucket
+from api.analytics.charts.request import Metric as ChartMetric
+from api.analytics.filters.fields import FIELDS, GROUP_FIELDS, INTENTS, METRIC_FIELDS, Field, Kind
+from api.analytics.request import SortBy, SortOrder
+from api.analytics.suggestions import NESTED, SuggestedField
 from api.parameters import GroupBy, Metric, OrderBy, OrderDirection
-from api.suggestions import NESTED, SuggestedField
-from api.v2.query import SortBy, SortOrder
+from api.security.access import Restriction
 from tests.integration.test_access import CHARTS, LOGS, OVERVIEW, SEARCH, STATS, SUGGESTIONS, ask, is_theirs, reader_of
 from tests.support.api import client_as, client_of, filled_warehouse, walk
 from tests.support.rows import random_rows

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from aggregator.migrations import migrate
-from aggregator.warehouse import Warehouse
+from aggregator.clickhouse.client import Warehouse
+from aggregator.clickhouse.migrate import migrate
 from deploy.grafana.charts import BOARDS, COUNT, DOLLARS, MS, SHARE, TEXT, TIME, Board, Chart
 from deploy.grafana.dashboards import FOLDER, build
+from ingest.consumer.sink import Sink
 from ingest.pricing import PriceBook
-from ingest.sink import Sink
 from tests.integration.test_sink import batch_of
 from tests.support.rows import START, insert_rows, random_rows
 

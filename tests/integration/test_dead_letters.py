@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from aggregator.dead_letters import Selection, drop, newest, reasons
-from aggregator.planner import Span
-from aggregator.warehouse import Warehouse
+from aggregator.clickhouse.client import Warehouse
+from aggregator.rollups.planner import Span
+from aggregator.tables.dead_letters import Selection, drop, newest, reasons
 from cli import main
-from ingest.batch import Batch
+from ingest.consumer.batch import Batch
+from ingest.consumer.sink import Sink
 from ingest.pricing import PriceBook
-from ingest.sink import Sink
 from tests.integration.test_sink import StoredRecord, encode
 from tests.support.kafka import read_topic
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from aggregator.migrations import migrate, read_migrations
-from aggregator.warehouse import Warehouse
-from cli.doctor import clickhouse, kafka
-from cli.doctor.clickhouse import PARTS_SHARE
-from cli.doctor.finding import Finding, Level
-from cli.doctor.report import report, run_doctor
+from aggregator.clickhouse.client import Warehouse
+from aggregator.clickhouse.migrate import migrate, read_migrations
+from cli.commands.doctor import clickhouse, kafka
+from cli.commands.doctor.clickhouse import PARTS_SHARE
+from cli.commands.doctor.finding import Finding, Level
+from cli.commands.doctor.report import report, run_doctor
 from ingest.settings import IngestSettings
 from tests.integration.test_gate import an_event, emitter
 from tests.support.clickhouse_http import ClickHouseServer

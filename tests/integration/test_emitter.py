@@ -13,10 +13,10 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from pydantic import ValidationError
 
-from ingest.emitter import EventEmitter, EventTooLargeError, KafkaUnavailableError
 from ingest.events import RequestEvent
-from ingest.sync_emitter import SyncEventEmitter
-from ingest.topics import create_topics
+from ingest.producer.emitter import EventEmitter, EventTooLargeError, KafkaUnavailableError
+from ingest.producer.sync_emitter import SyncEventEmitter
+from ingest.topics.create import create_topics
 from tests.support.kafka import KafkaServer, TansuServer, free_port, has_idempotence, read_topic, stack
 
 PATIENCE_SECONDS = 20
@@ -354,7 +354,7 @@ def run_script(script: str, *arguments: str) -> "subprocess.CompletedProcess[str
 
 FORKING = """
 import os, sys
-from ingest.sync_emitter import SyncEventEmitter
+from ingest.producer.sync_emitter import SyncEventEmitter
 with SyncEventEmitter(sys.argv[1], topic=sys.argv[2], enable_idempotence=sys.argv[3] == "True") as emitter:
     emitter.emit_raw(b"parent", b"before the fork")
     child = os.fork()
@@ -370,7 +370,7 @@ with SyncEventEmitter(sys.argv[1], topic=sys.argv[2], enable_idempotence=sys.arg
 """
 FORGETFUL = """
 import sys
-from ingest.sync_emitter import SyncEventEmitter
+from ingest.producer.sync_emitter import SyncEventEmitter
 emitter = SyncEventEmitter(sys.argv[1], topic=sys.argv[2], enable_idempotence=sys.argv[3] == "True")
 emitter.start()
 emitter.emit_raw(b"k", b"the last word")

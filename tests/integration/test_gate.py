@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from ingest.emitter import EventEmitter, KafkaUnavailableError
-from ingest.gate import MAX_PROBLEMS, EventGate, EventProblem, InvalidEventsError
-from ingest.topics import create_topics
+from ingest.producer.emitter import EventEmitter, KafkaUnavailableError
+from ingest.producer.http_events import MAX_PROBLEMS, EventGate, EventProblem, InvalidEventsError
+from ingest.topics.create import create_topics
 from tests.support.kafka import KafkaServer, TansuServer, has_idempotence, read_topic
 
 

@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 import httpx2
 import pytest
 
-from aggregator.warehouse import Warehouse
+from aggregator.clickhouse.client import Warehouse
 from api.app import create_app
-from cli.service import listen, make_server
+from cli.commands.services import listen, make_server
 from tests.support.api import KEY, settings
 
 META = "/v1/analytics/meta"

@@ -13,14 +13,14 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from prometheus_client import REGISTRY
 
-from aggregator.motion.increment import Source, decode, encode
-from aggregator.motion.scope import ScopeKind, partition_of
-from aggregator.motion.topics import INCREMENTS, create_motion_topics, partitions_of
-from aggregator.warehouse import Warehouse
-from ingest.batch import Batch
-from ingest.increments import MAX_TAG_ROWS, SEND_SECONDS, IncrementProducer, messages, usage_of
-from ingest.sink import is_error
-from ingest.worker import Worker
+from aggregator.budgets.increment import Source, decode, encode
+from aggregator.budgets.subject import ScopeKind, partition_of
+from aggregator.budgets.topics import INCREMENTS, create_motion_topics, partitions_of
+from aggregator.clickhouse.client import Warehouse
+from ingest.consumer.batch import Batch
+from ingest.consumer.sink import is_error
+from ingest.consumer.usage_increments import MAX_TAG_ROWS, SEND_SECONDS, IncrementProducer, messages, usage_of
+from ingest.consumer.worker import Worker
 from tests.integration.test_sink import encode as event
 from tests.integration.test_worker import make_settings, produce, running
 from tests.support.rows import LOG_SCHEMA, Row, random_rows

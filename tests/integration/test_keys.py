@@ -9,12 +9,12 @@ from statistics import median
 import pytest
 from starlette.testclient import TestClient
 
-from aggregator.keys import KeyNameError, create_key, hash_of, revoke_key, stored_keys, write_uses
-from aggregator.warehouse import Warehouse
-from api import keyring
-from api.access import Caller, Restriction, Scope
+from aggregator.clickhouse.client import Warehouse
+from aggregator.tables.api_keys import KeyNameError, create_key, hash_of, revoke_key, stored_keys, write_uses
 from api.errors import ApiError
-from api.keyring import KeyRing
+from api.security import keyring
+from api.security.access import Caller, Restriction, Scope
+from api.security.keyring import KeyRing
 from tests.support.api import KEY, client_of, get
 from tests.support.rows import insert_rows, random_rows
 

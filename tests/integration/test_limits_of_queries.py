@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from aggregator.warehouse import Warehouse
-from api.reader import Reader
+from aggregator.clickhouse.client import Warehouse
+from api.security.reader import Reader
 from tests.integration.test_access import LIVE, QUERIES, ask, reader_of
 from tests.support.api import client_of, filled_warehouse
 from tests.support.rows import random_rows

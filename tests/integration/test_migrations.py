@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from aggregator import rollups
-from aggregator.catalogue import MEASURES, Dimension
-from aggregator.migrations import MIGRATIONS_FOLDER, MigrationError, migrate, pending, read_migrations
-from aggregator.planner import EVERYTHING, Question, compile_answer
-from aggregator.warehouse import DatabaseError, Warehouse
+from aggregator.clickhouse.client import DatabaseError, Warehouse
+from aggregator.clickhouse.migrate import MIGRATIONS_FOLDER, MigrationError, migrate, pending, read_migrations
+from aggregator.rollups import rebuild
+from aggregator.rollups.measures import MEASURES, Dimension
+from aggregator.rollups.planner import EVERYTHING, Question, compile_answer
 from tests.conftest import CREATED
 from tests.support.rows import COSTS, LOG_SCHEMA_17, Row, insert_rows, random_rows
 
@@ -107,7 +107,7 @@ def test_rows_of_before_migration_18_are_in_the_months_of_after(empty_warehouse:
 def test_percentiles_of_before_migration_11_are_unknown_until_a_rebuild_and_sums_stay(
     empty_warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rollups, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(rebuild, "SETTLE_SECONDS", 0.0)
     migrate_to(10, empty_warehouse, tmp_path)
     insert_rows(empty_warehouse, random_rows(5, 300), schema=LOG_SCHEMA_17)
     migrate(empty_warehouse)
@@ -115,7 +115,7 @@ def test_percentiles_of_before_migration_11_are_unknown_until_a_rebuild_and_sums
     before = empty_warehouse.query(*compile_answer(question, "group_key", 100))
     assert [row["requests"] for row in before if row["is_total"]] == [300]
     assert all(math.isnan(level) for row in before for level in row["duration_ms_histogram"])
-    assert all(drift.is_zero for drift in rollups.rebuild(empty_warehouse, EVERYTHING))
+    assert all(drift.is_zero for drift in rebuild.rebuild(empty_warehouse, EVERYTHING))
     after = empty_warehouse.query(*compile_answer(question, "group_key", 100))
     assert not any(math.isnan(level) for row in after for level in row["duration_ms_histogram"])
     sums = [[{**row, "duration_ms_histogram": None} for row in found] for found in (before, after)]
@@ -152,7 +152,7 @@ def assert_costs_are_as_they_were(warehouse: Warehouse) -> None:
     kinds = "SELECT name FROM system.columns WHERE database = currentDatabase() AND table = 'request_logs'"
     computed = warehouse.query(f"{kinds} AND default_kind = 'ALIAS'")
     assert {row["name"] for row in computed} == {f"{name}_before_fee" for name in COSTS}
-    assert all(drift.is_zero for drift in rollups.verify(warehouse))
+    assert all(drift.is_zero for drift in rebuild.verify(warehouse))
 
 
 @pytest.mark.parametrize("done", range(len(FEES) + 1))
@@ -201,7 +201,7 @@ def test_what_a_worker_of_before_migration_19_writes_is_refused_whole(of_17: War
     assert_costs_are_as_they_were(of_17)
     insert_rows(of_17, random_rows(12, 50, first_offset=1000))
     assert of_17.query("SELECT count() AS n FROM request_logs") == [{"n": 350}]
-    assert all(drift.is_zero for drift in rollups.verify(of_17))
+    assert all(drift.is_zero for drift in rebuild.verify(of_17))
 
 
 LISTS = "tags, tool_names, metadata_keys, output_keys, input_variable_keys"

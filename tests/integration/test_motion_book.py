@@ -3,13 +3,13 @@
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from aggregator.motion import reconcile
-from aggregator.motion.alert import Alert
-from aggregator.motion.book import Book
-from aggregator.motion.budget import Budget, BudgetStatus, Unit
-from aggregator.motion.increment import Increment, Source, Usage
-from aggregator.motion.period import MINUTE, minutes
-from aggregator.warehouse import Warehouse
+from aggregator.budgets import snapshot
+from aggregator.budgets.alert import Alert
+from aggregator.budgets.budget import Budget, BudgetStatus, Unit
+from aggregator.budgets.increment import Increment, Source, Usage
+from aggregator.budgets.period import MINUTE, minutes
+from aggregator.budgets.state import Book
+from aggregator.clickhouse.client import Warehouse
 from tests.support.rows import insert_rows, random_rows
 
 NOW = datetime.now(UTC)
@@ -30,7 +30,7 @@ def book_of(count: int) -> Book:
 
 
 def reconciled(book: Book, warehouse: Warehouse) -> None:
-    found = reconcile.answer(warehouse, book.ask(NOW))
+    found = snapshot.answer(warehouse, book.ask(NOW))
     for partition in book.partitions:
         book.take(partition, found, NOW)
 

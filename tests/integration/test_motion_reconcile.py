@@ -8,12 +8,12 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from aggregator.motion import reconcile
-from aggregator.motion.budget import Budget, Unit
-from aggregator.motion.ledger import Account, Window, amount, open_account
-from aggregator.motion.reconcile import Cut
-from aggregator.planner import EPOCH
-from aggregator.warehouse import Warehouse
+from aggregator.budgets import snapshot
+from aggregator.budgets.accounts import Account, Window, amount, open_account
+from aggregator.budgets.budget import Budget, Unit
+from aggregator.budgets.snapshot import Cut
+from aggregator.clickhouse.client import Warehouse
+from aggregator.rollups.planner import EPOCH
 from tests.support.api import filled_warehouse
 from tests.support.rows import Row, random_rows
 
@@ -71,7 +71,7 @@ def spent(warehouse: Warehouse, kept: list[Account], cut: Cut) -> dict[str, Deci
     windows: dict[Window, set[str]] = {}
     for account in kept:
         windows.setdefault(account.window, set()).add(account.budget.scope.value)
-    sums = {window: reconcile.spent(warehouse, window, values, cut) for window, values in windows.items()}
+    sums = {window: snapshot.spent(warehouse, window, values, cut) for window, values in windows.items()}
     return {one.budget.id: amount(one.budget.unit, sums[one.window][one.budget.scope.value]) for one in kept}
 
 
@@ -135,7 +135,7 @@ def test_spend_where_clocks_go_back_is_what_the_calendar_on_the_wall_says(
 
 def test_rows_beyond_the_cut_are_left_to_their_increment(filled: Warehouse) -> None:
     """Of the newest part, and if they were stored a moment ago."""
-    recent = [row for row in ROWS if row["created_at"] >= NOW - reconcile.IN_FLIGHT]
+    recent = [row for row in ROWS if row["created_at"] >= NOW - snapshot.IN_FLIGHT]
     lasts = {partition: min(r["source_offset"] for r in recent if r["source_partition"] == partition)
              for partition in range(3)}  # fmt: skip
     newest = NOW.replace(minute=0, second=0)
@@ -155,12 +155,12 @@ def test_the_cut_is_what_is_stored_or_seen(filled: Warehouse) -> None:
     newest = {}
     for row in sorted(recent, key=lambda row: (row["created_at"], row["source_offset"])):
         newest[row["source_partition"]] = row["source_offset"]
-    cut = reconcile.take_cut(filled, "request-events", {0: 10**6, 7: 3}, NOW)
+    cut = snapshot.take_cut(filled, "request-events", {0: 10**6, 7: 3}, NOW)
     assert cut.lasts == {**newest, 0: 10**6, 7: 3}
 
 
 def test_the_history_of_models_is_that_of_the_rows(filled: Warehouse) -> None:
-    usages = reconcile.model_history(filled, Cut("request-events", EVERYTHING, NOW))
+    usages = snapshot.model_history(filled, Cut("request-events", EVERYTHING, NOW))
     oldest = datetime(2026, 2, 1, 12, 30, tzinfo=UTC) - timedelta(minutes=185)
     # Rollups begin at a quarter of an hour.
     rows = [row for row in ROWS if row["timestamp"] >= oldest.replace(minute=30)]

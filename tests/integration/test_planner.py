@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregator import catalogue, planner
-from aggregator.catalogue import FINE_SECONDS, MEASURES, ROLLUPS, Bucket, Dimension, Rollup, Summary
-from aggregator.planner import Question, Span, compile_answer, compile_states
-from aggregator.warehouse import Warehouse
+from aggregator.clickhouse.client import Warehouse
+from aggregator.rollups import measures, planner
+from aggregator.rollups.measures import FINE_SECONDS, MEASURES, ROLLUPS, Bucket, Dimension, Rollup, Summary
+from aggregator.rollups.planner import Question, Span, compile_answer, compile_states
 from tests.support.api import filled_warehouse
 from tests.support.rows import KEYS, MODELS, START, STATUSES, USERS, Row, random_rows
 
@@ -136,14 +136,14 @@ def assert_measures(found: dict[str, Any], rows: list[Row]) -> None:
     assert found["cost"] == total("cost", Decimal(0))
     assert found["output_tokens_cost"] == total("output_tokens_cost", Decimal(0))
     assert (found["duration_ms_sum"], found["duration_ms_count"]) == (sum(durations), len(durations))
-    for level, counted in zip(catalogue.LEVELS, found["duration_ms_histogram"], strict=True):
+    for level, counted in zip(measures.LEVELS, found["duration_ms_histogram"], strict=True):
         if not durations:
             assert math.isnan(counted)
             continue
         # Any value between the two order statistics around the level is a quantile of the rows.
         place = level * (len(durations) - 1)
         low, high = durations[math.floor(place)], durations[math.ceil(place)]
-        error = catalogue.RELATIVE_ERROR * 1.001
+        error = measures.RELATIVE_ERROR * 1.001
         assert low * (1 - error) <= counted <= high * (1 + error)
 
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from aggregator import rollups
-from aggregator.planner import Span
-from aggregator.warehouse import Warehouse
-from ingest import reprice as module
-from ingest.batch import Batch
+from aggregator.clickhouse.client import Warehouse
+from aggregator.rollups import rebuild
+from aggregator.rollups.planner import Span
+from ingest.consumer.batch import Batch
+from ingest.consumer.sink import Sink
 from ingest.pricing import PriceBook
-from ingest.pricing.pricefile import parse
-from ingest.reprice import Repriced, reprice
-from ingest.sink import Sink
+from ingest.pricing import reprice as module
+from ingest.pricing.operator_file import parse
+from ingest.pricing.reprice import Repriced, reprice
 from tests.integration.test_sink import HOUR_MS, StoredRecord, encode
 
 DAY = Span(datetime.fromisoformat("2026-11-20T00:00:00Z"), datetime.fromisoformat("2026-11-21T00:00:00Z"))
@@ -38,7 +38,7 @@ def batch(first: int, count: int, day: int = 20) -> Batch:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rollups, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(rebuild, "SETTLE_SECONDS", 0.0)
     monkeypatch.setattr(module, "PIECE_ROWS", 7)
 
 
@@ -64,7 +64,7 @@ def leftovers(warehouse: Warehouse) -> list[dict[str, Any]]:
 
 
 def assert_no_drift(warehouse: Warehouse) -> None:
-    assert [drift for drift in rollups.verify(warehouse) if not drift.is_zero] == []
+    assert [drift for drift in rebuild.verify(warehouse) if not drift.is_zero] == []
 
 
 def by_model(repriced: Repriced) -> dict[str, tuple[Any, ...]]:
@@ -131,10 +131,10 @@ def test_a_run_that_was_interrupted_is_finished_by_the_next(filled: Warehouse, m
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(rollups, "rebuild", interrupt)
+        patch.setattr(rebuild, "rebuild", interrupt)
         with pytest.raises(KeyboardInterrupt):
             reprice(filled, DAY, CORRECTED)
-    assert any(not drift.is_zero for drift in rollups.verify(filled))
+    assert any(not drift.is_zero for drift in rebuild.verify(filled))
     repriced = reprice(filled, DAY, CORRECTED)
     assert (repriced.changed_rows, all(drift.is_zero for drift in repriced.drifts)) == (0, True)
     assert_no_drift(filled)
@@ -151,7 +151,7 @@ def test_a_batch_that_is_written_again_after_repricing_is_still_counted_once(fil
 def test_rows_that_arrive_meanwhile_are_neither_lost_nor_doubled(
     filled: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rollups, "SETTLE_SECONDS", 1.5)
+    monkeypatch.setattr(rebuild, "SETTLE_SECONDS", 1.5)
     sink, stop, written = Sink(filled, CORRECTED), threading.Event(), []
 
     def ingest() -> None:

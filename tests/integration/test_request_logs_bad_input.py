@@ -7,7 +7,7 @@ from urllib.parse import quote
 import pytest
 from starlette.testclient import TestClient
 
-from aggregator.warehouse import Warehouse
+from aggregator.clickhouse.client import Warehouse
 from tests.support.api import client_of, filled_warehouse, list_logs
 from tests.support.rows import random_rows
 

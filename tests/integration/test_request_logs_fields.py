@@ -10,8 +10,8 @@ from urllib.parse import quote
 import pytest
 from starlette.testclient import TestClient
 
-from aggregator.warehouse import Warehouse
-from api.models import RequestLog
+from aggregator.clickhouse.client import Warehouse
+from api.request_logs.schemas import RequestLog
 from tests.support.api import client_of, filled_warehouse, get, id_of, in_order, list_logs, microdollars, rfc3339, walk
 from tests.support.rows import START, Row, insert_rows, payload_of, random_rows
 

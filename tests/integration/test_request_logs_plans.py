@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from aggregator.migrations import migrate
-from aggregator.planner import EPOCH
-from aggregator.warehouse import Warehouse
-from api.logs import (
+from aggregator.clickhouse.client import Warehouse
+from aggregator.clickhouse.migrate import migrate
+from aggregator.rollups.planner import EPOCH
+from api.parameters import LogParameters, OrderDirection
+from api.request_logs.cursor import Cursor
+from api.request_logs.page import (
     FIRST_WINDOW,
     LOOKUP_SETTINGS,
     NEWEST_OF_ID,
@@ -22,8 +24,6 @@ from api.logs import (
     SELECT_ROWS,
     page_query,
 )
-from api.pages import Cursor
-from api.parameters import LogParameters, OrderDirection
 
 # 200,000 rows over four months: four parts of several granules.
 FILL = """

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from aggregator.warehouse import Warehouse
+from aggregator.clickhouse.client import Warehouse
 from tests.support.api import client_of, filled_warehouse, get, in_range, rfc3339
 from tests.support.rows import MODELS, START, USERS, Row, insert_rows, random_rows
 

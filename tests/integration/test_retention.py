@@ -8,11 +8,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from aggregator import rollups
-from aggregator.catalogue import COST, REQUESTS, ROLLUPS, Dimension
-from aggregator.migrations import cluster_of
-from aggregator.planner import EPOCH, EVERYTHING, Question, Span, compile_answer
-from aggregator.retention import (
+from aggregator.clickhouse.client import Warehouse
+from aggregator.clickhouse.migrate import cluster_of
+from aggregator.clickhouse.retention import (
     LEAST_ROW_DAYS,
     Retention,
     RetentionError,
@@ -24,17 +22,19 @@ from aggregator.retention import (
     stocks,
     with_rows,
 )
-from aggregator.warehouse import Warehouse
-from cli import mend
-from cli.doctor import clickhouse
-from cli.doctor.finding import Level
+from aggregator.rollups import rebuild
+from aggregator.rollups.measures import COST, REQUESTS, ROLLUPS, Dimension
+from aggregator.rollups.planner import EPOCH, EVERYTHING, Question, Span, compile_answer
+from cli.commands.doctor import clickhouse
+from cli.commands.doctor.finding import Level
+from cli.commands.retention import run_set, run_show
+from cli.local_stack import repair
+from cli.local_stack.repair import mend_rollups
 from cli.main import app
-from cli.mend import mend_rollups
-from cli.retention import run_set, run_show
-from ingest import reprice as repricing
 from ingest.pricing import PriceBook
-from ingest.pricing.pricefile import parse
-from ingest.reprice import reprice
+from ingest.pricing import reprice as repricing
+from ingest.pricing.operator_file import parse
+from ingest.pricing.reprice import reprice
 from tests.support.rows import insert_rows, random_rows
 
 ROWS_DAYS, BODIES_DAYS = 40, 10
@@ -68,7 +68,7 @@ def rows_of_90_days(seed: int = 1, count: int = 900, first_offset: int = 0) -> l
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rollups, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(rebuild, "SETTLE_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -139,19 +139,19 @@ def test_rows_that_come_late_are_counted_and_go_as_well(filled: Warehouse) -> No
     assert {name: values[0] - before[name][0] for name, values in sums(filled).items()} == {
         rollup.table: 50 for rollup in ROLLUPS
     }
-    assert all(drift.is_zero for drift in rollups.verify(filled))
+    assert all(drift.is_zero for drift in rebuild.verify(filled))
 
 
 def test_what_has_gone_is_no_drift_and_no_rebuild_takes_it_from_the_rollups(filled: Warehouse) -> None:
     before = sums(filled)
     set_retention(filled, KEPT)
     settle(filled)
-    drifts = rollups.verify(filled)
+    drifts = rebuild.verify(filled)
     assert all(drift.is_zero and drift.groups > 100 for drift in drifts)
-    assert all(drift.is_zero for drift in rollups.rebuild(filled, EVERYTHING))
+    assert all(drift.is_zero for drift in rebuild.rebuild(filled, EVERYTHING))
     assert sums(filled) == before
     # Nor one of a time that has gone altogether.
-    rollups.rebuild(filled, Span(midnight() - timedelta(days=89), midnight() - timedelta(days=60)))
+    rebuild.rebuild(filled, Span(midnight() - timedelta(days=89), midnight() - timedelta(days=60)))
     assert sums(filled) == before
     by_check = {finding.check: finding for finding in clickhouse.examine(filled)}
     assert (by_check["rollup drift"].level, by_check["retention"].level) == (Level.OK, Level.OK)
@@ -166,8 +166,8 @@ def test_drift_of_a_time_that_has_its_rows_is_still_seen_and_mended(filled: Ware
         "INSERT INTO rollup_model SELECT * FROM rollup_model WHERE bucket >= now() - INTERVAL 20 DAY"
         " SETTINGS insert_deduplicate = 0"
     )
-    assert [drift.rollup for drift in rollups.verify(filled) if not drift.is_zero] == ["rollup_model"]
-    rollups.rebuild(filled, EVERYTHING)
+    assert [drift.rollup for drift in rebuild.verify(filled) if not drift.is_zero] == ["rollup_model"]
+    rebuild.rebuild(filled, EVERYTHING)
     assert sums(filled) == before
 
 
@@ -196,19 +196,19 @@ def unclamped(filled: Warehouse, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
     """Rows have gone, and nobody who compares, rebuilds or reprices asks from when on they are there."""
     set_retention(filled, KEPT)
     settle(filled)
-    for module in (rollups, repricing):
+    for module in (rebuild, repricing):
         monkeypatch.setattr(module, "with_rows", lambda warehouse, span: span)
     return filled
 
 
 def test_without_the_clamp_what_has_gone_would_be_drift(unclamped: Warehouse) -> None:
     """The controls of the tests above: each of the three does harm where the border is not asked for."""
-    assert not any(drift.is_zero for drift in rollups.verify(unclamped))
+    assert not any(drift.is_zero for drift in rebuild.verify(unclamped))
 
 
 def test_without_the_clamp_a_rebuild_would_take_what_has_gone_from_the_rollups(unclamped: Warehouse) -> None:
     before = sums(unclamped)
-    rollups.rebuild(unclamped, EVERYTHING)
+    rebuild.rebuild(unclamped, EVERYTHING)
     left = count(unclamped, "request_logs")
     assert {name: values[0] for name, values in sums(unclamped).items()} == dict.fromkeys(before, left)
     assert left < before["rollup_model"][0]
@@ -229,7 +229,7 @@ def test_the_repair_after_a_kill_leaves_what_has_gone_in_the_rollups(
     set_retention(filled, KEPT)
     settle(filled)
     # The engine of all tests takes one directory, and each test has a database of its own in it.
-    monkeypatch.setattr(mend, "Warehouse", lambda url: Warehouse(url, filled.database))
+    monkeypatch.setattr(repair, "Warehouse", lambda url: Warehouse(url, filled.database))
 
     def generations() -> int:
         return count(filled, "rollup_generations")
@@ -249,7 +249,7 @@ def test_without_the_clamp_the_repair_after_a_kill_would_take_what_has_gone(
     engine_url: str, unclamped: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = sums(unclamped)
-    monkeypatch.setattr(mend, "Warehouse", lambda url: Warehouse(url, unclamped.database))
+    monkeypatch.setattr(repair, "Warehouse", lambda url: Warehouse(url, unclamped.database))
     mend_rollups(engine_url)
     assert all(values[0] < before[name][0] for name, values in sums(unclamped).items())
 
@@ -267,8 +267,8 @@ def test_a_longer_retention_brings_no_row_back_and_does_not_forget_that(filled: 
     settle(filled)
     assert current(filled) == later
     assert kept_from(filled) == border
-    assert all(drift.is_zero for drift in rollups.verify(filled))
-    rollups.rebuild(filled, EVERYTHING)
+    assert all(drift.is_zero for drift in rebuild.verify(filled))
+    rebuild.rebuild(filled, EVERYTHING)
     assert sums(filled) == before
 
 
@@ -324,9 +324,9 @@ def test_a_ttl_that_was_set_by_hand_is_named_and_nothing_is_rebuilt(filled: Ware
     before = sums(filled)
     filled.command("ALTER TABLE request_logs MODIFY TTL toDateTime(timestamp) + INTERVAL 2 MONTH")
     with pytest.raises(RetentionError, match=r"toIntervalMonth\(2\)"):
-        rollups.verify(filled)
+        rebuild.verify(filled)
     with pytest.raises(RetentionError, match=r"toIntervalMonth\(2\)"):
-        rollups.rebuild(filled, EVERYTHING)
+        rebuild.rebuild(filled, EVERYTHING)
     found = {finding.check: finding for finding in clickhouse.examine(filled)}
     assert found["retention"].level is Level.FAULT
     assert "REMOVE TTL" in found["retention"].advice

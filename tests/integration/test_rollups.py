@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from aggregator import planner, rollups
-from aggregator.catalogue import MEASURES, ROLLUPS, Bucket, Dimension, Rollup
-from aggregator.planner import EVERYTHING, Question, Span, compile_answer
-from aggregator.warehouse import Warehouse
+from aggregator.clickhouse.client import Warehouse
+from aggregator.rollups import planner, rebuild
+from aggregator.rollups.measures import MEASURES, ROLLUPS, Bucket, Dimension, Rollup
+from aggregator.rollups.planner import EVERYTHING, Question, Span, compile_answer
 from tests.support.rows import START, insert_rows, random_rows
 
 
@@ -20,15 +20,15 @@ def filled(warehouse: Warehouse) -> Warehouse:
 
 @pytest.fixture
 def quick_settling(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rollups, "SETTLE_SECONDS", 0.05)
+    monkeypatch.setattr(rebuild, "SETTLE_SECONDS", 0.05)
 
 
 def drifted(warehouse: Warehouse, span: Span = EVERYTHING) -> dict[str, int]:
-    return {drift.rollup: drift.drifted_groups for drift in rollups.verify(warehouse, span) if not drift.is_zero}
+    return {drift.rollup: drift.drifted_groups for drift in rebuild.verify(warehouse, span) if not drift.is_zero}
 
 
 def test_rollups_fed_by_the_views_have_no_drift(filled: Warehouse) -> None:
-    drifts = rollups.verify(filled)
+    drifts = rebuild.verify(filled)
     assert [drift.rollup for drift in drifts] == [rollup.table for rollup in ROLLUPS]
     assert all(drift.groups > 10 and drift.is_zero for drift in drifts)
     # All of one insert: no limit on groups may cut a view's answer.
@@ -40,18 +40,18 @@ def test_a_damaged_rollup_drifts_and_a_rebuild_mends_it(
     filled: Warehouse, quick_settling: None, rollup: Rollup
 ) -> None:
     filled.command(f"ALTER TABLE {rollup.table} DELETE WHERE status = 'success' SETTINGS mutations_sync = 2")
-    (drift,) = [drift for drift in rollups.verify(filled) if not drift.is_zero]
+    (drift,) = [drift for drift in rebuild.verify(filled) if not drift.is_zero]
     assert drift.rollup == rollup.table
     assert drift.differences["requests"] > 100
     assert drift.differences["duration_ms_histogram"] > 0
-    assert all(drift.is_zero for drift in rollups.rebuild(filled, EVERYTHING))
+    assert all(drift.is_zero for drift in rebuild.rebuild(filled, EVERYTHING))
     assert drifted(filled) == {}
 
 
 def test_rows_counted_twice_are_a_drift_that_a_rebuild_mends(filled: Warehouse, quick_settling: None) -> None:
     filled.command("INSERT INTO rollup_model SELECT * FROM rollup_model SETTINGS insert_deduplicate = 0")
     assert set(drifted(filled)) == {"rollup_model"}
-    rollups.rebuild(filled, EVERYTHING)
+    rebuild.rebuild(filled, EVERYTHING)
     assert drifted(filled) == {}
 
 
@@ -59,7 +59,7 @@ def test_a_month_that_has_lost_all_its_rows_is_rebuilt_to_nothing(filled: Wareho
     """Somebody deleted requests, as the law may ask for; ClickHouse would not replace a partition by nothing."""
     filled.command("ALTER TABLE request_logs DELETE WHERE timestamp < '2026-02-01' SETTINGS mutations_sync = 2")
     assert set(drifted(filled)) == {rollup.table for rollup in ROLLUPS}
-    rollups.rebuild(filled, EVERYTHING)
+    rebuild.rebuild(filled, EVERYTHING)
     assert drifted(filled) == {}
     for rollup in ROLLUPS:
         months = filled.query(f"SELECT DISTINCT toYYYYMM(bucket) AS month FROM {rollup.table}")
@@ -91,10 +91,10 @@ def test_projections_equal_the_rows_whatever_was_done_to_their_tables(
     def damage_and_rebuild() -> None:
         table = rng.choice(ROLLUPS).table
         filled.command(f"INSERT INTO {table} SELECT * FROM {table} SETTINGS insert_deduplicate = 0")
-        rollups.rebuild(filled, EVERYTHING)
+        rebuild.rebuild(filled, EVERYTHING)
 
     def rebuild_some() -> None:
-        rollups.rebuild(filled, Span(START + timedelta(days=1, minutes=7), START + timedelta(days=3)))
+        rebuild.rebuild(filled, Span(START + timedelta(days=1, minutes=7), START + timedelta(days=3)))
 
     steps: list[Callable[[], None]] = [insert, insert, merge, damage_and_rebuild, rebuild_some]
     for step in rng.choices(steps, k=6):
@@ -107,21 +107,21 @@ def test_projections_equal_the_rows_whatever_was_done_to_their_tables(
 def test_a_rebuild_of_a_range_leaves_the_rest_alone(filled: Warehouse, quick_settling: None) -> None:
     filled.command("ALTER TABLE rollup_user DELETE WHERE 1 SETTINGS mutations_sync = 2")
     middle = Span(START + timedelta(days=2, minutes=7), START + timedelta(days=3, minutes=3))
-    rollups.rebuild(filled, middle)
+    rebuild.rebuild(filled, middle)
     assert drifted(filled, middle) == {}
     assert set(drifted(filled)) == {"rollup_user"}
 
 
 def test_a_rebuild_of_nothing_changes_nothing(filled: Warehouse, quick_settling: None) -> None:
     future = Span(datetime(2050, 1, 1, tzinfo=UTC), datetime(2050, 2, 1, tzinfo=UTC))
-    drifts = rollups.rebuild(filled, future)
+    drifts = rebuild.rebuild(filled, future)
     assert [(drift.groups, drift.drifted_groups) for drift in drifts] == [(0, 0)] * len(ROLLUPS)
     assert drifted(filled) == {}
 
 
 def test_progress_counts_up_to_the_number_of_partitions(filled: Warehouse, quick_settling: None) -> None:
     seen: list[tuple[int, int]] = []
-    rollups.rebuild(filled, EVERYTHING, progress=lambda done, total: seen.append((done, total)))
+    rebuild.rebuild(filled, EVERYTHING, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(n, len(seen)) for n in range(1, len(seen) + 1)]
     assert len(seen) == len(ROLLUPS) * 2  # January and February
 
@@ -135,7 +135,7 @@ def ingestion(filled: Warehouse) -> Iterator[threading.Event]:
         number = 0
         while not stop.is_set():
             number += 1
-            generation = rollups.current_generation(filled)
+            generation = rebuild.current_generation(filled)
             rows = random_rows(1000 + number, 20, span=timedelta(days=5), first_offset=number * 1000)
             for row in rows:
                 row["generation"] = generation
@@ -150,16 +150,16 @@ def ingestion(filled: Warehouse) -> Iterator[threading.Event]:
 
 def test_a_rebuild_while_rows_arrive_loses_and_doubles_nothing(filled: Warehouse, ingestion: threading.Event) -> None:
     for _ in range(2):
-        rollups.rebuild(filled, EVERYTHING)
+        rebuild.rebuild(filled, EVERYTHING)
     ingestion.set()
-    rollups.rebuild(filled, Span(START, START + timedelta(hours=1)))
+    rebuild.rebuild(filled, Span(START, START + timedelta(hours=1)))
     assert drifted(filled) == {}
     assert filled.query("SELECT count() AS n FROM request_logs")[0]["n"] > 820
     assert filled.query("SELECT uniqExact(generation) AS n FROM request_logs")[0]["n"] >= 2
 
 
 def test_no_staging_table_stays_behind(filled: Warehouse, quick_settling: None) -> None:
-    rollups.rebuild(filled, EVERYTHING)
+    rebuild.rebuild(filled, EVERYTHING)
     left = filled.query("SELECT name FROM system.tables WHERE database = currentDatabase() AND name LIKE '%rebuild%'")
     assert left == []
 

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from api.access import Caller, Restriction, Scope
-from api.search import find, words
+from api.analytics import words
+from api.analytics.search import find
+from api.security.access import Caller, Restriction, Scope
 from tests.integration.test_search import key, public_ids, walk
 from tests.support.analytics import words as tokens
 from tests.support.analytics_stack import Analytics, Event, analytics_over

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aggregator import rollups
-from aggregator.catalogue import ROLLUPS
-from aggregator.warehouse import Warehouse
-from ingest.batch import Batch
+from aggregator.clickhouse.client import Warehouse
+from aggregator.rollups import rebuild
+from aggregator.rollups.measures import ROLLUPS
+from ingest.consumer.batch import Batch
+from ingest.consumer.sink import MAX_DEAD_LETTER_BYTES, Sink
 from ingest.events import RequestEvent
 from ingest.pricing import PriceBook
-from ingest.sink import MAX_DEAD_LETTER_BYTES, Sink
 from tests.support.events import MINIMAL, event_bytes
 
 HOUR_MS = 1_795_000_000_000
@@ -50,7 +50,7 @@ def count(warehouse: Warehouse, table: str) -> int:
 
 
 def assert_no_drift(warehouse: Warehouse) -> None:
-    assert [drift for drift in rollups.verify(warehouse) if not drift.is_zero] == []
+    assert [drift for drift in rebuild.verify(warehouse) if not drift.is_zero] == []
 
 
 def test_a_batch_written_twice_is_counted_once_in_rows_and_rollups(warehouse: Warehouse, sink: Sink) -> None:
@@ -75,7 +75,7 @@ def test_a_batch_whose_views_failed_half_way_is_completed_by_the_retry(warehouse
     warehouse.command("ALTER TABLE rollup_user ADD CONSTRAINT broken CHECK requests > 1000")
     with pytest.raises(Exception, match="broken"):
         sink.write(batch)
-    assert any(not drift.is_zero for drift in rollups.verify(warehouse)) or count(warehouse, "request_logs") == 0
+    assert any(not drift.is_zero for drift in rebuild.verify(warehouse)) or count(warehouse, "request_logs") == 0
     warehouse.command("ALTER TABLE rollup_user DROP CONSTRAINT broken")
     sink.write(batch)
     assert count(warehouse, "request_logs") == 50

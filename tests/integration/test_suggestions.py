@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from api import suggestions
+from api.analytics import suggestions
 from tests.support.analytics import flatten, holds
 from tests.support.analytics_stack import Analytics
 from tests.support.rows import Row

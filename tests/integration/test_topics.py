@@ -12,21 +12,21 @@ import yaml
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from typer.testing import CliRunner
 
+from aggregator.budgets.app import Aggregator
+from aggregator.budgets.budget import Level
+from aggregator.budgets.settings import AggregateSettings
+from aggregator.clickhouse.client import Warehouse
 from aggregator.kafka import KafkaSettings
-from aggregator.motion.app import Aggregator
-from aggregator.motion.budget import Level
-from aggregator.motion.settings import AggregateSettings
-from aggregator.warehouse import Warehouse
-from api.budgets import BudgetsUnavailableError
-from cli.broker import HOST
-from cli.budgets import KafkaBudgets
+from api.budgets.store import BudgetsUnavailableError
+from cli.commands.budgets import KafkaBudgets
+from cli.commands.topics import run_topics
+from cli.local_stack.broker import HOST
 from cli.main import app
-from cli.topics import run_topics
-from ingest.emitter import EventEmitter
+from ingest.consumer.worker import Worker
+from ingest.producer.emitter import EventEmitter
 from ingest.settings import IngestSettings
-from ingest.topic_plan import TopicFileError, read_wanted
-from ingest.topics import KafkaUnavailableError
-from ingest.worker import Worker
+from ingest.topics.create import KafkaUnavailableError
+from ingest.topics.spec import TopicFileError, read_wanted
 from tests.integration.test_aggregator import event, requests_budget
 from tests.integration.test_sink import encode
 from tests.integration.test_worker import produce, running, until
@@ -179,7 +179,7 @@ async def admin(address: str) -> AIOKafkaAdminClient:
 
 
 async def configs(address: str, topic: str) -> dict[str, str]:
-    from ingest.topic_admin import _configs
+    from ingest.topics.admin import _configs
 
     client = await admin(address)
     every, _ = await _configs(client, topic)
@@ -188,7 +188,7 @@ async def configs(address: str, topic: str) -> dict[str, str]:
 
 
 async def set_config(address: str, topic: str, values: dict[str, str]) -> None:
-    from ingest.topic_admin import _configs, _set_configs
+    from ingest.topics.admin import _configs, _set_configs
 
     client = await admin(address)
     _, own = await _configs(client, topic)

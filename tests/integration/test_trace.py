@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from aggregator.catalogue import RAW_TABLE, ROLLUPS
-from cli.child import UpChild
-from cli.client import ApiClient
+from aggregator.rollups.measures import RAW_TABLE, ROLLUPS
+from cli.demo.api_client import ApiClient
+from cli.local_stack.process import UpChild
 from tests.support.insights import insights, query, wait_until
 
 TRACE_DIR = Path(os.environ.get("INSIGHTS_TRACE_DIR", Path(__file__).parents[3] / "shared" / "data"))

@@ -15,11 +15,11 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from aggregator.warehouse import Warehouse
+from aggregator.clickhouse.client import Warehouse
 from api import middleware
-from cli.service import ServiceError
+from cli.commands.services import ServiceError
 from cli.tracing import is_asked_for
-from ingest import sink, worker
+from ingest.consumer import sink, worker
 from tests.integration.test_gate import emitter
 from tests.integration.test_sink import encode
 from tests.integration.test_worker import make_settings, running, until

@@ -7,11 +7,11 @@ import pytest
 from prometheus_client import REGISTRY
 from starlette.testclient import TestClient
 
-from aggregator import rollups
-from aggregator.warehouse import Warehouse
+from aggregator.clickhouse.client import Warehouse
+from aggregator.rollups import rebuild
+from ingest.consumer.sink import Sink
 from ingest.pricing import PriceBook
-from ingest.pricing.pricefile import parse
-from ingest.sink import Sink
+from ingest.pricing.operator_file import parse
 from tests.integration.test_sink import batch_of, encode
 from tests.support.api import client_of, get
 
@@ -44,7 +44,7 @@ def counted(reason: str) -> float:
 @pytest.fixture
 def client(warehouse: Warehouse) -> Iterator[TestClient]:
     Sink(warehouse, BOOK).write(batch_of(*(encode(**event) for event in EVENTS)))
-    assert all(drift.is_zero for drift in rollups.verify(warehouse))
+    assert all(drift.is_zero for drift in rebuild.verify(warehouse))
     with client_of(warehouse) as client:
         yield client
 

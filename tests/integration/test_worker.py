@@ -13,16 +13,16 @@ from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from prometheus_client import REGISTRY
 
-from aggregator import rollups
-from aggregator.warehouse import Warehouse, WarehouseUnavailableError
-from ingest.batch import Batch
-from ingest.group import Member
-from ingest.lane import Lane
-from ingest.limit import DeadLetterLimitError
+from aggregator.clickhouse.client import Warehouse, WarehouseUnavailableError
+from aggregator.rollups import rebuild
+from ingest.consumer.batch import Batch
+from ingest.consumer.dead_letter_limit import DeadLetterLimitError
+from ingest.consumer.group_coordinator import Member
+from ingest.consumer.partition_buffer import Lane
+from ingest.consumer.sink import Sink
+from ingest.consumer.worker import Worker
 from ingest.pricing import PriceBook
 from ingest.settings import IngestSettings
-from ingest.sink import Sink
-from ingest.worker import Worker
 from tests.support.events import MINIMAL
 from tests.support.kafka import stack
 
@@ -97,7 +97,7 @@ async def until_stored(
 
 def assert_exactly_once(warehouse: Warehouse, topic: str, produced: set[tuple[int, int]]) -> None:
     assert stored(warehouse, topic) == sorted(produced)
-    assert [drift for drift in rollups.verify(warehouse) if not drift.is_zero] == []
+    assert [drift for drift in rebuild.verify(warehouse) if not drift.is_zero] == []
 
 
 async def test_every_record_becomes_one_row_or_one_dead_letter(broker: str, topic: str, warehouse: Warehouse) -> None:

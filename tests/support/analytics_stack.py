@@ -16,11 +16,11 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from starlette.testclient import TestClient
 
-from aggregator.migrations import migrate
-from aggregator.warehouse import Warehouse
+from aggregator.clickhouse.client import Warehouse
+from aggregator.clickhouse.migrate import migrate
+from ingest.consumer.worker import Worker
 from ingest.settings import IngestSettings
-from ingest.topics import create_topics
-from ingest.worker import Worker
+from ingest.topics.create import create_topics
 from tests.support.api import client_of
 from tests.support.kafka import PARTITIONS, stack
 from tests.support.rows import Row

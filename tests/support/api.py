@@ -9,12 +9,12 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
-from aggregator.migrations import migrate
-from aggregator.warehouse import Warehouse
-from api.access import Caller
+from aggregator.clickhouse.client import Warehouse
+from aggregator.clickhouse.migrate import migrate
 from api.app import create_app
-from api.gate import EventGate
-from api.keyring import KeyRing
+from api.events.publisher import EventGate
+from api.security.access import Caller
+from api.security.keyring import KeyRing
 from api.settings import ApiSettings
 from tests.support.rows import KEY_NAMES, Row, insert_rows, payload_of
 

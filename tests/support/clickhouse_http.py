@@ -34,8 +34,8 @@ import httpx2
 import uvicorn
 from pydantic import BaseModel, TypeAdapter
 
-from cli.broker import HOST, is_listening
-from cli.guard import start_guarded, stop_guarded
+from cli.local_stack.broker import HOST, is_listening
+from cli.local_stack.supervisor import start_guarded, stop_guarded
 from tests.support.kafka import free_port
 
 Scope = MutableMapping[str, Any]

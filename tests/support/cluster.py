@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from aggregator.migrations import CREATE_LEDGER, cluster_of, read_migrations
-from aggregator.warehouse import Warehouse
+from aggregator.clickhouse.client import Warehouse
+from aggregator.clickhouse.migrate import CREATE_LEDGER, cluster_of, read_migrations
 from tests.support.clickhouse_http import ClickHouseServer
 
 NAME, DATABASE = "insights", "insights"

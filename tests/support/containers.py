@@ -9,7 +9,7 @@ from typing import Self
 
 import pytest
 
-from cli.broker import HOST
+from cli.local_stack.broker import HOST
 from tests.support.kafka import KAFKA_VERSION, SERVER_SETTINGS, START_TIMEOUT_SECONDS, free_port
 
 KAFKA_IMAGE = f"apache/kafka:{KAFKA_VERSION}"

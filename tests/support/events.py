@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from ingest.events import FIELD_NAMES
-from ingest.screen import json_types
+from ingest.transform.strict_json import json_types
 
 MINIMAL: dict[str, Any] = {
     "request_id": "r-1",

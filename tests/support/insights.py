@@ -15,7 +15,7 @@ TIMEOUT_SECONDS = 120.0
 POLL_SECONDS = 0.05
 QUERY = """
 import json, sys
-from aggregator.warehouse import Warehouse
+from aggregator.clickhouse.client import Warehouse
 warehouse = Warehouse(sys.argv[1])
 print(json.dumps(warehouse.query(sys.argv[2]), default=str))
 """

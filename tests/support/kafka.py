@@ -27,9 +27,9 @@ import pytest
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
-from cli.broker import HOST, EmbeddedBroker, answers_kafka, is_listening
-from cli.guard import start_guarded, stop_guarded
-from ingest.topics import create_topics
+from cli.local_stack.broker import HOST, EmbeddedBroker, answers_kafka, is_listening
+from cli.local_stack.supervisor import start_guarded, stop_guarded
+from ingest.topics.create import create_topics
 
 if TYPE_CHECKING:
     from tests.support.containers import KafkaInDocker

@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from aggregator.warehouse import Warehouse
+from aggregator.clickhouse.client import Warehouse
 
 Row = dict[str, Any]
 

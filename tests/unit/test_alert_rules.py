@@ -10,12 +10,12 @@ import yaml
 from prometheus_client import REGISTRY
 from prometheus_client.metrics import MetricWrapperBase
 
-import aggregator.motion.metrics
+import aggregator.budgets.metrics
 import api.metrics
 import ingest.metrics
 
 ROOT = Path(__file__).parents[2]
-LOADED = (aggregator.motion.metrics, api.metrics, ingest.metrics)
+LOADED = (aggregator.budgets.metrics, api.metrics, ingest.metrics)
 
 
 def rules() -> list[dict[str, Any]]:

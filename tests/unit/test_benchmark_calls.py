@@ -2,7 +2,7 @@
 
 from tempfile import gettempdir
 
-from aggregator.warehouse import Warehouse
+from aggregator.clickhouse.client import Warehouse
 from api.app import create_app
 from api.settings import ApiSettings
 from tests.benchmarks.calls import LEFT_OUT, Ids, calls

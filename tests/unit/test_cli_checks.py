@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cli.checks import answer_differences
-from cli.client import Group, Stats
-from cli.generator import Expected, Tally, draw, expected
-from cli.report import Check, Speed, columns_chart, report
+from cli.demo.api_client import Group, Stats
+from cli.demo.checks import answer_differences
+from cli.demo.generator import Expected, Tally, draw, expected
+from cli.demo.report import Check, Speed, columns_chart, report
 
 END = datetime(2026, 11, 20, 9, 30, tzinfo=UTC)
 

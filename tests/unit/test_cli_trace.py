@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.trace import Malformed, Request, TraceError, TraceFormat, read_requests
+from cli.replay.trace import Malformed, Request, TraceError, TraceFormat, read_requests
 from ingest.events import RequestEvent
 
 HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens"

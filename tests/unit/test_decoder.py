@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.decoder import (
+from ingest.transform.decoder import (
     EVENT_SCHEMA,
     JSON_FIELDS,
     Decoded,
@@ -14,7 +14,7 @@ from ingest.decoder import (
     Rejection,
     decode_one,
 )
-from ingest.screen import MAX_EVENT_BYTES
+from ingest.transform.strict_json import MAX_EVENT_BYTES
 from tests.support.events import MINIMAL, ODD_VALUES, event_bytes
 
 

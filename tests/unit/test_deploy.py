@@ -17,9 +17,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from aggregator.warehouse import Warehouse
+from aggregator.clickhouse.client import Warehouse
 from cli.main import app
-from ingest.topic_plan import Resource, read_wanted
+from ingest.topics.spec import Resource, read_wanted
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from ingest.settings import IngestSettings
-from ingest.topic_plan import read_wanted
+from ingest.topics.spec import read_wanted
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy/kubernetes"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from aggregator.warehouse import Warehouse
+from aggregator.clickhouse.client import Warehouse
 from api.app import create_app
 from tests.support.api import settings
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregator.scalar import text_of
-from ingest.derive import DERIVED, READ, derive
+from aggregator.clickhouse.scalar import text_of
+from ingest.transform.enrichment import DERIVED, READ, derive
 
 USER = {"role": "user", "content": "How do refunds work?"}
 

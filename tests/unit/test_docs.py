@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from pydantic_settings import BaseSettings
 
+from aggregator.budgets.settings import AggregateSettings
 from aggregator.kafka import KafkaSettings
-from aggregator.motion.settings import AggregateSettings
 from cli.settings import AdminSettings, ApiCommandSettings
 from ingest.events import RequestEvent
 from ingest.settings import IngestSettings

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from aggregator.scalar import text_of
-from api.charts.spec import CustomAnalyticsQuery
-from api.filters.fields import ALL_OPERATORS, BY_NAME, OPERATORS
-from api.filters.tree import MAX_DEPTH, MAX_ELEMENTS, MAX_FILTERS, MAX_TEXT, Filter, parse_moment
-from api.meta import ANALYTICS_META, markdown_table
-from api.v2.errors import describe
-from api.v2.query import RequestLogQuery, condition_of
+from aggregator.clickhouse.scalar import text_of
+from api.analytics.charts.request import CustomAnalyticsQuery
+from api.analytics.errors import describe
+from api.analytics.filters.fields import ALL_OPERATORS, BY_NAME, OPERATORS
+from api.analytics.filters.metadata import ANALYTICS_META, markdown_table
+from api.analytics.filters.tree import MAX_DEPTH, MAX_ELEMENTS, MAX_FILTERS, MAX_TEXT, Filter, parse_moment
+from api.analytics.request import RequestLogQuery, condition_of
 
 # Section 3 of the contract.
 CONTRACT_FIELDS = """

@@ -9,8 +9,8 @@ import pytest
 from genai_prices import Usage, calc_price
 from pydantic import ValidationError
 
-from cli.generator import Expected, Record, Tally, Traffic, draw, expected, records
-from cli.traffic import MODELS, UNPRICED_MODEL, USERS, api_key_id, user_id
+from cli.demo.generator import Expected, Record, Tally, Traffic, draw, expected, records
+from cli.demo.profiles import MODELS, UNPRICED_MODEL, USERS, api_key_id, user_id
 from ingest.events import RequestEvent
 
 START = datetime(2026, 11, 20, 9, 30, tzinfo=UTC)

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from aggregator.kafka import KafkaSettings
-from cli.failures import sentence_for
+from cli.errors import sentence_for
 from cli.settings import AdminSettings
 from ingest.settings import IngestSettings
 

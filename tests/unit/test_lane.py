@@ -6,9 +6,9 @@ from aiokafka import ConsumerRecord, TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.batch import Plan
-from ingest.group import Member
-from ingest.lane import Lane
+from ingest.consumer.batch import Plan
+from ingest.consumer.group_coordinator import Member
+from ingest.consumer.partition_buffer import Lane
 from ingest.settings import IngestSettings
 
 NEVER, NOW = 3600.0, 0.0

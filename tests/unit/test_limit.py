@@ -2,9 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.batch import Batch
-from ingest.decoder import Rejection
-from ingest.limit import DeadLetterLimit, DeadLetterLimitError, DeadLetterWatch
+from ingest.consumer.batch import Batch
+from ingest.consumer.dead_letter_limit import DeadLetterLimit, DeadLetterLimitError, DeadLetterWatch
+from ingest.transform.decoder import Rejection
 from tests.integration.test_sink import StoredRecord
 
 

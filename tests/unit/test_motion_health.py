@@ -5,11 +5,11 @@ from decimal import Decimal
 
 import pytest
 
-from aggregator.motion import health
-from aggregator.motion.alert import AlertKind
-from aggregator.motion.health import History
-from aggregator.motion.increment import Usage
-from aggregator.motion.period import minutes
+from aggregator.budgets import model_health
+from aggregator.budgets.alert import AlertKind
+from aggregator.budgets.increment import Usage
+from aggregator.budgets.model_health import History
+from aggregator.budgets.period import minutes
 
 NOW = datetime(2026, 11, 24, 12, 30, 30, tzinfo=UTC)
 
@@ -23,7 +23,7 @@ def usage(ago: int, requests: int, errors: int = 0, unpriced: int = 0, mean_ms: 
 def kinds(*found: Usage, now: datetime = NOW) -> list[AlertKind]:
     history = History()
     history.add(found)
-    return [alert.kind for alert in health.alerts(history, {}, now)]
+    return [alert.kind for alert in model_health.alerts(history, {}, now)]
 
 
 @pytest.mark.parametrize(
@@ -58,11 +58,11 @@ def test_a_rule_speaks_from_its_edge_on(found: list[Usage], expected: list[Alert
 def test_each_kind_speaks_once_per_model_and_hour() -> None:
     history, known = History(), dict[str, datetime]()
     history.add([usage(10, 100), usage(0, 100, errors=50, mean_ms=900)])
-    assert len(list(health.alerts(history, known, NOW))) == 2
-    assert list(health.alerts(history, known, NOW + timedelta(minutes=1))) == []
+    assert len(list(model_health.alerts(history, known, NOW))) == 2
+    assert list(model_health.alerts(history, known, NOW + timedelta(minutes=1))) == []
     later = NOW.replace(hour=13, minute=0)
     history.add([Usage("model", "gpt", minutes(later), 100, 90, 0, 0, Decimal(0), 90_000, 100)])
-    assert [alert.kind for alert in health.alerts(history, known, later)] == [AlertKind.ERROR_RATE]
+    assert [alert.kind for alert in model_health.alerts(history, known, later)] == [AlertKind.ERROR_RATE]
 
 
 def test_usage_of_other_scopes_is_not_a_models() -> None:

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from aggregator.motion import ledger
-from aggregator.motion.budget import Budget, Level, Unit
-from aggregator.motion.increment import Increment, Source, Usage
-from aggregator.motion.ledger import Ledger
-from aggregator.motion.period import Period, minutes
+from aggregator.budgets import accounts
+from aggregator.budgets.accounts import Ledger
+from aggregator.budgets.budget import Budget, Level, Unit
+from aggregator.budgets.increment import Increment, Source, Usage
+from aggregator.budgets.period import Period, minutes
 
 NOW = datetime(2026, 3, 29, 12, 0, tzinfo=UTC)
 USERS = ("ada", "ben")
@@ -108,9 +108,9 @@ def test_each_batch_counts_once_however_often_it_comes(
 ) -> None:
     state, made = ledger_of(kept), increments(found)
     for position, increment in enumerate(made):
-        assert ledger.apply(state, increment) is not None
+        assert accounts.apply(state, increment) is not None
         repeats = data.draw(st.lists(st.sampled_from(made[: position + 1]), max_size=2))
-        assert [ledger.apply(state, repeat) for repeat in repeats] == [None] * len(repeats)
+        assert [accounts.apply(state, repeat) for repeat in repeats] == [None] * len(repeats)
     records = [event for _, batch in found for event in batch]
     assert spent(state) == {one.id: brute_force(one, records) for one in kept}
 
@@ -120,20 +120,20 @@ def test_a_topic_made_anew_counts_from_its_first_offset() -> None:
     event = Event("ada", minutes(NOW), 1, Decimal(1))
     for topic_id in ("old", "new"):
         source = Source(topic="t", topic_id=topic_id, partition=0, first=0, last=9)
-        ledger.apply(state, Increment(source, usages([event])))
-        assert ledger.apply(state, Increment(source, usages([event]))) is None
+        accounts.apply(state, Increment(source, usages([event])))
+        assert accounts.apply(state, Increment(source, usages([event]))) is None
     assert spent(state) == {"b": Decimal(2)}
 
 
-def account_with(amount: str, **terms: object) -> tuple[Ledger, ledger.Account]:
+def account_with(amount: str, **terms: object) -> tuple[Ledger, accounts.Account]:
     state = ledger_of([budget(**terms)])
     [account] = state.accounts.values()
     account.spent = Decimal(amount)
     return state, account
 
 
-def percents(account: ledger.Account, known: dict[str, datetime], now: datetime = NOW) -> list[int]:
-    return [alert.threshold_percent for alert in ledger.alerts([account], known, now)]
+def percents(account: accounts.Account, known: dict[str, datetime], now: datetime = NOW) -> list[int]:
+    return [alert.threshold_percent for alert in accounts.alerts([account], known, now)]
 
 
 @pytest.mark.parametrize(
@@ -150,8 +150,8 @@ def test_thresholds_are_exact_and_speak_once(amount: str, expected: list[int], l
     known: dict[str, datetime] = {}
     assert percents(account, known) == expected
     assert percents(account, known) == []
-    assert [status.level for status in ledger.statuses([account], NOW, levels_only=True)] == [level]
-    assert list(ledger.statuses([account], NOW, levels_only=True)) == []
+    assert [status.level for status in accounts.statuses([account], NOW, levels_only=True)] == [level]
+    assert list(accounts.statuses([account], NOW, levels_only=True)) == []
 
 
 def test_a_changed_limit_is_another_fact_and_a_changed_threshold_is_not() -> None:
@@ -167,10 +167,10 @@ def test_a_new_period_begins_at_nothing_and_may_speak_again() -> None:
     assert percents(account, known) == [50, 80, 100]
     # 23:59 and 24:00 in Berlin, on the day that has 23 hours.
     before, after = datetime(2026, 3, 29, 21, 59, tzinfo=UTC), datetime(2026, 3, 29, 22, 0, tzinfo=UTC)
-    assert ledger.turn(state, before) == []
+    assert accounts.turn(state, before) == []
     # Between the end of the period and its turn the old sum says nothing about the new one.
     assert percents(account, known, after) == []
-    assert ledger.turn(state, after) == [account]
+    assert accounts.turn(state, after) == [account]
     assert account.spent == 0
     account.spent = Decimal(5)
     assert percents(account, known, after) == [50]
@@ -209,15 +209,15 @@ def test_at_the_edge_of_a_period_each_side_counts_and_speaks_for_itself(
     def spent_after(request: datetime, now: datetime) -> tuple[int, list[int]]:
         """With a request of this moment; and what is said then."""
         source = Source(topic="t", topic_id="id", partition=0, first=(offset := next(offsets)), last=offset)
-        ledger.apply(state, Increment(source, usages([Event("ada", minutes(request), 1, Decimal(1))])))
+        accounts.apply(state, Increment(source, usages([Event("ada", minutes(request), 1, Decimal(1))])))
         return int(account.spent), percents(account, known, now)
 
     assert spent_after(before, now=before) == (1, [])
     # Of the next period, which has not come yet.
     assert spent_after(after, now=before) == (1, [])
     assert spent_after(before, now=before) == (2, [100])
-    assert ledger.turn(state, before) == []
-    assert ledger.turn(state, after) == [account]
+    assert accounts.turn(state, before) == []
+    assert accounts.turn(state, after) == [account]
     # Late, of the period that is over.
     assert spent_after(before, now=after) == (0, [])
     assert spent_after(after, now=after) == (1, [])
@@ -237,7 +237,7 @@ def test_a_rolling_budget_is_asked_for_up_to_now_and_a_calendar_one_from_its_beg
     state = ledger_of([budget(rolling=True, period="hour"), budget("c", period="day")])
     later = NOW + timedelta(minutes=7)
     starts = {minutes(later - timedelta(hours=1)), minutes(NOW.replace(hour=0))}
-    assert {window.start for window in ledger.ask(state, later)} == starts
+    assert {window.start for window in accounts.ask(state, later)} == starts
 
 
 def test_an_account_that_is_closed_leaves_nothing_behind() -> None:
@@ -253,7 +253,7 @@ def test_nothing_is_said_of_an_account_without_a_base() -> None:
     _, account = account_with("10")
     account.has_base = False
     assert percents(account, {}) == []
-    assert list(ledger.statuses([account], NOW, levels_only=False)) == []
+    assert list(accounts.statuses([account], NOW, levels_only=False)) == []
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ from decimal import Decimal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregator.motion import ledger
-from aggregator.motion.budget import Budget
-from aggregator.motion.health import History
-from aggregator.motion.increment import Increment, Source
-from aggregator.motion.ledger import Base, Ledger, Sums, Window
-from aggregator.motion.period import minutes
+from aggregator.budgets import accounts
+from aggregator.budgets.accounts import Base, Ledger, Sums, Window
+from aggregator.budgets.budget import Budget
+from aggregator.budgets.increment import Increment, Source
+from aggregator.budgets.model_health import History
+from aggregator.budgets.period import minutes
 from tests.unit.test_motion_ledger import NOW, PARTITIONS, Event, brute_force, budget, budgets, events, usages
 
 SETTLED = minutes(NOW) - 600
@@ -59,7 +59,7 @@ class World:
         cut = {partition: position.last for partition, position in self.state.seen.items()}
         for source, _ in self.stored:
             cut[source.partition] = max(source.last, cut.get(source.partition, -1))
-        windows = ledger.ask(self.state, NOW)
+        windows = accounts.ask(self.state, NOW)
         self.play(reading)
         held = [
             event
@@ -75,9 +75,9 @@ class World:
         self.play(answering)
         if is_answered:
             assert self.state.meanwhile is not None
-            ledger.rebase(self.state, self.state.meanwhile, Base(cut, SETTLED, sums), History())
+            accounts.rebase(self.state, self.state.meanwhile, Base(cut, SETTLED, sums), History())
         else:
-            ledger.forget(self.state)
+            accounts.forget(self.state)
         self._check(self)
 
     @property
@@ -121,7 +121,7 @@ class Read:
             found = world.topic[first : first + self.count]
             world.position = max(world.position, first + len(found))
             for increment in found:
-                ledger.apply(world.state, increment)
+                accounts.apply(world.state, increment)
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ def test_a_topic_made_anew_is_noticed_though_a_reconcile_came_in_between() -> No
     world.play([Store(0, [event, event], is_sent=True), Read(1, 0)])
     world.reconcile([], [], is_answered=True)
     anew = Source(topic="t", topic_id="anew", partition=0, first=0, last=0)
-    assert ledger.apply(world.state, Increment(anew, usages([event]))) is not None
+    assert accounts.apply(world.state, Increment(anew, usages([event]))) is not None
     assert world.told == {"b": Decimal(3)}
 
 

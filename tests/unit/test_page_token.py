@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.errors import ApiError
-from api.pages import Cursor, Total, decode, encode
+from api.request_logs.cursor import Cursor, Total, decode, encode
 
 QUERY = {"user_id": "alice", "status": None, "order_by": "timestamp"}
 CURSOR = Cursor(None, 1_767_225_600_123_456, "req-1", 1_767_225_600_130, 2, 99)

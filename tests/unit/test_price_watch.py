@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
-from ingest.pricing import PriceFileError, PriceKey, PriceWatch, watch
+from ingest.consumer.worker import Worker
+from ingest.pricing import PriceFileError, PriceKey, PriceWatch, reload
 from ingest.settings import IngestSettings
-from ingest.worker import Worker
 
 
 def write(path: Path, text: str, seconds: int) -> None:
@@ -28,7 +28,7 @@ def errors() -> float:
 
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(watch, "CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(reload, "CHECK_SECONDS", 0.0)
     path = tmp_path / "prices.yaml"
     write(path, "prices: [{model: mine, input: 1, output: 1}]", 1)
     return path
@@ -54,7 +54,7 @@ def test_a_broken_file_leaves_the_old_prices_in_force_and_is_counted_once(path: 
 
 
 def test_the_file_is_not_looked_at_before_its_time(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "CHECK_SECONDS", 3600.0)
+    monkeypatch.setattr(reload, "CHECK_SECONDS", 3600.0)
     prices = PriceWatch(path)
     write(path, "prices: [{model: mine, input: 2, output: 1}]", 2)
     assert input_rate(prices) == "input=1"

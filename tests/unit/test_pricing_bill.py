@@ -12,10 +12,10 @@ from genai_prices import Usage, calc_price
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregator.explanation import with_costs_before_fee
+from aggregator.costs import with_costs_before_fee
 from ingest.pricing import PRICED_SCHEMA, PriceBook, PriceKey, price_events
-from ingest.pricing.cell import Cell
-from ingest.pricing.pricefile import parse
+from ingest.pricing.operator_file import parse
+from ingest.pricing.price_row import Cell
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 PICODOLLAR = Decimal("1e-12")

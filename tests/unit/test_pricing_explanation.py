@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from aggregator.explanation import TOKEN_COLUMNS, Charge, Explanation, explain
+from aggregator.costs import TOKEN_COLUMNS, Charge, Explanation, explain
 from ingest.pricing import PriceBook
-from ingest.pricing.pricefile import parse
+from ingest.pricing.operator_file import parse
 from tests.unit.test_pricing_bill import PICODOLLAR, event, price
 
 

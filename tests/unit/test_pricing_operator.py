@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ingest.pricing import PriceBook, PriceFileError, PriceKey, load
-from ingest.pricing.pricefile import parse
+from ingest.pricing.operator_file import parse
 from tests.unit.test_pricing_bill import COSTS, event, price
 
 NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)

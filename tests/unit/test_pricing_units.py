@@ -18,9 +18,9 @@ from genai_prices.data_units import unit_data
 from genai_prices.types import ModelInfo, Provider, TieredPrices
 from genai_prices.units import UnitRegistry
 
-from aggregator.explanation import BUCKETS, TOKEN_COLUMNS, cost_column, explain
+from aggregator.costs import BUCKETS, TOKEN_COLUMNS, cost_column, explain
 from ingest.pricing import PriceBook
-from ingest.pricing.pricefile import parse
+from ingest.pricing.operator_file import parse
 from tests.unit.test_pricing_bill import PICODOLLAR, event, price
 from tests.unit.test_pricing_differential import moments, name_of, price_sets
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from aggregator.motion.topics import TOPICS, MotionTopic
-from api.routes.events import MAX_BODY_BYTES
+from aggregator.budgets.topics import TOPICS, MotionTopic
+from api.events.routes import MAX_BODY_BYTES
 from ingest.settings import IngestSettings
-from ingest.topic_plan import WantedTopic, read_wanted
+from ingest.topics.spec import WantedTopic, read_wanted
 
 FILE = Path(__file__).parents[2] / "deploy/kafka/topics.yaml"
 

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 from prometheus_client import REGISTRY
 
-from ingest.decoder import EVENT_SCHEMA, decode_one
-from ingest.usage import ExtractionError, extract_usage, with_usage_source
+from ingest.transform.decoder import EVENT_SCHEMA, decode_one
+from ingest.transform.token_usage import ExtractionError, extract_usage, with_usage_source
 from tests.integration.test_sink import encode
 
 CHAT: dict[str, Any] = {

@@ -1,0 +1,63 @@
+"""An alert: what is said, and the id that lets it be said once."""
+
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from hashlib import blake2b
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from aggregator.budgets.budget import Amount, Budget, plain
+from aggregator.budgets.subject import Scope
+
+
+class AlertKind(StrEnum):
+    BUDGET = "budget"
+    ERROR_RATE = "error_rate"
+    LATENCY = "latency"
+    SILENCE = "silence"
+    UNPRICED = "unpriced"
+
+
+class Alert(BaseModel):
+    """A value of the topic `alerts`, and a row of the table of that name."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str = Field(description="The same for the same fact: who gets an alert twice may drop the second.")
+    kind: AlertKind
+    created_at: datetime
+    scope: Scope
+    budget_id: str = Field("", description="Of a budget; empty otherwise.")
+    threshold_percent: int = Field(0, description="The threshold of the budget; 0 otherwise.")
+    value: Amount = Field(description="What was spent, or the measured rate (0 to 1) or milliseconds.")
+    limit: Amount = Field(description="The budget's limit, or what the value was compared with.")
+    period_start: datetime
+    period_end: datetime
+    message: str
+
+
+def alert_id(*facts: object) -> str:
+    return blake2b("\x1f".join(str(fact) for fact in facts).encode(), digest_size=16).hexdigest()
+
+
+def budget_alert(budget: Budget, percent: int, spent: Decimal, now: datetime) -> Alert:
+    """A threshold that was reached. Another limit makes it another fact."""
+    start, end = budget.alert_span(now)
+    named = "rolling " * budget.rolling + budget.period
+    return Alert(
+        id=alert_id("budget", budget.id, budget.scope, budget.unit, plain(budget.limit), percent, named, start),
+        kind=AlertKind.BUDGET,
+        created_at=now,
+        scope=budget.scope,
+        budget_id=budget.id,
+        threshold_percent=percent,
+        value=spent,
+        limit=budget.limit,
+        period_start=start,
+        period_end=end,
+        message=(
+            f"{budget.scope} has used {plain(spent)} of {plain(budget.limit)} {budget.unit} in its {named}:"
+            f" the {percent} % of budget {budget.id} are reached"
+        ),
+    )

@@ -1,0 +1,129 @@
+"""A budget: how much a scope may use in a period, and at which shares of it to speak up."""
+
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Annotated, Any, Self
+from zoneinfo import available_timezones
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
+
+from aggregator.budgets.period import Period, rolling_span, span_of
+from aggregator.budgets.subject import Scope
+
+TIMEZONES = frozenset(available_timezones())
+# Of Decimal(38, 12), what ClickHouse sums dollars in.
+MAX_LIMIT = 10**15
+
+
+class Unit(StrEnum):
+    DOLLARS = "dollars"
+    TOKENS = "tokens"
+    REQUESTS = "requests"
+
+
+class Level(StrEnum):
+    OK = "ok"
+    WARNING = "warning"
+    EXCEEDED = "exceeded"
+
+
+def _known_timezone(name: str) -> str:
+    if name not in TIMEZONES:
+        raise PydanticCustomError("timezone", "must be the name of an IANA time zone, like Europe/Berlin")
+    return name
+
+
+def _ascending(percents: tuple[int, ...]) -> tuple[int, ...]:
+    if list(percents) != sorted(set(percents)):
+        raise PydanticCustomError("thresholds", "must be in ascending order, none twice")
+    return percents
+
+
+def plain(number: Decimal) -> str:
+    """Without an exponent, and without zeros that say nothing."""
+    text = f"{number:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+Amount = Annotated[Decimal, PlainSerializer(plain, return_type=str)]
+Percent = Annotated[int, Field(ge=1, le=1000)]
+BudgetId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+EXAMPLE_TERMS: dict[str, Any] = {
+    "scope": {"kind": "user", "value": "ada"},
+    "unit": "dollars",
+    "limit": "250",
+    "period": "month",
+    "timezone": "Europe/Berlin",
+    "rolling": False,
+    "thresholds": [50, 80, 100],
+}
+
+
+class BudgetTerms(BaseModel):
+    """All of a budget but its name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [EXAMPLE_TERMS]})
+
+    scope: Scope
+    unit: Unit = Field(description="What is counted; tokens are input plus output.")
+    limit: Annotated[Amount, Field(gt=0, le=MAX_LIMIT, max_digits=27, decimal_places=12)] = Field(
+        description="A decimal string is exact; whole for tokens and requests.", examples=["250"]
+    )
+    period: Period
+    timezone: Annotated[str, AfterValidator(_known_timezone)] = Field(
+        "UTC", description="IANA time zone in which the period begins; UTC for a rolling one."
+    )
+    rolling: bool = Field(
+        False, description="The last hour, 24 hours, 7 days or 30 days, instead of a calendar period."
+    )
+    thresholds: Annotated[tuple[Percent, ...], Field(min_length=1, max_length=10), AfterValidator(_ascending)] = Field(
+        (50, 80, 100), description="Percents of the limit at which an alert is given, ascending."
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.unit is not Unit.DOLLARS and self.limit != self.limit.to_integral_value():
+            raise PydanticCustomError("limit", "limit must be whole for tokens and requests")
+        if self.rolling and self.timezone != "UTC":
+            raise PydanticCustomError("rolling", "timezone must be UTC for a rolling period, which begins nowhere")
+        return self
+
+    def span(self, now: datetime) -> tuple[datetime, datetime]:
+        """What is counted now, in UTC."""
+        return rolling_span(self.period, now) if self.rolling else span_of(self.period, self.timezone, now)
+
+    def alert_span(self, now: datetime) -> tuple[datetime, datetime]:
+        """Each threshold speaks up once in this; a rolling budget once in a calendar period of its length, in UTC."""
+        return span_of(self.period, self.timezone, now)
+
+    def is_reached(self, percent: int, spent: Decimal) -> bool:
+        """Exact: no division."""
+        return spent * 100 >= self.limit * percent
+
+    def level(self, spent: Decimal) -> Level:
+        if spent >= self.limit:
+            return Level.EXCEEDED
+        return Level.WARNING if self.is_reached(self.thresholds[0], spent) else Level.OK
+
+
+class Budget(BudgetTerms):
+    id: BudgetId = Field(description="A name of your choice.", examples=["ada-monthly"])
+
+
+class BudgetStatus(BaseModel):
+    """A value of the topic `budget-status`, whose key is the budget's id."""
+
+    model_config = ConfigDict(frozen=True)
+
+    budget_id: str
+    scope: Scope
+    level: Level
+    unit: Unit
+    spent: Amount
+    limit: Amount
+    resets_at: datetime | None = Field(description="End of the period; none for a rolling budget.")
+    updated_at: datetime

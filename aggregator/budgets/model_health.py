@@ -1,0 +1,136 @@
+"""Alerts on a model's behaviour, from sums per minute: the last five minutes against the three hours before.
+
+Nothing speaks about fewer than MIN_REQUESTS requests, and each kind of alert at most once per model and hour.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import NamedTuple
+
+from aggregator.budgets.alert import Alert, AlertKind, alert_id
+from aggregator.budgets.increment import Usage
+from aggregator.budgets.period import Period, minutes, span_of
+from aggregator.budgets.subject import Scope, ScopeKind
+
+WINDOW_MINUTES = 5
+BEFORE_MINUTES = 180
+MIN_REQUESTS = 50
+# Error rate: at least this, and this many times what it was.
+ERROR_RATE, ERROR_FACTOR = 0.05, 3
+# Mean duration: this many times what it was.
+LATENCY_FACTOR = 2
+# Silence: where at least this many requests were to be expected.
+EXPECTED_REQUESTS = 20
+# Requests that did not fail and yet have no cost.
+UNPRICED_SHARE = 0.1
+
+
+class Sums(NamedTuple):
+    requests: int = 0
+    errors: int = 0
+    unpriced: int = 0
+    duration_ms_sum: int = 0
+    duration_ms_count: int = 0
+
+    def plus(self, other: "Sums | Usage") -> "Sums":
+        return Sums(
+            self.requests + other.requests,
+            self.errors + other.errors,
+            self.unpriced + other.unpriced,
+            self.duration_ms_sum + other.duration_ms_sum,
+            self.duration_ms_count + other.duration_ms_count,
+        )
+
+    @property
+    def error_rate(self) -> float:
+        return self.errors / self.requests if self.requests else 0.0
+
+    @property
+    def mean_duration_ms(self) -> float:
+        return self.duration_ms_sum / self.duration_ms_count if self.duration_ms_count else 0.0
+
+    @property
+    def unpriced_share(self) -> float:
+        """A failed request rarely has a cost, so only what is unpriced beyond the failed ones counts."""
+        successes = self.requests - self.errors
+        return max(0, self.unpriced - self.errors) / successes if successes else 0.0
+
+
+@dataclass
+class History:
+    """Sums per minute (or per quarter of an hour, at its first minute, where rollups told them) by model.
+
+    What is added of minutes before `settled` is passed over: rollups have told it, or will.
+    """
+
+    models: dict[str, dict[int, Sums]] = field(default_factory=dict)
+    settled: int = 0
+
+    def add(self, usages: Iterable[Usage]) -> None:
+        for usage in usages:
+            if usage.kind == ScopeKind.MODEL.value and usage.minute >= self.settled:
+                history = self.models.setdefault(usage.value, {})
+                history[usage.minute] = history.get(usage.minute, Sums()).plus(usage)
+
+    def forget(self, now: datetime) -> None:
+        """Drop what is older than all that is compared, with a quarter of an hour to spare."""
+        oldest = minutes(now) - WINDOW_MINUTES - BEFORE_MINUTES - 15
+        for model, history in list(self.models.items()):
+            for minute in [minute for minute in history if minute < oldest]:
+                del history[minute]
+            if not history:
+                del self.models[model]
+
+    def compare(self, model: str, now: datetime) -> tuple[Sums, Sums]:
+        """Sums of the last five minutes, and of the three hours before these."""
+        since = minutes(now) + 1 - WINDOW_MINUTES
+        window, before = Sums(), Sums()
+        for minute, sums in self.models[model].items():
+            if minute >= since:
+                window = window.plus(sums)
+            elif minute >= since - BEFORE_MINUTES:
+                before = before.plus(sums)
+        return window, before
+
+
+def _findings(window: Sums, before: Sums) -> Iterator[tuple[AlertKind, float, float, str]]:
+    """Kind, measured value, what it is compared with, and a sentence."""
+    if window.requests >= MIN_REQUESTS:
+        rate = window.error_rate
+        if before.requests >= MIN_REQUESTS and rate >= max(ERROR_RATE, ERROR_FACTOR * before.error_rate):
+            yield AlertKind.ERROR_RATE, rate, before.error_rate, f"{rate:.1%} of requests fail"
+        if window.requests - window.errors >= MIN_REQUESTS and window.unpriced_share >= UNPRICED_SHARE:
+            share = window.unpriced_share
+            yield AlertKind.UNPRICED, share, UNPRICED_SHARE, f"{share:.1%} of successful requests have no cost"
+    if min(window.duration_ms_count, before.duration_ms_count) >= MIN_REQUESTS:
+        mean, mean_before = window.mean_duration_ms, before.mean_duration_ms
+        if mean >= LATENCY_FACTOR * mean_before > 0:
+            yield AlertKind.LATENCY, mean, mean_before, f"requests take {mean:.0f} ms instead of {mean_before:.0f}"
+    expected = before.requests * WINDOW_MINUTES / BEFORE_MINUTES
+    if not window.requests and expected >= EXPECTED_REQUESTS:
+        yield AlertKind.SILENCE, 0.0, expected, f"no request, where {expected:.0f} were to be expected"
+
+
+def alerts(history: History, known: dict[str, datetime], now: datetime) -> Iterator[Alert]:
+    """What is to be said about the models now and is not in `known` yet, which gets the ids and the end of the hour."""
+    start, end = span_of(Period.HOUR, "UTC", now)
+    for model in history.models:
+        window, before = history.compare(model, now)
+        for kind, value, limit, sentence in _findings(window, before):
+            name = alert_id(kind, model, start)
+            if name in known:
+                continue
+            known[name] = end
+            yield Alert(
+                id=name,
+                kind=kind,
+                created_at=now,
+                scope=Scope(kind=ScopeKind.MODEL, value=model),
+                value=Decimal(f"{value:.6f}"),
+                limit=Decimal(f"{limit:.6f}"),
+                period_start=start,
+                period_end=end,
+                message=f"model {model}, last {WINDOW_MINUTES} minutes: {sentence}",
+            )

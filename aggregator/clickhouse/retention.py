@@ -1,0 +1,168 @@
+"""How long rows are kept, and what people and models wrote; the sums in rollups stay for good.
+
+ClickHouse deletes what is past its TTL when it merges parts, a whole day of UTC at a time. From then on a rollup knows
+more than the rows under it: to compare the two, or to compute the rollup anew, is right only from `kept_from` on.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from aggregator.clickhouse.client import Warehouse
+from aggregator.clickhouse.cluster import ClusterError, is_cluster
+from aggregator.clickhouse.migrate import runner
+from aggregator.rollups.measures import RAW_TABLE
+from aggregator.rollups.planner import EPOCH, Span
+
+PAYLOADS = "request_payloads"
+# What people and models wrote and request_logs holds: it goes with the bodies.
+WRITTEN_COLUMNS = ("error_message", "output", "output_keys", "variables", "input_variable_keys")
+# Budgets count a month from rows where no rollup knows what they ask for; a month of another time zone is longer.
+LEAST_ROW_DAYS = 35
+
+EXPIRY = "toStartOfDay(timestamp) + toIntervalDay({days})"
+EXPIRY_SHOWN = re.compile(r"toStartOfDay\(timestamp\) \+ toIntervalDay\((\d+)\)")
+TABLE_TTL = re.compile(r" TTL (.+?)(?: SETTINGS |$)", re.DOTALL)
+# On a cluster the rows are in the shard's database.
+DEFINITIONS = """
+SELECT name, engine_full, create_table_query FROM system.tables
+WHERE database IN (currentDatabase(), concat(currentDatabase(), '_shard')) AND engine LIKE '%MergeTree'
+AND name IN ('request_logs', 'request_payloads')
+"""
+REACHED = "SELECT max(rows_from) AS marked, toStartOfDay(now('UTC')) AS today FROM retention_marks"
+MARK = """
+INSERT INTO retention_marks (rows_from) SETTINGS async_insert = 0, distributed_foreground_insert = 1
+VALUES ({rows_from:DateTime('UTC')})
+"""
+STOCK = f"""
+SELECT count() AS stored, min(timestamp) AS oldest,
+    countIf({{days:UInt32}} > 0 AND {EXPIRY.format(days="{days:UInt32}")} <= now('UTC')) AS expired
+FROM {{table:Identifier}}
+"""
+
+
+class RetentionError(Exception):
+    """A retention that would break something, or a TTL that nobody here has set; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Retention:
+    """Days that rows, and bodies with all else that people wrote, are kept; None is for ever.
+
+    Days are of UTC and a request's own counts: kept 30 days, what came on 1 March goes as 31 March begins.
+    """
+
+    rows_days: int | None = None
+    bodies_days: int | None = None
+
+    def check(self) -> None:
+        """Raises RetentionError for what would break budgets, and for bodies of rows that are gone."""
+        rows, bodies = self.rows_days, self.bodies_days
+        if rows is not None and rows < LEAST_ROW_DAYS:
+            raise RetentionError(f"rows must be kept {LEAST_ROW_DAYS} days or more: budgets of a month count them")
+        if rows is not None and (bodies is None or bodies > rows):
+            raise RetentionError(f"bodies cannot be kept longer than rows, which are kept {rows} days: set both")
+
+
+@dataclass(frozen=True)
+class Stock:
+    """What a table holds, and how much of it a retention would delete now."""
+
+    table: str
+    days: int | None
+    stored: int
+    expired: int
+    oldest: datetime | None
+
+
+def _definitions(warehouse: Warehouse) -> dict[str, dict[str, Any]]:
+    return {row["name"]: row for row in warehouse.query(DEFINITIONS)}
+
+
+def _days(definition: dict[str, Any] | None) -> int | None:
+    found = TABLE_TTL.search(definition["engine_full"]) if definition else None
+    if not definition or not found:
+        return None
+    shown = EXPIRY_SHOWN.fullmatch(found[1])
+    if not shown:
+        raise RetentionError(
+            f"{definition['name']} has a TTL that insights did not set ({found[1]}), so that nobody knows which rows"
+            f" are whole: ALTER TABLE {definition['name']} REMOVE TTL, then insights retention set"
+        )
+    return int(shown[1])
+
+
+def current(warehouse: Warehouse) -> Retention:
+    """What is in force. Raises RetentionError for a TTL of another form."""
+    tables = _definitions(warehouse)
+    return Retention(_days(tables.get(RAW_TABLE)), _days(tables.get(PAYLOADS)))
+
+
+def stocks(warehouse: Warehouse, retention: Retention) -> list[Stock]:
+    """What rows and bodies there are, and what of them `retention` would delete now."""
+    found = []
+    for table, days in ((RAW_TABLE, retention.rows_days), (PAYLOADS, retention.bodies_days)):
+        row = warehouse.query(STOCK, {"table": table, "days": days or 0})[0]
+        oldest = row["oldest"].replace(tzinfo=UTC) if row["stored"] else None
+        found.append(Stock(table, days, row["stored"], row["expired"], oldest))
+    return found
+
+
+def kept_from(warehouse: Warehouse) -> datetime:
+    """The moment from which every row is there, and will be for another day; EPOCH where none was ever deleted.
+
+    Raises RetentionError as `current` does.
+    """
+    [row] = warehouse.query(REACHED)
+    marked, today = (row[name].replace(tzinfo=UTC) for name in ("marked", "today"))
+    days = _days(_definitions(warehouse).get(RAW_TABLE))
+    # The day after tomorrow, less what is kept: nothing of it goes before tomorrow has passed.
+    reached: datetime = marked if days is None else max(marked, today + timedelta(days=2 - days))
+    return reached
+
+
+def with_rows(warehouse: Warehouse, span: Span) -> Span:
+    """What of `span` has all of its rows; a whole hour where it is cut. Raises RetentionError as `current` does."""
+    start = kept_from(warehouse)
+    return span if start <= (span.start or EPOCH) else Span(start, span.end)
+
+
+def set_retention(warehouse: Warehouse, wanted: Retention, cluster: str = "") -> None:
+    """Have ClickHouse keep what is `wanted`, on every node of `cluster` if one is named. What is past it goes at once,
+    in the background; a part is rewritten for it.
+
+    How far the retention before has reached is written down first: longer ones bring no row back. Raises
+    RetentionError, and ClusterError on a cluster that is not named.
+    """
+    wanted.check()
+    if is_cluster(warehouse) and not cluster:
+        raise ClusterError("on a cluster set INSIGHTS_CLICKHOUSE_CLUSTER, as for insights migrate")
+    reached = kept_from(warehouse)
+    if reached > EPOCH:
+        warehouse.command(MARK, {"rows_from": reached})
+    run = runner(warehouse, cluster)
+    for statement in _statements(wanted, _definitions(warehouse)):
+        run(statement)
+
+
+def _statements(wanted: Retention, tables: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """ClickHouse refuses to take away a TTL that is not there."""
+    columns = [_of_column(name, wanted.bodies_days, tables) for name in WRITTEN_COLUMNS]
+    changes = [change for change in columns if change]
+    if changes:
+        yield f"ALTER TABLE {RAW_TABLE} {', '.join(changes)}"
+    for table, days in ((RAW_TABLE, wanted.rows_days), (PAYLOADS, wanted.bodies_days)):
+        if days is not None:
+            yield f"ALTER TABLE {table} MODIFY TTL {EXPIRY.format(days=days)}"
+        elif table in tables and TABLE_TTL.search(tables[table]["engine_full"]):
+            yield f"ALTER TABLE {table} REMOVE TTL"
+
+
+def _of_column(name: str, days: int | None, tables: dict[str, dict[str, Any]]) -> str:
+    if days is not None:
+        return f"MODIFY COLUMN {name} TTL {EXPIRY.format(days=days)}"
+    definition = tables[RAW_TABLE]["create_table_query"] if RAW_TABLE in tables else ""
+    has_one = re.search(rf"`{name}` [^,]*? TTL ", definition)
+    return f"MODIFY COLUMN {name} REMOVE TTL" if has_one else ""

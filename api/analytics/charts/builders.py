@@ -1,0 +1,268 @@
+"""Each kind of chart: which scans it needs, and how their rows become its data.
+
+A chart is a generator. It yields what it asks for and is sent the rows, once or more often; what it returns is its
+answer. So charts know nothing of each other, and whoever runs them may answer the same ask once for all.
+"""
+
+import math
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from aggregator.rollups.measures import Bucket
+from aggregator.rollups.planner import Span
+from api.analytics.charts.aggregate_query import Ask, BinKey, GroupKey, Key, Row, Scan, TimeKey
+from api.analytics.charts.metric_sql import FIRST_SECONDS, LAST_SECONDS, Value, value_of
+from api.analytics.charts.request import HIERARCHIES, ChartSpec, ChartType, Metric, TimeBucket
+from api.analytics.charts.schemas import Chart, Insight, Series
+from api.analytics.charts.time_buckets import MAX_BUCKETS, about_count, key_of, label_of, pick, starts
+from api.analytics.filters.fields import Unit
+from api.errors import ApiError
+
+DEFAULT_LIMIT = 25
+MAX_BINS = 1_000
+COUNT = Value(Metric.COUNT)
+
+Data = list[dict[str, Any]]
+Steps = Generator[list[Ask], list[list[Row]], tuple[Data, list[Row]]]
+ChartSteps = Generator[list[Ask], list[list[Row]], Chart]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a chart has to know of its request; `path` is where it stands there."""
+
+    span: Span
+    timezone: str
+    path: str
+
+
+def _names_and_values(spec: ChartSpec) -> dict[str, Value]:
+    """Series by key."""
+    if spec.series is None:
+        return {"value": value_of(spec)}
+    return {series.key: value_of(series) for series in spec.series}
+
+
+def _number(value: Any, unit: Unit) -> Any:
+    """As JSON has it: dollars as a number, seconds instead of milliseconds."""
+    if isinstance(value, Decimal):
+        value = float(value)
+    return value / 1000 if unit is Unit.DURATION_SECONDS and value is not None else value
+
+
+def _cells(spec: ChartSpec, row: Row) -> dict[str, Any]:
+    named = zip(_names_and_values(spec).items(), row.values, strict=True)
+    return {key: _number(value, asked.unit) for (key, asked), value in named}
+
+
+def _empty_cells(spec: ChartSpec) -> dict[str, Any]:
+    return {key: value.zero for key, value in _names_and_values(spec).items()}
+
+
+def _group(field: str | None, metadata_key: str | None) -> GroupKey:
+    return GroupKey("metadata", metadata_key) if field is None else GroupKey(field)
+
+
+def _ask(spec: ChartSpec, keys: Sequence[Key], within: tuple[Any, ...] = (), limit: int | None = None) -> Ask:
+    return Ask(Scan(tuple(keys), within), tuple(_names_and_values(spec).values()), limit)
+
+
+def _limit(spec: ChartSpec) -> int:
+    return spec.limit or DEFAULT_LIMIT
+
+
+def _overall(spec: ChartSpec, _: Context) -> Steps:
+    (rows,) = yield [_ask(spec, ())]
+    return [{"label": "Overall", **_cells(spec, row)} for row in rows], rows
+
+
+def _grouped(spec: ChartSpec, _: Context) -> Steps:
+    group = _group(spec.groupByField, spec.groupByMetadataKey)
+    (rows,) = yield [_ask(spec, [group], limit=_limit(spec))]
+    return [{"label": row.keys[0], **_cells(spec, row)} for row in rows], rows
+
+
+def _hierarchy(spec: ChartSpec, _: Context) -> Steps:
+    levels = [GroupKey(field) for field in spec.hierarchyFields or ()]
+    (rows,) = yield [_ask(spec, levels, limit=_limit(spec))]
+    return [{"label": " / ".join(row.keys), "path": list(row.keys), **_cells(spec, row)} for row in rows], rows
+
+
+def _heatmap(spec: ChartSpec, _: Context) -> Steps:
+    """The cells of the `limit` largest groups of both axes, row by row."""
+    axes = [
+        _group(spec.groupByField, spec.groupByMetadataKey),
+        _group(spec.secondaryGroupByField, spec.secondaryGroupByMetadataKey),
+    ]
+    tops = yield [_ask(spec, [axis], limit=_limit(spec)) for axis in axes]
+    labels = tuple(tuple(row.keys[0] for row in rows) for rows in tops)
+    if not all(labels):
+        return [], []
+    (rows,) = yield [_ask(spec, axes, within=labels)]
+    rows.sort(key=lambda row: tuple(places.index(key) for places, key in zip(labels, row.keys, strict=True)))
+    return [{"label": row.keys[0], "secondaryLabel": row.keys[1], **_cells(spec, row)} for row in rows], rows
+
+
+def _instant(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+EXTENT = Ask(Scan(), (COUNT, FIRST_SECONDS, LAST_SECONDS))
+
+
+def _must_know_extent(spec: ChartSpec, context: Context) -> bool:
+    """Whether the bucket depends on the times of the rows."""
+    return spec.timeBucket in (None, TimeBucket.AUTO) and None in (context.span.start, context.span.end)
+
+
+def _time_key(spec: ChartSpec, context: Context, extent: Sequence[Row]) -> TimeKey:
+    """The bucket that was asked for, or one that fits the range. `extent` answers EXTENT where that must be known."""
+    if spec.timeBucket not in (None, TimeBucket.AUTO):
+        return TimeKey(Bucket(spec.timeBucket), context.timezone)
+    first, end = context.span.start, context.span.end
+    if first is None or end is None:
+        count, first_seconds, last_seconds = extent[0].values
+        if not count:
+            return TimeKey(Bucket.DAY, context.timezone)
+        first, end = first or _instant(first_seconds), end or _instant(last_seconds)
+    return TimeKey(pick(first, end), context.timezone)
+
+
+def _bucket_starts(key: TimeKey, seconds: Sequence[int], context: Context) -> list[datetime]:
+    """All buckets of the range: that of the query where it has one, else that of the rows."""
+    first = context.span.start or _instant(min(seconds))
+    last = context.span.end - timedelta(microseconds=1) if context.span.end else _instant(max(seconds))
+    if about_count(key.bucket, first, last) > MAX_BUCKETS and key.bucket is not Bucket.YEAR:
+        message = f"the range has more than {MAX_BUCKETS} buckets of a {key.bucket}: narrow it, or take wider ones"
+        raise ApiError(400, f"{context.path}.timeBucket: {message}")
+    return list(starts(key.bucket, first, last, ZoneInfo(key.timezone)))
+
+
+def _over_time(spec: ChartSpec, context: Context) -> Steps:
+    """One row per bucket, or per bucket and group, in which case the largest groups come first within a bucket."""
+    groups: list[Key] = [_group(spec.groupByField, spec.groupByMetadataKey)] if spec.is_grouped else []
+    first = [EXTENT] if _must_know_extent(spec, context) else []
+    second = [_ask(spec, groups, limit=_limit(spec))] if groups else []
+    # Side by side, as neither needs the other.
+    found = (yield [*first, *second]) if first or second else []
+    key = _time_key(spec, context, found[0] if first else ())
+    labels = tuple(row.keys[0] for row in found[-1]) if groups else ()
+    if groups and not labels:
+        return [], []
+    (rows,) = yield [_ask(spec, [*groups, key], within=(labels, None) if labels else ())]
+    if not rows:
+        return [], []
+    zone = ZoneInfo(key.timezone)
+    # By name, not by instant: on a day without a midnight there may be two ideas of when it starts.
+    cells = {
+        (*row.keys[:-1], key_of(key.bucket, _instant(row.keys[-1]).astimezone(zone))): _cells(spec, row) for row in rows
+    }
+    empty = _empty_cells(spec)
+    data: Data = []
+    for start in _bucket_starts(key, [row.keys[-1] for row in rows], context):
+        bucket = key_of(key.bucket, start)
+        for group in labels or (None,):
+            name = (bucket,) if group is None else (group, bucket)
+            label = label_of(key.bucket, start) if group is None else group
+            data.append({"label": label, "bucketKey": bucket, **cells.get(name, empty)})
+    return data, rows
+
+
+def round_width(extent: float, bins: int) -> float:
+    """The least of 1, 2, 5, 10, ... (or 0.1, 0.05, ...) that cuts `extent` into at most `bins`."""
+    if extent <= 0:
+        return 1.0
+    exponent = math.floor(math.log10(extent / bins))
+    candidates = (float(f"{digit}e{exponent + more}") for more in (0, 1) for digit in (1, 2, 5))
+    # One bin more than the quotient, since the first starts at a multiple of the width.
+    return next((width for width in candidates if extent / width + 1 <= bins), float(f"1e{exponent + 2}"))
+
+
+def _edge(number: int, width: float, unit: Unit) -> float:
+    """Free of the noise of binary fractions."""
+    edge = number * Decimal(repr(width))
+    return float(edge / 1000 if unit is Unit.DURATION_SECONDS else edge)
+
+
+def _histogram(spec: ChartSpec, context: Context) -> Steps:
+    """One row per bin from the lowest to the highest value, empty ones included."""
+    field = spec.histogramField or ""
+    low, high = Value(Metric.MIN, field), Value(Metric.MAX, field)
+    (extremes,) = yield [Ask(Scan(), (low, high))]
+    lowest, highest = extremes[0].values
+    if lowest is None:
+        return [], []
+    width = spec.histogramInterval or round_width(float(highest - lowest), max(_limit(spec), 2))
+    if float(highest - lowest) / width > MAX_BINS:
+        message = f"makes more than {MAX_BINS} bins of values from {lowest} to {highest}"
+        raise ApiError(400, f"{context.path}.histogramInterval: {message}")
+    (rows,) = yield [Ask(Scan((BinKey(field, width),)), (COUNT,))]
+    counts = {row.keys[0]: row.values[0] for row in rows}
+    data: Data = []
+    for number in range(min(counts), max(counts) + 1):
+        start, end = (_edge(place, width, low.unit) for place in (number, number + 1))
+        data.append({"label": f"{start:.15g}–{end:.15g}", "from": start, "to": end, "value": counts.get(number, 0)})
+    return data, rows
+
+
+def _steps(spec: ChartSpec, context: Context) -> Steps:
+    if spec.chartType in HIERARCHIES:
+        return _hierarchy(spec, context)
+    if spec.chartType is ChartType.HEATMAP:
+        return _heatmap(spec, context)
+    if spec.chartType is ChartType.HISTOGRAM:
+        return _histogram(spec, context)
+    if spec.timeSeries:
+        return _over_time(spec, context)
+    return _grouped(spec, context) if spec.is_grouped else _overall(spec, context)
+
+
+def _series(spec: ChartSpec, rows: Sequence[Row]) -> list[Series]:
+    labels = {series.key: series.label for series in spec.series or ()}
+    method = "sketch" if any(row.is_sketch for row in rows) else "interpolated"
+    return [
+        Series(
+            key=key,
+            label=labels.get(key) or value.label,
+            unit=value.unit,
+            percentileMethod=method if value.metric is Metric.PERCENTILE else None,
+        )
+        for key, value in _names_and_values(spec).items()
+    ]
+
+
+def _insights(spec: ChartSpec) -> Generator[list[Ask], list[list[Row]], list[Insight] | None]:
+    """Ratios of the series' values over all matching requests."""
+    if not spec.derivedInsights:
+        return None
+    (rows,) = yield [_ask(spec, ())]
+    totals = _cells(spec, rows[0])
+
+    def ratio(numerator: float | None, denominator: float | None) -> float | None:
+        return numerator / denominator if numerator is not None and denominator else None
+
+    return [
+        Insight(
+            **insight.model_dump(),
+            value=ratio(totals[insight.numeratorSeriesKey], totals[insight.denominatorSeriesKey]),
+        )
+        for insight in spec.derivedInsights
+    ]
+
+
+def chart(spec: ChartSpec, context: Context) -> ChartSteps:
+    """The whole chart. Raises ApiError 400 where what is asked for makes too many buckets or bins."""
+    data, rows = yield from _steps(spec, context)
+    insights = yield from _insights(spec)
+    return Chart(
+        id=spec.id,
+        title=spec.title if spec.title is not None else spec.id,
+        chartType=spec.chartType,
+        series=_series(spec, rows),
+        data=data,
+        derivedInsights=insights,
+    )

@@ -1,0 +1,233 @@
+"""A filter tree becomes one SQL condition over request_logs and the parameters it binds.
+
+Every condition is 0 or 1, never NULL, so that a negative operator is the plain negation of its positive one and
+also holds where the field is absent.
+"""
+
+import re
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import quote
+
+from aggregator.clickhouse.scalar import text_of
+from aggregator.rollups.measures import KEY_COLUMNS, Dimension
+from aggregator.rollups.planner import EPOCH, EVERYTHING, Span
+from api.analytics.filters.fields import BY_NAME, VALUE, Field, Kind
+from api.analytics.filters.tree import Filter, Group
+
+# ClickHouse bounds the length of one bound value, and of all in a URL, by default.
+MAX_PARAMETER_BYTES = 60_000
+MAX_PARAMETERS_BYTES = 900_000
+# Nothing starts or ends outside (the event contract sees to it), and ClickHouse's times end in 2299.
+FIRST_US, LAST_US = 0, 4_200_000_000_000_000
+
+NEGATIVE = {
+    "is_not": "is",
+    "not_in": "in",
+    "neq": "eq",
+    "not_contains": "contains",
+    "is_not_empty": "is_empty",
+    "is_not_null": "is_null",
+    "is_false": "is_true",
+    "key_not_equals": "key_equals",
+}
+# Bound as an identifier, a key makes ClickHouse read the one subcolumn; getSubcolumn reads the whole column, and takes
+# any key.
+PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", re.ASCII)
+COMPARISONS = {"eq": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
+ROW_KEY = ", ".join(KEY_COLUMNS)
+
+
+class FilterTooLargeError(ValueError):
+    """The values of a filter are more than ClickHouse takes in one query."""
+
+
+@dataclass
+class Binder:
+    """Collects values under names of its own."""
+
+    prefix: str = "f"
+    parameters: dict[str, Any] = field(default_factory=dict)
+    size_bytes: int = 0
+
+    def bind(self, value: Any, type_name: str) -> str:
+        name = f"{self.prefix}{len(self.parameters)}"
+        self.parameters[name] = value
+        self.size_bytes += len(name) + 8 + _size_in_url(value)
+        if self.size_bytes > MAX_PARAMETERS_BYTES:
+            raise FilterTooLargeError("the values of the filter are too many or too long together")
+        return f"{{{name}:{type_name}}}"
+
+    def text(self, value: str) -> str:
+        return self.bind(value, "String")
+
+    def texts(self, values: list[str]) -> str:
+        """One array, bound in pieces."""
+        pieces: list[list[str]] = [[]]
+        room = MAX_PARAMETER_BYTES
+        for value in values:
+            size = len(value.encode()) + 3
+            if size > room and pieces[-1]:
+                pieces.append([])
+                room = MAX_PARAMETER_BYTES
+            pieces[-1].append(value)
+            room -= size
+        bound = [self.bind(piece, "Array(String)") for piece in pieces]
+        return bound[0] if len(bound) == 1 else f"arrayConcat({', '.join(bound)})"
+
+    def instant(self, moment_us: int) -> str:
+        within = min(max(moment_us, FIRST_US), LAST_US)
+        return f"fromUnixTimestamp64Micro({self.bind(within, 'Int64')}, 'UTC')"
+
+
+def _size_in_url(value: Any) -> int:
+    if isinstance(value, list):
+        return sum(_size_in_url(item) + 9 for item in value)
+    return len(quote(value, safe="")) if isinstance(value, str) else 24
+
+
+def _equal_text(spec: Field, values: list[str], binder: Binder) -> str:
+    column = spec.column
+    if spec.ignores_case:
+        # ASCII letters only, as lower() has it.
+        column, values = f"lower({column})", [value.encode().lower().decode() for value in values]
+    return f"{column} = {binder.text(values[0])}" if len(values) == 1 else f"{column} IN {binder.texts(values)}"
+
+
+def _string(spec: Field, operator: str, operand: Any, binder: Binder) -> str:
+    values = operand if operator == "in" else [operand]
+    return _equal_text(spec, [text_of(value) for value in values], binder)
+
+
+def _text(spec: Field, operator: str, operand: Any, binder: Binder) -> str:
+    wanted = binder.text(operand)
+    test = {
+        "contains": f"hasAllTokens({spec.column}, {wanted})",
+        "starts_with": f"startsWith(lowerUTF8({spec.column}), lowerUTF8({wanted}))",
+        "ends_with": f"endsWith(lowerUTF8({spec.column}), lowerUTF8({wanted}))",
+    }[operator]
+    return f"({ROW_KEY}) IN (SELECT {ROW_KEY} FROM request_payloads WHERE {test})"
+
+
+def _numeric(spec: Field, operator: str, operand: Any, binder: Binder) -> str:
+    if operator == "is_null":
+        return f"isNull({spec.column})"
+    if operator == "between":
+        low, high = (binder.bind(bound, "Float64") for bound in operand)
+        return f"ifNull({spec.column} BETWEEN {low} AND {high}, 0)"
+    return f"ifNull({spec.column} {COMPARISONS[operator]} {binder.bind(operand, 'Float64')}, 0)"
+
+
+def bounds_us(operator: str, operand: Any) -> tuple[int | None, int | None]:
+    """Start and end (exclusive) of the times that a datetime operator lets through, in microseconds since 1970."""
+    if operator == "between":
+        return operand[0][0], operand[1][1]
+    start, end = operand
+    return {"before": (None, start), "after": (end, None)}.get(operator, (start, end))
+
+
+def _datetime(spec: Field, operator: str, operand: Any, binder: Binder) -> str:
+    start, end = bounds_us(operator, operand)
+    terms = []
+    if start is not None:
+        terms.append(f"{spec.column} >= {binder.instant(start)}")
+    if end is not None:
+        terms.append(f"{spec.column} < {binder.instant(end)}")
+    # Bare comparisons of the timestamp are what the primary key can use.
+    is_nullable = spec.name != "request_start_time"
+    return f"ifNull({' AND '.join(terms)}, 0)" if is_nullable else " AND ".join(terms)
+
+
+def _array(spec: Field, operator: str, operand: Any, binder: Binder) -> str:
+    if operator == "is_empty":
+        return f"empty({spec.column})"
+    if operator == "contains":
+        return f"has({spec.column}, {binder.text(operand)})"
+    return f"hasAny({spec.column}, {binder.texts(operand)})"
+
+
+def nested_values(spec: Field, key: str, binder: Binder) -> str:
+    """SQL for all values under a dotted key, as an array of text."""
+    if PLAIN_KEY.fullmatch(key):
+        value = binder.bind(f"{spec.column}.{key}", "Identifier")
+    else:
+        value = f"getSubcolumn({spec.column}, {binder.text(key)})"
+    return spec.values.replace(VALUE, value)
+
+
+def _nested(spec: Field, key: str, operator: str, operand: Any, binder: Binder) -> str:
+    values = nested_values(spec, key, binder)
+    if operator == "is_empty":
+        return f"empty({values})"
+    if operator == "key_contains":
+        wanted = binder.text(text_of(operand))
+        return f"arrayExists(item -> position(lowerUTF8(ifNull(item, '')), lowerUTF8({wanted})) > 0, {values})"
+    wanted_texts = [text_of(value) for value in (operand if operator == "in" else [operand])]
+    return f"hasAny({values}, {binder.texts(wanted_texts)})"
+
+
+COMPILERS = {
+    Kind.IDENTIFIER: _string,
+    Kind.STRING: _string,
+    Kind.INTENT: _string,
+    Kind.TEXT: _text,
+    Kind.NUMERIC: _numeric,
+    Kind.DATETIME: _datetime,
+    Kind.BOOLEAN: lambda spec, operator, operand, binder: spec.column,
+    Kind.ARRAY: _array,
+}
+
+
+def compile_filter(condition: Filter, binder: Binder) -> str:
+    spec, operator = BY_NAME[condition.field], NEGATIVE.get(condition.operator, condition.operator)
+    if spec.kind is Kind.NESTED:
+        sql = _nested(spec, condition.nested_key or "", operator, condition.operand, binder)
+    else:
+        sql = COMPILERS[spec.kind](spec, operator, condition.operand, binder)
+    return f"NOT ({sql})" if operator != condition.operator else f"({sql})"
+
+
+def compile_group(group: Group, binder: Binder) -> str:
+    """SQL for the whole tree. Raises FilterTooLargeError."""
+    if not group.filters:
+        return "1"
+    compiled = (
+        compile_group(part, binder) if isinstance(part, Group) else compile_filter(part, binder)
+        for part in group.filters
+    )
+    return f"({f' {group.logic} '.join(compiled)})"
+
+
+def dimensions_of(group: Group) -> frozenset[Dimension] | None:
+    """The rollup dimensions that the tree asks about; None if it asks about anything that no rollup has."""
+    found: set[Dimension] = set()
+    for part in group.filters:
+        asked = dimensions_of(part) if isinstance(part, Group) else BY_NAME[part.field].dimension
+        if asked is None:
+            return None
+        found |= {asked} if isinstance(asked, Dimension) else asked
+    return frozenset(found)
+
+
+def _instant(moment_us: int | None) -> datetime | None:
+    if moment_us is None:
+        return None
+    return EPOCH + timedelta(microseconds=min(max(moment_us, FIRST_US), LAST_US))
+
+
+def split_span(group: Group) -> tuple[Span, Group]:
+    """The range of start times that the outermost AND leaves, and the rest of the tree."""
+    if group.logic == "OR" and len(group.filters) > 1:
+        return EVERYTHING, group
+    starts, ends, rest = [], [], []
+    for part in group.filters:
+        if isinstance(part, Filter) and part.field == "request_start_time":
+            start, end = map(_instant, bounds_us(part.operator, part.operand))
+            starts.append(start)
+            ends.append(end)
+        else:
+            rest.append(part)
+    start = max((moment for moment in starts if moment is not None), default=None)
+    end = min((moment for moment in ends if moment is not None), default=None)
+    return Span(start, end), Group(logic=group.logic, filters=rest)

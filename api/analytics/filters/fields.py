@@ -1,0 +1,181 @@
+"""The one table of what can be filtered, grouped and measured, and how each of it is kept in request_logs.
+
+The compiler, the OpenAPI page, `GET /v1/analytics/meta` and the table in docs/analytics.md all read this.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from aggregator.rollups.measures import Dimension
+
+# Stands in a nested field's `values` for the value under one key.
+VALUE = "{value}"
+
+
+class Kind(StrEnum):
+    """What a field holds; it decides the operators."""
+
+    IDENTIFIER = "identifier"
+    STRING = "string"
+    INTENT = "intent"
+    TEXT = "text"
+    NUMERIC = "numeric"
+    DATETIME = "datetime"
+    BOOLEAN = "boolean"
+    ARRAY = "array"
+    NESTED = "nested"
+
+
+class Unit(StrEnum):
+    """What the values of a series are."""
+
+    COUNT = "count"
+    TOKENS = "tokens"
+    CURRENCY = "currency"
+    DURATION_SECONDS = "duration_seconds"
+    NUMBER = "number"
+
+
+OPERATORS: dict[Kind, tuple[str, ...]] = {
+    Kind.IDENTIFIER: ("is", "is_not", "in", "not_in"),
+    Kind.STRING: ("is", "is_not", "in", "not_in"),
+    Kind.INTENT: ("is", "is_not", "in", "not_in"),
+    Kind.TEXT: ("contains", "not_contains", "starts_with", "ends_with"),
+    Kind.NUMERIC: ("eq", "neq", "gt", "gte", "lt", "lte", "between", "is_null", "is_not_null"),
+    Kind.DATETIME: ("is", "before", "after", "between"),
+    Kind.BOOLEAN: ("is_true", "is_false"),
+    Kind.ARRAY: ("contains", "not_contains", "in", "not_in", "is_empty", "is_not_empty"),
+    Kind.NESTED: ("key_equals", "key_not_equals", "key_contains", "in", "not_in", "is_empty", "is_not_empty"),
+}
+ALL_OPERATORS = tuple(dict.fromkeys(name for names in OPERATORS.values() for name in names))
+INTENTS = {
+    "user_intent": ("frustrated", "satisfied", "curious"),
+    "agent_intent": ("apologetic", "refusal", "uncertain"),
+}
+
+
+@dataclass(frozen=True)
+class Field:
+    """One row of the table.
+
+    `column` is a column of request_logs (of request_payloads for text), or an expression over it. `values` of a
+    nested field turns what is under one key into an array of text. `unit` makes the field a metric's, `can_group` a
+    chart's group. `ignores_case` compares ASCII letters alike. `dimension` names the same column in rollups.
+    `is_content` is what people and models wrote, which not every caller may ask about.
+    """
+
+    name: str
+    kind: Kind
+    column: str
+    meaning: str
+    can_group: bool = False
+    unit: Unit | None = None
+    ignores_case: bool = False
+    dimension: Dimension | None = None
+    values: str = ""
+    is_content: bool = False
+
+    @property
+    def operators(self) -> tuple[str, ...]:
+        return OPERATORS[self.kind]
+
+
+# All values under a key, as an array of text, from the Dynamic value that is kept under its dotted path.
+# `output` and `variables` are flattened at ingest: every path holds the array of its scalars as text.
+_FLATTENED = f"dynamicElement({VALUE}, 'Array(Nullable(String))')"
+# Of `metadata`, which is kept as it was sent (a scalar of any type, or a list), the different ones. Asking for the type
+# of a value costs more than reading it, so that is only asked of what looks like a list.
+_NATIVE = (
+    f"multiIf(isNull({VALUE}), emptyArrayString(),"
+    f" startsWith(ifNull(toString({VALUE}), ''), '[') AND startsWith(dynamicType({VALUE}), 'Array'),"
+    " arrayDistinct(arrayMap(item -> if(startsWith(item, '\"'), JSONExtractString(item), item),"
+    f" arrayFilter(item -> item != 'null', JSONExtractArrayRaw(ifNull(toJSONString({VALUE}), '[]'))))),"
+    f" [ifNull(toString({VALUE}), '')])"
+)
+
+
+FIELDS = (
+    Field("pl_id", Kind.IDENTIFIER, "request_id", "id of the request, as the gateway gave it"),
+    Field("prompt_id", Kind.IDENTIFIER, "prompt_id", "id of the prompt template", can_group=True),
+    Field("engine", Kind.STRING, "model_name", "model", can_group=True, dimension=Dimension.MODEL),
+    Field("provider_type", Kind.STRING, "provider", "provider", can_group=True, dimension=Dimension.PROVIDER),
+    Field(
+        "status",
+        Kind.STRING,
+        "status",
+        "`success`, `error`, or the gateway's own word; upper or lower case",
+        can_group=True,
+        ignores_case=True,
+        dimension=Dimension.STATUS,
+    ),
+    Field("error_type", Kind.STRING, "error_type", "why it failed", can_group=True),
+    Field("user_id", Kind.STRING, "user_id", "who asked", can_group=True, dimension=Dimension.USER),
+    Field("api_key_id", Kind.STRING, "api_key_id", "with which key", can_group=True, dimension=Dimension.API_KEY),
+    Field("session_id", Kind.STRING, "session_id", "session", can_group=True),
+    Field(
+        "input_text",
+        Kind.TEXT,
+        "input_text",
+        "what the model was asked: all messages but the last answer",
+        is_content=True,
+    ),
+    Field("output_text", Kind.TEXT, "output_text", "what the model answered", is_content=True),
+    Field(
+        "prompt_version_number",
+        Kind.NUMERIC,
+        "prompt_version_number",
+        "version of the prompt template",
+        can_group=True,
+        unit=Unit.NUMBER,
+    ),
+    Field("input_tokens", Kind.NUMERIC, "input_tokens", "tokens of the whole prompt", unit=Unit.TOKENS),
+    Field("output_tokens", Kind.NUMERIC, "output_tokens", "tokens of the answer", unit=Unit.TOKENS),
+    Field("cached_tokens", Kind.NUMERIC, "cached_input_tokens", "input tokens read from a cache", unit=Unit.TOKENS),
+    Field("thinking_tokens", Kind.NUMERIC, "thinking_tokens", "output tokens spent on thinking", unit=Unit.TOKENS),
+    Field("cost", Kind.NUMERIC, "cost", "dollars, fee included", unit=Unit.CURRENCY),
+    Field("latency_ms", Kind.NUMERIC, "duration_ms", "milliseconds; as a metric, seconds", unit=Unit.DURATION_SECONDS),
+    Field("turn_count", Kind.NUMERIC, "turn_count", "turns of the conversation", unit=Unit.NUMBER),
+    Field("tool_call_count", Kind.NUMERIC, "tool_call_count", "tool calls", unit=Unit.NUMBER),
+    Field("request_start_time", Kind.DATETIME, "timestamp", "when it started"),
+    Field(
+        "request_end_time",
+        Kind.DATETIME,
+        "timestamp + toIntervalMillisecond(duration_ms)",
+        "when it ended; absent if its duration is",
+    ),
+    Field("is_json", Kind.BOOLEAN, "is_json", "the answer is a JSON object"),
+    Field("is_tool_call", Kind.BOOLEAN, "is_tool_call", "the answer has tool calls"),
+    Field("is_plain_text", Kind.BOOLEAN, "is_plain_text", "the answer is neither"),
+    Field("has_trace", Kind.BOOLEAN, "trace_id != ''", "it belongs to a trace"),
+    Field("tags", Kind.ARRAY, "tags", "tags", can_group=True),
+    Field("metadata_keys", Kind.ARRAY, "metadata_keys", "dotted keys of the metadata", can_group=True),
+    Field(
+        "output_keys",
+        Kind.ARRAY,
+        "output_keys",
+        "dotted keys of a structured answer",
+        can_group=True,
+        is_content=True,
+    ),
+    Field(
+        "input_variable_keys",
+        Kind.ARRAY,
+        "input_variable_keys",
+        "dotted keys of the variables",
+        can_group=True,
+        is_content=True,
+    ),
+    Field("tool_names", Kind.ARRAY, "tool_names", "names of the called tools", can_group=True),
+    Field("metadata", Kind.NESTED, "metadata", "value of a metadata key", values=_NATIVE),
+    Field("output", Kind.NESTED, "output", "value of a key of a structured answer", values=_FLATTENED, is_content=True),
+    Field(
+        "input_variables", Kind.NESTED, "variables", "value of a prompt variable", values=_FLATTENED, is_content=True
+    ),
+    *(
+        Field(name, Kind.INTENT, name, ", ".join(f"`{word}`" for word in words), is_content=True)
+        for name, words in INTENTS.items()
+    ),
+)
+BY_NAME = {field.name: field for field in FIELDS}
+GROUP_FIELDS = tuple(field.name for field in FIELDS if field.can_group)
+METRIC_FIELDS = tuple(field.name for field in FIELDS if field.unit)

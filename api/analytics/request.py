@@ -1,0 +1,118 @@
+"""What the three request endpoints share: filter, text search and order."""
+
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, StrictStr, field_validator, model_validator
+from pydantic.config import JsonDict
+
+from aggregator.rollups.planner import Condition, Span, micros
+from api.analytics.filters.compile import Binder, FilterTooLargeError, compile_group, dimensions_of, split_span
+from api.analytics.filters.fields import BY_NAME
+from api.analytics.filters.tree import FilterGroup, Group, check_text, semantic
+from api.errors import ApiError
+
+EXAMPLE_FILTER: JsonDict = {
+    "logic": "AND",
+    "filters": [
+        {"field": "request_start_time", "operator": "after", "value": "2026-01-01"},
+        {"field": "metadata", "operator": "key_equals", "nested_key": "team", "value": "search"},
+    ],
+}
+
+
+class SortBy(StrEnum):
+    REQUEST_START_TIME = "request_start_time"
+    INPUT_TOKENS = "input_tokens"
+    OUTPUT_TOKENS = "output_tokens"
+    COST = "cost"
+    LATENCY_MS = "latency_ms"
+    STATUS = "status"
+    TURN_COUNT = "turn_count"
+    TOOL_CALL_COUNT = "tool_call_count"
+
+
+class SortOrder(StrEnum):
+    ASC = "asc"
+    DESC = "desc"
+
+
+class Body(BaseModel):
+    """A part of a request: unknown properties are refused, since a typo must never widen a query."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class RequestQuery(Body):
+    """Which requests are meant. A property that is null is as good as left out."""
+
+    filter_group: FilterGroup | None = Field(None, description="Which requests; all of them without.")
+    q: StrictStr | None = Field(None, description="Words that start words of the input or output text.")
+    sort_by: SortBy | None = Field(None, description="Together with `sort_order`. Analytics ignore it.")
+    sort_order: SortOrder | None = Field(None, description="Together with `sort_by`.")
+
+    @field_validator("q")
+    @classmethod
+    def _check_q(cls, value: str | None) -> str | None:
+        check_text(value or "", "")
+        return value
+
+    @model_validator(mode="after")
+    def _sort_by_with_order(self) -> Self:
+        if (self.sort_by is None) != (self.sort_order is None):
+            missing = "sort_by" if self.sort_by is None else "sort_order"
+            raise semantic(missing, "sort_by and sort_order are given together or not at all")
+        return self
+
+
+class RequestLogQuery(RequestQuery):
+    """The query of search and analytics."""
+
+    metadata_cost_breakdown_key: StrictStr | None = Field(
+        None, description="Metadata key whose values `metadataValueBreakdown` of the analytics is about."
+    )
+
+    @field_validator("metadata_cost_breakdown_key")
+    @classmethod
+    def _check_key(cls, value: str | None) -> str | None:
+        check_text(value or "", "")
+        return value
+
+
+def _fields_of(tree: Group) -> Iterator[str]:
+    for part in tree.filters:
+        yield from _fields_of(part) if isinstance(part, Group) else (part.field,)
+
+
+def asks_for_content(query: RequestQuery, others: Iterable[str] = ()) -> bool:
+    """Whether the answer would tell what people or models wrote, be it one question at a time. `others` are fields
+    that are asked about beside the filter."""
+    tree = query.filter_group or Group(filters=[])
+    asked = (*_fields_of(tree), *others)
+    return query.q is not None or any(BY_NAME[name].is_content for name in asked if name in BY_NAME)
+
+
+def condition_of(query: RequestQuery) -> Condition:
+    """Raises ApiError 400 for a filter whose values are too many for one query."""
+    binder, tree = Binder(), query.filter_group or Group(filters=[])
+    try:
+        sql = compile_group(tree, binder)
+    except FilterTooLargeError as error:
+        raise ApiError(400, f"filter_group: {error}") from error
+    return Condition(sql, binder.parameters, dimensions_of(tree))
+
+
+def span_and_condition_of(query: RequestQuery) -> tuple[Span, Condition]:
+    """The query as a time range, which indexes and rollups know, and a condition for the rest of it."""
+    span, rest = split_span(query.filter_group or Group(filters=[]))
+    return span, condition_of(query.model_copy(update={"filter_group": rest}))
+
+
+def times_of(span: Span) -> str:
+    """SQL over the timestamp of a row."""
+    terms = []
+    for operator, moment in ((">=", span.start), ("<", span.end)):
+        if moment is not None:
+            terms.append(f"timestamp {operator} fromUnixTimestamp64Micro({micros(moment)}, 'UTC')")
+    return " AND ".join(terms) or "1"

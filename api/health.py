@@ -1,0 +1,45 @@
+from importlib.metadata import version
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+
+from aggregator.clickhouse.client import DatabaseError, WarehouseUnavailableError
+from aggregator.clickhouse.migrate import MigrationError, pending, read_migrations
+from api.errors import ApiError, documented
+from api.parameters import NoParameters
+from api.request_logs.schemas import Health, Version
+
+DISTRIBUTION = "router-insights"
+
+
+def installed_version() -> str:
+    return version(DISTRIBUTION)
+
+
+router = APIRouter(tags=["health"], responses=documented(400, 500))
+
+
+@router.get("/healthz")
+async def is_alive(_: Annotated[NoParameters, Query()]) -> Health:
+    """The process is up."""
+    return Health(status="ok")
+
+
+@router.get("/readyz", responses=documented(503))
+def is_ready(request: Request, _: Annotated[NoParameters, Query()]) -> Health:
+    """ClickHouse answers and has the tables this version needs."""
+    try:
+        missing = pending(request.app.state.warehouse, read_migrations())
+    except (WarehouseUnavailableError, DatabaseError) as error:
+        raise ApiError(503, "ClickHouse does not answer.") from error
+    except MigrationError as error:
+        raise ApiError(503, str(error)) from error
+    if missing:
+        raise ApiError(503, f"{len(missing)} migrations are missing: run `insights migrate`.")
+    return Health(status="ok")
+
+
+@router.get("/version")
+async def get_version(_: Annotated[NoParameters, Query()]) -> Version:
+    """What is running."""
+    return Version(name=DISTRIBUTION, version=installed_version())

@@ -1,0 +1,59 @@
+import asyncio
+import json
+from collections.abc import AsyncIterable
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from fastapi.sse import EventSourceResponse
+
+from aggregator.clickhouse.client import DatabaseError, WarehouseUnavailableError
+from api.errors import documented
+from api.live_usage.usage import (
+    EXAMPLE_LIVE,
+    MINUTES,
+    LiveParameters,
+    LiveUsage,
+    MinuteUsage,
+    as_answer,
+    live_usage,
+    read_minutes,
+)
+from api.security.reader import AppReader
+
+STREAM_SECONDS = 2.0
+# Between two readings of all minutes only the newest are read: late requests show up with the next of these.
+FULL_EVERY = 15
+NEWEST_MINUTES = 2
+
+STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"example": f"data: {json.dumps(EXAMPLE_LIVE)}"}}}
+}
+
+router = APIRouter(tags=["live usage"], responses=documented(400, 401, 403, 500, 503, 504))
+
+
+@router.get("/v1/usage/live")
+def get_live_usage(parameters: Annotated[LiveParameters, Query()], reader: AppReader) -> LiveUsage:
+    """The current minute and the sixty before it, for everything or for one model, user, api key or tag."""
+    return live_usage(reader, parameters)
+
+
+@router.get("/v1/usage/live/stream", response_class=EventSourceResponse, responses=STREAM)
+async def stream_live_usage(
+    parameters: Annotated[LiveParameters, Query()], reader: AppReader
+) -> AsyncIterable[LiveUsage]:
+    """The same every two seconds, as server-sent events. It ends when ClickHouse is away; browsers connect again."""
+    found: dict[int, MinuteUsage] = {}
+    turn = 0
+    while True:
+        now = datetime.now(UTC)
+        count = NEWEST_MINUTES if turn % FULL_EVERY else MINUTES
+        try:
+            newest = await asyncio.to_thread(read_minutes, reader, parameters, now, count)
+        except (WarehouseUnavailableError, DatabaseError):
+            return
+        found = newest if count == MINUTES else found | newest
+        yield as_answer(found, now)
+        turn += 1
+        await asyncio.sleep(STREAM_SECONDS)

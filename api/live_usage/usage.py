@@ -1,0 +1,127 @@
+"""Usage of the current minute and of the sixty before it, from raw rows: what is stored, minute by minute."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic_core import PydanticCustomError
+
+from aggregator.budgets.budget import plain
+from aggregator.budgets.subject import MAX_VALUE_CHARACTERS, ScopeKind
+from aggregator.rollups.measures import (
+    COST,
+    DURATION_COUNT,
+    DURATION_SUM,
+    ERRORS,
+    INPUT_TOKENS,
+    OUTPUT_TOKENS,
+    REQUESTS,
+    UNPRICED,
+)
+from aggregator.rollups.planner import EPOCH
+from api.security.reader import Reader
+
+MINUTE = timedelta(minutes=1)
+MINUTES = 60
+MEASURES = (REQUESTS, ERRORS, UNPRICED, INPUT_TOKENS, OUTPUT_TOKENS, COST, DURATION_SUM, DURATION_COUNT)
+CONDITIONS = {
+    ScopeKind.TOTAL: "1",
+    ScopeKind.MODEL: "model_name = {value:String}",
+    ScopeKind.USER: "user_id = {value:String}",
+    ScopeKind.API_KEY: "api_key_id = {value:String}",
+    ScopeKind.TAG: "has(tags, {value:String})",
+}
+LIVE = """
+SELECT intDiv(toUnixTimestamp(timestamp), 60) AS minute, {measures} FROM request_logs
+WHERE timestamp >= fromUnixTimestamp64Micro({since:Int64}, 'UTC')
+AND timestamp < fromUnixTimestamp64Micro({until:Int64}, 'UTC') AND {condition}
+GROUP BY minute
+"""
+
+
+class LiveParameters(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    scope: ScopeKind = Field(ScopeKind.TOTAL, description="Whose usage: everything, or one of a kind.")
+    value: str = Field(
+        "", max_length=MAX_VALUE_CHARACTERS, description="Its name; none for the total.", examples=["gpt-5-mini"]
+    )
+
+    @model_validator(mode="after")
+    def _has_a_name(self) -> Self:
+        if (self.scope is ScopeKind.TOTAL) == bool(self.value):
+            message = "must be empty for the total, and name one of any other scope"
+            raise PydanticCustomError("value", message, {"messages": {"value": message}})
+        return self
+
+
+class MinuteUsage(BaseModel):
+    minute: datetime = Field(description="When it began.")
+    requests: int = 0
+    errors: int = 0
+    unpriced: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: Annotated[Decimal, PlainSerializer(plain, return_type=str)] = Field(Decimal(0), description="Dollars.")
+    avg_duration_ms: float | None = None
+
+
+EXAMPLE_MINUTE: dict[str, Any] = {
+    "minute": "2026-11-24T12:00:00Z",
+    "requests": 312,
+    "errors": 2,
+    "unpriced": 2,
+    "input_tokens": 402110,
+    "output_tokens": 90120,
+    "cost": "1.904",
+    "avg_duration_ms": 2310.5,
+}
+
+
+EXAMPLE_LIVE: dict[str, Any] = {
+    "as_of": "2026-11-24T12:00:31Z",
+    "current": EXAMPLE_MINUTE,
+    "minutes": [EXAMPLE_MINUTE],
+}
+
+
+class LiveUsage(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_LIVE]})
+
+    as_of: datetime
+    current: MinuteUsage = Field(description="The minute that is not over yet.")
+    minutes: list[MinuteUsage] = Field(description="The sixty before it, newest first; those without requests too.")
+
+
+def read_minutes(reader: Reader, parameters: LiveParameters, now: datetime, count: int) -> dict[int, MinuteUsage]:
+    """The current minute and the `count` before it, those with requests, by minutes since 1970."""
+    until = (now - EPOCH) // MINUTE + 1
+    measures = ", ".join(f"{measure.from_raw} AS {measure.name}" for measure in MEASURES)
+    sql = LIVE.replace("{measures}", measures).replace("{condition}", CONDITIONS[parameters.scope])
+    micros = 60_000_000
+    values = {"since": (until - 1 - count) * micros, "until": until * micros, "value": parameters.value}
+    return {int(row["minute"]): _usage(row) for row in reader.query(sql, values)}
+
+
+def _usage(row: Mapping[str, Any]) -> MinuteUsage:
+    duration_count = row["duration_ms_count"]
+    names = ("requests", "errors", "unpriced", "input_tokens", "output_tokens", "cost")
+    return MinuteUsage(
+        minute=EPOCH + int(row["minute"]) * MINUTE,
+        avg_duration_ms=round(row["duration_ms_sum"] / duration_count, 3) if duration_count else None,
+        **{name: row[name] for name in names},
+    )
+
+
+def as_answer(found: Mapping[int, MinuteUsage], now: datetime) -> LiveUsage:
+    """Found minutes as the answer at `now`."""
+    this = (now - EPOCH) // MINUTE
+    every = [found.get(n) or MinuteUsage(minute=EPOCH + n * MINUTE) for n in range(this, this - MINUTES - 1, -1)]
+    return LiveUsage(as_of=now, current=every[0], minutes=every[1:])
+
+
+def live_usage(reader: Reader, parameters: LiveParameters) -> LiveUsage:
+    now = datetime.now(UTC)
+    return as_answer(read_minutes(reader, parameters, now, MINUTES), now)

@@ -1,0 +1,120 @@
+"""Who asks, what they may do, and which rows exist for them.
+
+Rights are checked where a router is put into the app (`api.security.auth.allow`). Rows are confined in one place, the
+caller's `Reader`: it sends `Caller.table_filters` with every query, and ClickHouse adds them to every read of
+the tables named there, in subqueries, joins and projections too. A query that nobody thought about returns
+nothing of others either.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from clickhouse_connect.driver.binding import format_str
+
+from aggregator.rollups.measures import ROLLUPS, Dimension
+
+
+class Scope(StrEnum):
+    """What a key was made for."""
+
+    ADMIN = "admin"
+    READ = "read"
+    READ_NO_BODIES = "read-no-bodies"
+    INGEST = "ingest"
+
+
+class Right(StrEnum):
+    """What a route asks of its caller."""
+
+    READ = "read"
+    # Anything that people or models wrote: headers, bodies, text, error messages, and every filter, group or
+    # search over them, which would give the same away one question at a time.
+    CONTENT = "content"
+    SEND = "send"
+    ADMIN = "admin"
+
+
+RIGHTS: dict[Scope, frozenset[Right]] = {
+    Scope.ADMIN: frozenset(Right),
+    Scope.READ: frozenset({Right.READ, Right.CONTENT}),
+    Scope.READ_NO_BODIES: frozenset({Right.READ}),
+    Scope.INGEST: frozenset({Right.SEND}),
+}
+
+# How each table is confined; a test holds this to the tables of the migrated database.
+# - by their columns user_id and api_key_id:
+CONFINED_TABLES = ("request_logs", "request_payloads")
+# - not at all for a confined caller; what is in them belongs to nobody in particular:
+CLOSED_TABLES = ("dead_letters", "api_keys", "api_key_revocations", "api_key_uses", "audit_log")
+# - not at all for a confined caller either, though nobody's words are in them:
+SHARED_TABLES = ("alerts",)
+# - not necessary: nothing of a request is in them.
+OPEN_TABLES = ("rollup_generations", "retention_marks", "schema_migrations")
+
+NOTHING = "0"
+# A rollup without the columns cannot be confined. The planner does not take it for a confined question
+# (`Reader.confine`); should a query try, failing is better than a wrong sum.
+REFUSED = "throwIf(1, 'this table cannot be confined to a caller')"
+
+# Content: whole tables, which do not exist for who may not see it, and columns of request_logs, which come back empty.
+CONTENT_TABLES = ("request_payloads", "dead_letters")
+CONTENT_COLUMNS: dict[str, object] = {
+    "error_message": "",
+    "output": {},
+    "output_keys": [],
+    "variables": {},
+    "input_variable_keys": [],
+    "user_intent": "",
+    "agent_intent": "",
+}
+
+
+@dataclass(frozen=True)
+class Restriction:
+    """The rows of one user, of certain api keys, or of a user with certain api keys."""
+
+    user_id: str | None = None
+    api_key_ids: tuple[str, ...] = ()
+
+    @property
+    def dimensions(self) -> frozenset[Dimension]:
+        by_user = {Dimension.USER} if self.user_id is not None else set()
+        return frozenset(by_user | ({Dimension.API_KEY} if self.api_key_ids else set()))
+
+    @property
+    def condition(self) -> str:
+        """SQL over the columns user_id and api_key_id; the setting it goes into knows no bound values."""
+        terms = []
+        if self.user_id is not None:
+            terms.append(f"{Dimension.USER} = {format_str(self.user_id)}")
+        if self.api_key_ids:
+            terms.append(f"{Dimension.API_KEY} IN ({', '.join(map(format_str, self.api_key_ids))})")
+        return " AND ".join(terms) or NOTHING
+
+    def table_filters(self) -> dict[str, str]:
+        own = self.condition
+        filters = dict.fromkeys(CONFINED_TABLES, own)
+        filters |= dict.fromkeys((*CLOSED_TABLES, *SHARED_TABLES), NOTHING)
+        for rollup in ROLLUPS:
+            filters[rollup.table] = own if self.dimensions <= set(rollup.dimensions) else REFUSED
+        return filters
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Whose key a request carries. Without a restriction every row is theirs to see."""
+
+    name: str
+    scopes: frozenset[Scope]
+    restriction: Restriction | None = None
+
+    def may(self, right: Right) -> bool:
+        return any(right in RIGHTS[scope] for scope in self.scopes)
+
+    @property
+    def table_filters(self) -> dict[str, str]:
+        """Conditions by table, as ClickHouse's setting `additional_table_filters` takes them."""
+        filters = self.restriction.table_filters() if self.restriction else {}
+        if not self.may(Right.CONTENT):
+            filters |= dict.fromkeys(CONTENT_TABLES, NOTHING)
+        return filters

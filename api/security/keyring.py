@@ -1,0 +1,100 @@
+"""The keys that the API lets in: those of its settings, and those of the database."""
+
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+
+import structlog
+
+from aggregator.clickhouse.client import DatabaseError, Warehouse, WarehouseUnavailableError
+from aggregator.tables.api_keys import StoredKey, hash_of, stored_keys, write_uses
+from api.errors import ApiError
+from api.security.access import Caller, Restriction, Scope
+
+log = structlog.get_logger()
+
+# A new key is let in, and a revoked one shut out, within this time.
+REFRESH_SECONDS = 5.0
+# While ClickHouse is away the keys that were read last stay in force, but not for longer than this.
+STALE_SECONDS = 600.0
+USES_SECONDS = 60.0
+# No such table, no such database: before the first `insights migrate`.
+NO_SCHEMA_CODES = (60, 81)
+
+
+def caller_of(key: StoredKey) -> Caller | None:
+    """None for a key that is revoked, and for one with a scope that this version does not know."""
+    known = {scope.value for scope in Scope}
+    if key.revoked_at is not None or not set(key.scopes) <= known:
+        return None
+    is_confined = key.user_id is not None or bool(key.api_key_ids)
+    restriction = Restriction(key.user_id, tuple(key.api_key_ids)) if is_confined else None
+    return Caller(key.name, frozenset(map(Scope, key.scopes)), restriction)
+
+
+class KeyRing:
+    """Callers by their key.
+
+    Keys are looked up by their SHA-256. That takes a different time for different hashes and tells nothing:
+    whoever wants to use it has to find keys whose hash begins as they like, and has then learned no key.
+    May be used by several threads at once.
+    """
+
+    def __init__(self, own: Mapping[str, Caller], warehouse: Warehouse | None = None) -> None:
+        self._own = {hash_of(key): caller for key, caller in own.items()}
+        self._warehouse = warehouse
+        self._stored: dict[str, Caller] = {}
+        self._read_at = float("-inf")
+        self._tried_at = float("-inf")
+        self._refreshing = threading.Lock()
+        self._uses: dict[str, datetime] = {}
+        self._uses_written_at = time.monotonic()
+
+    @classmethod
+    def of_settings(cls, keys: Iterable[str], warehouse: Warehouse) -> "KeyRing":
+        """Keys of INSIGHTS_API_KEYS have every right."""
+        admin = frozenset({Scope.ADMIN})
+        return cls({key: Caller(f"setting {n}", admin) for n, key in enumerate(keys, start=1)}, warehouse)
+
+    def find(self, key: str) -> Caller | None:
+        """Raises ApiError 503 when stored keys could not be read for too long to go by what they were."""
+        hashed = hash_of(key)
+        if hashed in self._own:
+            return self._own[hashed]
+        self._refresh()
+        if self._warehouse and time.monotonic() - self._read_at > STALE_SECONDS:
+            raise ApiError(503, "The keys cannot be read right now; try again later.")
+        caller = self._stored.get(hashed)
+        if caller is not None:
+            self._uses[hashed] = datetime.now(UTC)
+        return caller
+
+    def _refresh(self) -> None:
+        """One thread reads; the others go by what is known, or wait for it if nothing was read yet."""
+        if self._warehouse is None or time.monotonic() - self._tried_at < REFRESH_SECONDS:
+            return
+        is_first = self._read_at == float("-inf")
+        if not self._refreshing.acquire(blocking=is_first):
+            return
+        try:
+            if time.monotonic() - self._tried_at >= REFRESH_SECONDS:
+                self._tried_at = time.monotonic()
+                self._read(self._warehouse)
+        except DatabaseError as error:
+            if error.code in NO_SCHEMA_CODES:
+                self._read_at = time.monotonic()  # nobody has made a key yet
+            log.warning("keys cannot be read", error=str(error))
+        except WarehouseUnavailableError as error:
+            log.warning("keys cannot be read", error=str(error))
+        finally:
+            self._refreshing.release()
+
+    def _read(self, warehouse: Warehouse) -> None:
+        found = {key.key_hash: caller_of(key) for key in stored_keys(warehouse)}
+        self._stored = {hashed: caller for hashed, caller in found.items() if caller is not None}
+        self._read_at = time.monotonic()
+        if self._uses and time.monotonic() - self._uses_written_at >= USES_SECONDS:
+            uses, self._uses = self._uses, {}
+            self._uses_written_at = time.monotonic()
+            write_uses(warehouse, uses)

@@ -1,0 +1,68 @@
+"""Reads of the warehouse that cannot run away, and that see only what the caller may see."""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+
+from aggregator.clickhouse.client import Warehouse
+from aggregator.clickhouse.cluster import is_cluster
+from aggregator.rollups.planner import Question
+from api.errors import ApiError
+from api.security.access import CONTENT_COLUMNS, Caller, Right
+from api.security.auth import RequestCaller
+
+# Threads live on, and with them their connections; a ClickHouse server works on one query with all its cores anyway.
+QUERY_THREADS = ThreadPoolExecutor(max_workers=4, thread_name_prefix="query")
+
+
+@dataclass(frozen=True)
+class Reader:
+    """The warehouse as `caller` may see it, with `limits` (ClickHouse settings) on every query.
+
+    Rows of others do not exist for a confined caller, whatever the SQL says (api/security/access.py). Text that may not
+    be read comes back empty; routes that would filter or group by such text ask `caller` for Right.CONTENT first.
+
+    Blocks: call it from a sync route, which runs in a thread (the warehouse has one client per thread).
+    """
+
+    warehouse: Warehouse
+    limits: Mapping[str, Any]
+    caller: Caller
+
+    def query(
+        self, sql: str, parameters: Mapping[str, Any], settings: Mapping[str, Any] | None = None
+    ) -> list[dict[str, Any]]:
+        """Rows as dicts. Raises WarehouseUnavailableError or DatabaseError; api/errors.py answers for both."""
+        rules = dict(self.limits)
+        if filters := self.caller.table_filters:
+            if is_cluster(self.warehouse):
+                # Shards read tables of another database, which filters by these names may not be about.
+                raise ApiError(403, "Keys that see only some rows are not supported on a cluster of ClickHouse yet.")
+            rules["additional_table_filters"] = filters
+        rows = self.warehouse.query(sql, parameters, {**(settings or {}), **rules})
+        if not self.caller.may(Right.CONTENT):
+            rows = [{name: CONTENT_COLUMNS.get(name, value) for name, value in row.items()} for row in rows]
+        return rows
+
+    def confine(self, question: Question) -> Question:
+        """The question as this caller must put it: answered from rollups that know whose the requests are."""
+        restriction = self.caller.restriction
+        return replace(question, confined_to=restriction.dimensions) if restriction else question
+
+    def query_all(
+        self, queries: Sequence[tuple[str, Mapping[str, Any]]], settings: Mapping[str, Any] | None = None
+    ) -> list[list[dict[str, Any]]]:
+        """The rows of each query, several at a time. Raises as `query` does; then the others are not waited for."""
+        if len(queries) == 1:
+            return [self.query(queries[0][0], queries[0][1], settings)]
+        return list(QUERY_THREADS.map(lambda query: self.query(query[0], query[1], settings), queries))
+
+
+def _reader(request: Request, caller: RequestCaller) -> Reader:
+    return Reader(request.app.state.warehouse, request.app.state.limits, caller)
+
+
+AppReader = Annotated[Reader, Depends(_reader)]

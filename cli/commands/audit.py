@@ -1,0 +1,38 @@
+"""The audit log, written by commands that change what others see, and shown by `insights audit`."""
+
+import getpass
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from aggregator.clickhouse.client import Warehouse
+from aggregator.tables.audit_log import Action, newest, record
+
+
+def actor() -> str:
+    """Who runs this command, as far as the machine knows."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = "unknown"  # a container's user may have no name
+    return f"{user}@{socket.gethostname()}"
+
+
+def record_here(
+    warehouse: Warehouse, action: Action, target: str = "", details: Mapping[str, Any] | None = None
+) -> None:
+    record(warehouse, actor(), action, target, details)
+
+
+def run_audit(warehouse: Warehouse, limit: int) -> None:
+    """Print the newest entries, newest first."""
+    table = Table("at (UTC)", "who", "what", "on", "details", box=box.SIMPLE_HEAD)
+    for entry in newest(warehouse, limit):
+        texts = (entry.actor, entry.action, entry.target, "" if entry.details == "{}" else entry.details)
+        table.add_row(f"{entry.at:%F %T}", *map(Text, texts))
+    Console().print(table if table.row_count else "nothing yet")

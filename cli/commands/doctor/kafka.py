@@ -1,0 +1,76 @@
+"""Is Kafka as it must be, and do the workers keep up?"""
+
+import asyncio
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_fixed
+
+from cli.commands.doctor.finding import Finding, Level, judge
+
+TIMEOUT_SECONDS = 10.0
+# A broker makes the topic of committed offsets when it is first asked for a group, and has no coordinator until then.
+PATIENCE_SECONDS = 5.0
+# At 50,000 events a second a worker has read this much in less than a minute.
+LAG_RECORDS = 1_000_000
+
+
+async def examine(bootstrap_servers: str, topic: str, group: str, **client_options: Any) -> list[Finding]:
+    """Every check, or the one that says that Kafka does not answer. `client_options` go to aiokafka."""
+    options = {"bootstrap_servers": bootstrap_servers, **client_options}
+    admin = AIOKafkaAdminClient(request_timeout_ms=int(TIMEOUT_SECONDS * 1000), **options)
+    try:
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            await admin.start()
+            return await _patient(_examine, admin, options, topic, group)
+    except (KafkaError, OSError, TimeoutError) as error:
+        advice = "see whether it runs, and whether INSIGHTS_KAFKA_BOOTSTRAP_SERVERS names it"
+        return [Finding("Kafka", Level.FAULT, f"{bootstrap_servers}: {str(error) or type(error).__name__}", advice)]
+    finally:
+        await admin.close()
+
+
+def _passes(error: BaseException) -> bool:
+    return isinstance(error, KafkaError) and bool(error.retriable)
+
+
+_patient = AsyncRetrying(
+    retry=retry_if_exception(_passes), stop=stop_after_delay(PATIENCE_SECONDS), wait=wait_fixed(0.2), reraise=True
+)
+
+
+async def _examine(admin: AIOKafkaAdminClient, options: dict[str, Any], topic: str, group: str) -> list[Finding]:
+    if topic not in await admin.list_topics():
+        advice = "create it, or set INSIGHTS_KAFKA_TOPIC to the one that the gateway writes to"
+        return [Finding("topic", Level.FAULT, f"there is no topic {topic}", advice)]
+    (described,) = await admin.describe_topics([topic])
+    numbers = sorted(partition["partition"] for partition in described["partitions"])
+    leaderless = [p["partition"] for p in described["partitions"] if p["leader"] < 0]
+    said = f"partitions without a leader: {leaderless}" if leaderless else f"{topic}, {len(numbers)} partitions"
+    advice = "see which broker is down"
+    found = [judge("topic", said, advice, warning=False, fault=bool(leaderless))]
+    partitions = [TopicPartition(topic, number) for number in numbers]
+    async with AIOKafkaConsumer(**options) as consumer:
+        first, last = await consumer.beginning_offsets(partitions), await consumer.end_offsets(partitions)
+    committed = await admin.list_consumer_group_offsets(group, partitions=partitions)
+    return [*found, _lag(partitions, first, last, {tp: at.offset for tp, at in committed.items()}, group)]
+
+
+def _lag(
+    partitions: list[TopicPartition],
+    first: dict[TopicPartition, int],
+    last: dict[TopicPartition, int],
+    committed: dict[TopicPartition, int],
+    group: str,
+) -> Finding:
+    """A committed offset is where the batch in hand begins, so a worker that keeps up lags by up to one batch."""
+    lag = sum(last[tp] - max(first[tp], committed.get(tp, -1)) for tp in partitions)
+    unread = sum(last[tp] - first[tp] for tp in partitions if committed.get(tp, -1) < 0)
+    if unread:
+        advice = "run `insights ingest`; if it runs, see that its INSIGHTS_KAFKA_GROUP is this one"
+        said = f"{unread:,} records in partitions that group {group} has never read"
+        return Finding("consumer lag", Level.FAULT, said, advice)
+    advice = "run more workers, up to one for each partition; see whether ClickHouse takes their inserts"
+    return judge("consumer lag", f"{lag:,} records", advice, warning=lag > LAG_RECORDS)

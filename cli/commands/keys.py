@@ -1,0 +1,66 @@
+"""`insights keys`: who may ask the API, and what."""
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from aggregator.clickhouse.client import Warehouse
+from aggregator.tables.api_keys import StoredKey, create_key, revoke_key, stored_keys
+from aggregator.tables.audit_log import Action
+from api.security.access import RIGHTS, Right, Scope
+from cli.commands.audit import actor, record_here
+
+
+class KeyRequestError(Exception):
+    """What the key should be makes no sense; the message says why."""
+
+
+def _check(name: str, scopes: Sequence[Scope], user_id: str | None, api_key_ids: Sequence[str]) -> None:
+    if not name.strip() or len(name) > 100 or not name.isprintable():
+        raise KeyRequestError("a key's name must have 1 to 100 printable characters")
+    if "" in (user_id, *api_key_ids):
+        raise KeyRequestError("--user and --api-key must not be empty")
+    is_confined = user_id is not None or bool(api_key_ids)
+    if is_confined and any(RIGHTS[scope] & {Right.ADMIN, Right.SEND} for scope in scopes):
+        raise KeyRequestError("only keys that read can be confined: use --scope read or --scope read-no-bodies")
+
+
+def run_create(
+    warehouse: Warehouse, name: str, scopes: Sequence[Scope], user_id: str | None, api_key_ids: Sequence[str]
+) -> None:
+    """Print the new key, the only time it can be seen. Raises KeyRequestError and KeyNameError."""
+    _check(name, scopes, user_id, api_key_ids)
+    words = sorted({scope.value for scope in scopes})
+    record_here(
+        warehouse, Action.CREATE_KEY, name, {"scopes": words, "user_id": user_id, "api_key_ids": list(api_key_ids)}
+    )
+    print(create_key(warehouse, name, words, actor(), user_id, api_key_ids))
+    Console(stderr=True).print("Keep it: only its hash is stored, so it cannot be shown again.", highlight=False)
+
+
+def _confined_to(key: StoredKey) -> str:
+    by_user = [f"user {key.user_id}"] if key.user_id is not None else []
+    return ", ".join([*by_user, *(f"key {api_key_id}" for api_key_id in key.api_key_ids)]) or "everything"
+
+
+def run_list(warehouse: Warehouse, with_revoked: bool) -> None:
+    """Print the keys in force, or all there ever were."""
+    table = Table(
+        "name", "begins", "scopes", "sees", "created (UTC)", "by", "last used", "revoked", box=box.SIMPLE_HEAD
+    )
+    for key in stored_keys(warehouse):
+        if key.revoked_at is None or with_revoked:
+            moments = (f"{moment:%F %T}" if moment else "-" for moment in (key.last_used_at, key.revoked_at))
+            texts = (key.name, f"{key.prefix}…", ", ".join(key.scopes), _confined_to(key))
+            table.add_row(*map(Text, texts), f"{key.created_at:%F %T}", Text(key.created_by), *moments)
+    Console().print(table if table.row_count else "no keys in the database; those of INSIGHTS_API_KEYS are not listed")
+
+
+def run_revoke(warehouse: Warehouse, name: str) -> None:
+    """Raises KeyNameError when no key in force has the name."""
+    record_here(warehouse, Action.REVOKE_KEY, name)
+    revoke_key(warehouse, name, actor())
+    print(f"revoked {name}; every API process refuses it within seconds")

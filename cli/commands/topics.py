@@ -1,0 +1,60 @@
+"""`insights topics`: is Kafka as the file says, and make it so."""
+
+import asyncio
+import time
+from pathlib import Path
+
+from aiokafka.admin import AIOKafkaAdminClient
+from rich.console import Console
+from rich.text import Text
+
+from aggregator.kafka import KafkaSettings
+from ingest.topics.admin import admin_of, apply, look
+from ingest.topics.spec import Difference, Found, Wanted, differences, read_wanted
+
+SETTLE_SECONDS = 10.0
+POLL_SECONDS = 0.2
+
+
+def _print(told: list[Difference]) -> None:
+    console = Console()
+    for each in told:
+        line = Text.assemble((each.what, "" if each.is_mendable else "bold red"), f": {each.remedy}")
+        console.print(line, soft_wrap=True)
+
+
+async def _settled(admin: AIOKafkaAdminClient, wanted: Wanted) -> Found:
+    """Kafka takes changes at once and hands them out a moment later."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while True:
+        found = await look(admin, wanted)
+        if not any(each.is_mendable for each in differences(wanted, found)) or time.monotonic() > deadline:
+            return found
+        await asyncio.sleep(POLL_SECONDS)
+
+
+async def run_topics(file: Path, replication_factor: int | None, does_apply: bool) -> bool:
+    """Print what differs, after applying the file if asked to; whether nothing does.
+
+    Raises TopicFileError, TopicError, KafkaUnavailableError.
+    """
+    settings = KafkaSettings()
+    wanted = read_wanted(file)
+    if replication_factor is not None:
+        wanted = wanted.for_replicas(replication_factor)
+    async with admin_of(settings.kafka_bootstrap_servers, **settings.client_options()) as admin:
+        found = await look(admin, wanted)
+        if does_apply:
+            for each in differences(wanted, found):
+                if each.is_mendable:
+                    print(f"{each.what}: {each.remedy.removeprefix('apply ')}")
+            await apply(admin, wanted, found)
+            found = await _settled(admin, wanted)
+    told = differences(wanted, found)
+    if told:
+        _print(told)
+    else:
+        print(f"{len(wanted.topics)} topics are as the file says")
+    if found.rights is None and wanted.acls:
+        print("the brokers have no authorizer: rights are neither checked nor needed")
+    return not told

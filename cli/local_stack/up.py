@@ -1,0 +1,243 @@
+"""`insights up`: broker, worker, warehouse and API on one machine; one process, and the broker as its child."""
+
+import asyncio
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+from socket import socket
+from typing import Any
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from pydantic import SecretStr
+
+from aggregator.budgets.app import Aggregator
+from aggregator.budgets.settings import AggregateSettings
+from aggregator.clickhouse.client import Warehouse
+from aggregator.clickhouse.migrate import migrate
+from api.app import create_app
+from api.settings import ApiSettings
+from cli.adapters.event_publisher import KafkaGate
+from cli.commands.budgets import KafkaBudgets
+from cli.commands.services import Server, base_url, listen, make_server, serve_metrics, stop_on_signals
+from cli.local_stack.broker import BrokerError, EmbeddedBroker
+from cli.local_stack.data_dir import DataDir
+from cli.local_stack.process import READY
+from cli.local_stack.repair import mend_rollups
+from ingest import metrics
+from ingest.consumer.worker import Worker
+from ingest.settings import IngestSettings
+from ingest.topics.create import create_topics
+
+log = structlog.get_logger(__name__)
+
+PARTITIONS = 6
+SESSION_TIMEOUT_MS = 1_500
+POLL_SECONDS = 0.05
+# The embedded broker forgets everything when it stops, so what it has taken is written first.
+DRAIN_SECONDS = 15.0
+WORKER_STOP_SECONDS = 15.0
+# A broker on the same machine answers sooner, if it has any more.
+END_READ_MS = 200
+AGGREGATOR_STOP_SECONDS = 3.0
+# The embedded broker knows neither encryption nor passwords, whatever the environment says of another Kafka.
+IN_THE_CLEAR: dict[str, Any] = {"kafka_security_protocol": "PLAINTEXT", "kafka_username": "", "kafka_ca_file": None}
+
+
+def api_settings(data: DataDir, host: str, port: int) -> ApiSettings:
+    """Keys from INSIGHTS_API_KEYS where there are any, else the one that the data directory keeps."""
+    given: dict[str, Any] = {"clickhouse_url": data.clickhouse_url, "host": host, "port": port}
+    if not os.environ.get("INSIGHTS_API_KEYS", "").strip(" ,"):
+        given["api_keys"] = data.api_key()
+    return ApiSettings(**given)
+
+
+def ingest_settings(data: DataDir, broker: EmbeddedBroker) -> IngestSettings:
+    """What differs from a worker of its own, unless the environment says otherwise."""
+    found = IngestSettings(
+        kafka_bootstrap_servers=broker.address,
+        **IN_THE_CLEAR,
+        clickhouse_url=data.clickhouse_url,
+        clickhouse_shard_urls="",
+    )
+    own: dict[str, Any] = {
+        # The embedded broker keeps the only member of the group waiting for most of its session timeout.
+        "kafka_session_timeout_ms": SESSION_TIMEOUT_MS,
+        # Two stacks on one machine are nothing unusual.
+        "metrics_port": 0,
+    }
+    return found.model_copy(update={name: value for name, value in own.items() if name not in found.model_fields_set})
+
+
+def aggregate_settings(ingest: IngestSettings) -> AggregateSettings:
+    """Beside the worker, on the same broker and warehouse."""
+    return AggregateSettings(
+        kafka_bootstrap_servers=ingest.kafka_bootstrap_servers,
+        **IN_THE_CLEAR,
+        kafka_topic=ingest.kafka_topic,
+        kafka_session_timeout_ms=ingest.kafka_session_timeout_ms,
+        clickhouse_url=SecretStr(ingest.clickhouse_url),
+    )
+
+
+def welcome(api: ApiSettings, ingest: IngestSettings, data: DataDir) -> str:
+    """What a person needs to know once everything runs."""
+    url = base_url(api.host, api.port)
+    key = f"{api.keys[0]}   (kept in {data.key_file})" if data.key_file.exists() else "from INSIGHTS_API_KEYS"
+    return f"""\
+{READY}: {url}
+  docs     {url}/docs
+  broker   {ingest.kafka_bootstrap_servers}, topic {ingest.kafka_topic} with {PARTITIONS} partitions
+  key      {key}
+  data     {data.path}
+Ctrl-C stops it."""
+
+
+async def _watch(broker: EmbeddedBroker) -> None:
+    """Returns when the broker has ended."""
+    while broker.is_running:  # noqa: ASYNC110 - a process, nothing sets an event for it
+        await asyncio.sleep(POLL_SECONDS)
+
+
+async def _announce(server: Server, settings: IngestSettings, text: str) -> None:
+    """Print `text` once the API listens and the worker has its partitions."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap_servers)
+    await admin.start()
+    try:
+        while not (server.started and await settled_members(admin, settings.kafka_group)):  # noqa: ASYNC110 - as above
+            await asyncio.sleep(POLL_SECONDS)
+    finally:
+        await admin.close()
+    print(text, flush=True)
+
+
+async def settled_members(admin: AIOKafkaAdminClient, group: str) -> int:
+    """How many have shared out the partitions; 0 while they are about to. Raises KafkaError."""
+    [response] = await admin.describe_consumer_groups([group])
+    _, _, state, _, _, members = response.groups[0][:6]
+    return len(members) if state == "Stable" else 0
+
+
+def _stored() -> float:
+    """Records that the worker has stored since this process started."""
+    samples = (sample for metric in metrics.RECORDS.collect() for sample in metric.samples)
+    return sum(sample.value for sample in samples if sample.name.endswith("_total"))
+
+
+async def _taken(servers: str, topic: str) -> int:
+    """How many records the embedded broker has taken; offsets begin at 0 with it. What it calls the latest offset is
+    that of the *first* record of the last batch, and one, so the last batches are read."""
+    partitions = [TopicPartition(topic, number) for number in range(PARTITIONS)]
+    async with AIOKafkaConsumer(bootstrap_servers=servers) as consumer:
+        consumer.assign(partitions)
+        latest = await consumer.end_offsets(partitions)
+        for partition in partitions:
+            consumer.seek(partition, max(0, latest[partition] - 1))
+        # A read that finds nothing in time is the end only where the record that the broker calls the latest was read.
+        async with asyncio.timeout(DRAIN_SECONDS):
+            while await consumer.getmany(timeout_ms=END_READ_MS) or not await _has_read(consumer, latest):
+                pass
+        return sum([await consumer.position(partition) for partition in partitions])
+
+
+async def _has_read(consumer: AIOKafkaConsumer, latest: dict[TopicPartition, int]) -> bool:
+    return all([await consumer.position(partition) >= offset for partition, offset in latest.items()])
+
+
+async def _drain(settings: IngestSettings) -> None:
+    """Wait until the worker has stored all that the broker has taken."""
+    try:
+        taken = await _taken(settings.kafka_bootstrap_servers, settings.kafka_topic)
+    except TimeoutError:
+        log.error("records_lost_with_the_embedded_broker", reason="the broker does not say how many it has taken")
+        return
+    deadline = time.monotonic() + DRAIN_SECONDS
+    while _stored() < taken and time.monotonic() < deadline:  # noqa: ASYNC110 - a metric
+        await asyncio.sleep(POLL_SECONDS)
+    if _stored() < taken:
+        log.error("records_lost_with_the_embedded_broker", records=int(taken - _stored()))
+
+
+class Stack:
+    """The parts that run in this process, each a task, from `start` to `stop`."""
+
+    def __init__(self, api: ApiSettings, ingest: IngestSettings, broker: EmbeddedBroker) -> None:
+        self._ingest = ingest
+        self._broker = broker
+        self._warehouse = Warehouse(ingest.clickhouse_url)
+        self._gate = KafkaGate(broker.address, ingest.kafka_topic)
+        self._budgets = KafkaBudgets(broker.address)
+        app = create_app(api, self._warehouse, self._gate, self._budgets)
+        self._server = make_server(app, api.trusted_proxies)
+        self._worker = Worker(ingest, self._warehouse)
+        self._aggregator = Aggregator(aggregate_settings(ingest), self._warehouse)
+        self._stop_worker = asyncio.Event()
+
+    async def run(self, sock: socket, stop: asyncio.Event, text: str) -> None:
+        """Run until `stop` is set or a part fails, and print `text` when all is ready.
+
+        Raises what the worker failed with, and BrokerError when the broker has gone.
+        """
+        migrate(self._warehouse)
+        await create_topics(self._broker.address, {self._ingest.kafka_topic: PARTITIONS})
+        serve_metrics(self._ingest.metrics_port)
+        serving = asyncio.create_task(self._server.serve([sock]))
+        worker = asyncio.create_task(self._worker.run(self._stop_worker))
+        watching = asyncio.create_task(_watch(self._broker))
+        stopped = asyncio.create_task(stop.wait())
+        aggregating = asyncio.create_task(self._aggregate())
+        announcing = asyncio.create_task(_announce(self._server, self._ingest, text))
+        await asyncio.wait([serving, worker, watching, stopped], return_when=asyncio.FIRST_COMPLETED)
+        await self._stop(serving, worker, aggregating)
+        for task in (watching, announcing, stopped):
+            task.cancel()
+        await asyncio.gather(watching, announcing, stopped, return_exceptions=True)
+        if not self._broker.is_running:
+            raise BrokerError("the embedded broker has ended unexpectedly")
+        if worker.done():
+            worker.result()
+
+    async def _aggregate(self) -> None:
+        """Whatever it fails with is logged: requests are stored and answered without it."""
+        try:
+            await self._aggregator.start()
+            await self._aggregator.wait()
+        except Exception as error:
+            log.error("aggregator_failed", reason=str(error) or type(error).__name__)
+
+    async def _stop(
+        self, serving: asyncio.Task[None], worker: asyncio.Task[None], aggregating: asyncio.Task[None]
+    ) -> None:
+        """End the parts in order, so that nothing that was accepted is left behind: API, worker, aggregator."""
+        self._server.should_exit = True
+        await serving
+        if self._broker.is_running:
+            await self._gate.close()
+            await self._budgets.close()
+        if self._broker.is_running and not worker.done():
+            await _drain(self._ingest)
+        self._stop_worker.set()
+        await asyncio.wait([worker], timeout=WORKER_STOP_SECONDS)
+        aggregating.cancel()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(AGGREGATOR_STOP_SECONDS):
+                await asyncio.gather(aggregating, self._aggregator.stop(), return_exceptions=True)
+        self._warehouse.close()
+
+
+async def _run(api: ApiSettings, ingest: IngestSettings, broker: EmbeddedBroker, sock: socket, text: str) -> None:
+    await Stack(api, ingest, broker).run(sock, stop_on_signals(), text)
+
+
+def run_up(data_dir: Path, host: str, port: int, broker_port: int) -> None:
+    """Run the whole stack until SIGINT or SIGTERM.
+
+    Raises DataDirError, ServiceError, BrokerError for what a person can mend.
+    """
+    with DataDir(data_dir) as data, listen(host, port) as sock, EmbeddedBroker(broker_port) as broker:
+        api, ingest = api_settings(data, host, port), ingest_settings(data, broker)
+        if data.was_killed:
+            mend_rollups(data.clickhouse_url)
+        asyncio.run(_run(api, ingest, broker, sock, welcome(api, ingest, data)))

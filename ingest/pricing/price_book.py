@@ -1,0 +1,139 @@
+"""All prices in force: the catalogue's and, before them, the operator's own, compiled to cells to join with."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from functools import lru_cache
+from itertools import pairwise, product
+from typing import NamedTuple, TypeVar
+
+from ingest.pricing import catalogue
+from ingest.pricing.catalogue import Listing
+from ingest.pricing.operator_prices import FeeEntry, PriceEntry, PriceFile
+from ingest.pricing.price_row import Cell
+from ingest.pricing.rate_card import Tier
+from ingest.pricing.units import UnitCost, Usage, unit_cost
+
+# The event contract takes no timestamps outside of these.
+FIRST_DATE = date(1970, 1, 1)
+LAST_DATE = date(2100, 1, 1)
+MIDNIGHT = time(0)
+DAY_US = 86_400_000_000
+# Names come from outside, so what is remembered about them is bounded.
+MAX_REMEMBERED_KEYS = 16_384
+NO_FILE = PriceFile()
+
+AnyEntry = TypeVar("AnyEntry", PriceEntry, FeeEntry)
+Scoped = dict[tuple[str | None, str | None], list[AnyEntry]]
+
+
+class PriceKey(NamedTuple):
+    """What a price depends on besides time and size. `user_id` and `api_key_id` are "" unless the operator
+    has prices or fees for them, `service_tier` unless some model of the catalogue has prices for it."""
+
+    provider: str
+    model_name: str
+    user_id: str = ""
+    api_key_id: str = ""
+    service_tier: str = ""
+
+
+class PriceBook:
+    """The prices in force. Immutable: a change of prices is a new book.
+
+    `version` names them: the catalogue's version and the digest of the operator's file. `user_ids` and
+    `api_key_ids` are those that the file names.
+    """
+
+    def __init__(self, operator: PriceFile = NO_FILE, version: str = catalogue.VERSION) -> None:
+        self.version = version
+        self.user_ids = operator.user_ids
+        self.api_key_ids = operator.api_key_ids
+        self._prices = _by_scope(operator.prices)
+        self._fees = _by_scope(operator.fees)
+        self._remembered = lru_cache(MAX_REMEMBERED_KEYS)(self._compile)
+
+    def cells(self, key: PriceKey) -> tuple[Cell, ...]:
+        """Every price of a key. No two cells overlap, and where there is none the price is not known."""
+        return self._remembered(key)
+
+    def _compile(self, key: PriceKey) -> tuple[Cell, ...]:
+        """Within a cell nothing changes, so the price at its first moment is the price of all of it."""
+        listing = catalogue.find(key.provider, key.model_name)
+        entries, fees = self._entries_for(key, listing), _in_scope(self._fees, key)
+        days = {day for entry in (*entries, *fees) for day in entry.dates}
+        times: set[time] = set()
+        if listing:
+            days |= catalogue.change_dates(listing.model)
+            times |= catalogue.change_times(listing.model)
+        return tuple(
+            Cell(_date_us(since), _date_us(until), _time_us(begin), end_us, tier, _fee_rate(fees, since))
+            for since, until in _periods(days)
+            for begin, end_us in _spans(times)
+            for tier in _tiers_at(entries, listing, datetime.combine(since, begin, UTC), key.service_tier)
+        )
+
+    def unit_cost(self, key: PriceKey, moment: datetime, usage: Usage) -> UnitCost | None:
+        """What the catalogue says about usage that tokens do not tell all about; None if nothing. Where the
+        operator has a price of his own, that is the price, and this is not asked."""
+        listing = catalogue.find(key.provider, key.model_name)
+        return unit_cost(listing, moment, key.service_tier, usage) if listing else None
+
+    def fee_rate(self, key: PriceKey, day: date) -> Decimal:
+        return _fee_rate(_in_scope(self._fees, key), day)
+
+    def _entries_for(self, key: PriceKey, listing: Listing | None) -> list[PriceEntry]:
+        """What the operator says about a key, the entry that counts last."""
+        named = list(catalogue.spellings(key.provider, key.model_name))
+        if listing:
+            named.append((listing.provider, listing.model.id.lower()))
+        providers, models = {provider for provider, _ in named}, {model for _, model in named}
+        return [entry for entry in _in_scope(self._prices, key) if entry.is_about(providers, models)]
+
+
+def _by_scope(entries: Iterable[AnyEntry]) -> Scoped[AnyEntry]:
+    scoped: Scoped[AnyEntry] = defaultdict(list)
+    for entry in entries:
+        scoped[entry.user_id, entry.api_key_id].append(entry)
+    return scoped
+
+
+def _in_scope(scoped: Scoped[AnyEntry], key: PriceKey) -> list[AnyEntry]:
+    """The entries for a key's user and api key, for each and for everybody; the one that counts most last."""
+    scopes = product((None, key.user_id), (None, key.api_key_id))
+    entries = (entry for scope in scopes for entry in scoped.get(scope, ()))
+    return sorted(entries, key=lambda entry: entry.rank)
+
+
+def _tiers_at(
+    entries: list[PriceEntry], listing: Listing | None, moment: datetime, service_tier: str
+) -> tuple[Tier, ...]:
+    entry = next((entry for entry in reversed(entries) if entry.holds_on(moment.date())), None)
+    if entry:
+        return entry.offered
+    return catalogue.price_at(listing, moment, service_tier) if listing else ()
+
+
+def _fee_rate(fees: list[FeeEntry], day: date) -> Decimal:
+    return next((fee.rate for fee in reversed(fees) if fee.holds_on(day)), Decimal(0))
+
+
+def _periods(days: set[date]) -> list[tuple[date, date]]:
+    between = sorted(day for day in days if FIRST_DATE < day < LAST_DATE)
+    return list(pairwise([FIRST_DATE, *between, LAST_DATE]))
+
+
+def _spans(times: set[time]) -> list[tuple[time, int]]:
+    """The day cut at `times`: where each part begins and the microsecond of the day before which it ends."""
+    begins = sorted(times | {MIDNIGHT})
+    return list(zip(begins, [*(_time_us(begin) for begin in begins[1:]), DAY_US], strict=True))
+
+
+def _date_us(day: date) -> int:
+    return (day - FIRST_DATE).days * DAY_US
+
+
+def _time_us(moment: time) -> int:
+    since_midnight = datetime.combine(date.min, moment) - datetime.combine(date.min, MIDNIGHT)
+    return since_midnight // timedelta(microseconds=1)

@@ -1,0 +1,249 @@
+"""The costs of rows that are stored already, computed anew with the prices in force now, and the rollups after them.
+
+Rows are priced in batches like new ones. What differs goes into a table of changes, and one mutation takes it over:
+ClickHouse rewrites the cost columns of the parts that hold such rows, each part at once, and rows that arrive meanwhile
+are in parts of their own. Deduplication tokens and keys stay as they are.
+"""
+
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from aggregator.clickhouse.client import Warehouse
+from aggregator.clickhouse.cluster import refuse_on_cluster
+from aggregator.clickhouse.retention import with_rows
+from aggregator.rollups import rebuild
+from aggregator.rollups.measures import RAW_TABLE
+from aggregator.rollups.planner import EPOCH, Span, micros
+from aggregator.rollups.rebuild import Drift
+from ingest.pricing import PRICED_SCHEMA, PriceBook, price_events
+
+PIECE_ROWS = 250_000
+POLL_SECONDS = 0.2
+MINUTE = timedelta(minutes=1)
+
+# What makes a Kafka record unique, also where a topic was made anew.
+KEY = ("source_topic", "source_partition", "source_offset", "created_at")
+PRICED = tuple(PRICED_SCHEMA.names)
+AMOUNTS = tuple(name for name in PRICED if "cost" in name or name == "fee_rate")
+TOKENS = tuple(
+    f"{kind}_tokens" for kind in ("input", "output", "cached_input", "cache_creation_input", "thinking")
+)  # fmt: skip
+USED = ("timestamp", "provider", "model_name", "user_id", "api_key_id", "service_tier", "usage", *TOKENS)
+
+CHOSEN = (
+    "timestamp >= fromUnixTimestamp64Micro({start_us:Int64}, 'UTC')"
+    " AND timestamp < fromUnixTimestamp64Micro({end_us:Int64}, 'UTC')"
+    " AND ({model:String} = '' OR model_name = {model:String})"
+)
+MINUTES = f"""
+SELECT toStartOfMinute(timestamp) AS minute, count() AS requests FROM {RAW_TABLE} WHERE {CHOSEN}
+GROUP BY minute ORDER BY minute
+"""
+ROWS = f"SELECT {', '.join((*KEY, *USED, *AMOUNTS))} FROM {RAW_TABLE} WHERE {CHOSEN}"
+LEFTOVERS = """
+SELECT name FROM system.tables WHERE database = currentDatabase() AND match(name, '^reprice_[0-9a-f]{32}$')
+AND metadata_modification_time < now() - INTERVAL 1 DAY
+"""
+COLUMN_TYPES = f"""
+SELECT name, type FROM system.columns
+WHERE database = currentDatabase() AND table = '{RAW_TABLE}' AND name IN {{names:Array(String)}}
+"""
+UNFINISHED = f"""
+SELECT parts_to_do, latest_fail_reason FROM system.mutations
+WHERE database = currentDatabase() AND table = '{RAW_TABLE}' AND NOT is_done
+AND position(command, {{changes:String}}) > 0
+"""
+STOP = f"""
+KILL MUTATION WHERE database = currentDatabase() AND table = '{RAW_TABLE}' AND position(command, {{changes:String}}) > 0
+"""
+
+Progress = Callable[[str, int, int], Any]
+
+
+class RepriceError(Exception):
+    """ClickHouse could not write the new costs; what it has written stays, and the same command goes on from there."""
+
+
+@dataclass
+class ModelTotals:
+    """Rows of a model, how many of them change, and what all of them cost; dollars."""
+
+    model_name: str
+    rows: int = 0
+    changed_rows: int = 0
+    old_cost: Decimal = Decimal(0)
+    new_cost: Decimal = Decimal(0)
+    old_unpriced: int = 0
+    new_unpriced: int = 0
+
+    def add(self, more: "ModelTotals") -> None:
+        for field in fields(self):
+            if field.name != "model_name":
+                setattr(self, field.name, getattr(self, field.name) + getattr(more, field.name))
+
+
+@dataclass(frozen=True)
+class Repriced:
+    """The totals by model, and the drift of the rollups afterwards (none were touched in a dry run)."""
+
+    totals: list[ModelTotals]
+    drifts: list[Drift]
+
+    @property
+    def changed_rows(self) -> int:
+        return sum(each.changed_rows for each in self.totals)
+
+
+def reprice(
+    warehouse: Warehouse, span: Span, book: PriceBook, model: str = "", dry_run: bool = False,
+    progress: Progress = lambda step, done, total: None,
+) -> Repriced:  # fmt: skip
+    """Price the rows of `span` (of one model, unless it is '') with `book`, write those whose cost changes, and
+    rebuild the rollups of the span. Ingestion may go on; interrupted, it can be run again.
+
+    Times of which retention has deleted rows are left as they are, or rollups would no longer agree with what they
+    were made from. `progress` is called with what is being done, and how much of how much. Raises RepriceError,
+    RetentionError, and ClusterError on a cluster unless it is dry.
+    """
+    if not dry_run:
+        refuse_on_cluster(warehouse, "repricing")
+    span = with_rows(warehouse, span)
+    pieces = _pieces(warehouse, span, model)
+    changes = "" if dry_run else _create_changes(warehouse)
+    try:
+        totals = _price(warehouse, pieces, book, model, changes, progress)
+        repriced = Repriced(sorted(totals.values(), key=lambda each: each.model_name), [])
+        if dry_run:
+            return repriced
+        if repriced.changed_rows:
+            _apply(warehouse, span, changes, progress)
+    finally:
+        if changes:
+            warehouse.command(STOP, {"changes": changes})
+            warehouse.command(f"DROP TABLE IF EXISTS {changes} SYNC")
+    return Repriced(repriced.totals, _rebuild(warehouse, span, repriced.changed_rows, progress))
+
+
+def _rebuild(warehouse: Warehouse, span: Span, changed_rows: int, progress: Progress) -> list[Drift]:
+    """Without changed rows too if there is drift: a run that was interrupted may have left them behind."""
+    if not changed_rows:
+        drifts = rebuild.verify(warehouse, span)
+        if all(drift.is_zero for drift in drifts):
+            return drifts
+    return rebuild.rebuild(warehouse, span, "reprice", lambda done, total: progress("rebuilding rollups", done, total))
+
+
+def _bound(span: Span, model: str) -> dict[str, Any]:
+    """Parameters of CHOSEN. Events end before the year 2100."""
+    start, end = span.start or EPOCH, span.end or datetime(2100, 1, 1, tzinfo=UTC)
+    return {"start_us": micros(start), "end_us": micros(end), "model": model}
+
+
+@dataclass(frozen=True)
+class _Piece:
+    span: Span
+    rows: int
+
+
+def _pieces(warehouse: Warehouse, span: Span, model: str) -> list[_Piece]:
+    """The span cut at whole minutes into pieces of about PIECE_ROWS rows; where there are none there is no piece."""
+    minutes = warehouse.query(MINUTES, _bound(span, model))
+    cuts: list[tuple[datetime, int]] = []
+    for row in minutes:
+        minute, requests = row["minute"].replace(tzinfo=UTC), row["requests"]
+        if cuts and cuts[-1][1] + requests <= PIECE_ROWS:
+            cuts[-1] = cuts[-1][0], cuts[-1][1] + requests
+        else:
+            cuts.append((minute, requests))
+    starts = [start for start, _ in cuts[1:]]
+    ends = [*starts, span.end or (minutes[-1]["minute"].replace(tzinfo=UTC) + MINUTE if minutes else None)]
+    begins = [span.start or EPOCH, *starts]
+    return [_Piece(Span(begin, end), rows) for begin, end, (_, rows) in zip(begins, ends, cuts, strict=False)]
+
+
+def _create_changes(warehouse: Warehouse) -> str:
+    """A table of new costs by key, as ClickHouse looks up in a mutation. Its name is free of any other run's."""
+    for row in warehouse.query(LEFTOVERS):
+        warehouse.command(f"DROP TABLE IF EXISTS `{row['name']}` SYNC")
+    found = warehouse.query(COLUMN_TYPES, {"names": [*KEY, *PRICED]})
+    types = {row["name"]: row["type"] for row in found}
+    columns = ", ".join(f"{name} {types[name]}" for name in (*KEY, *PRICED))
+    changes = f"reprice_{uuid.uuid4().hex}"
+    warehouse.command(f"CREATE TABLE {changes} ({columns}) ENGINE = Join(ANY, LEFT, {', '.join(KEY)})")
+    return changes
+
+
+def _price(
+    warehouse: Warehouse, pieces: list[_Piece], book: PriceBook, model: str, changes: str, progress: Progress
+) -> dict[str, ModelTotals]:  # fmt: skip
+    """Price piece by piece, put what differs into `changes` (if it has a name), and add up by model."""
+    totals: dict[str, ModelTotals] = {}
+    done, expected = 0, sum(piece.rows for piece in pieces)
+    for piece in pieces:
+        rows = warehouse.client.query_arrow(ROWS, _bound(piece.span, model))
+        priced = price_events(rows, book)
+        is_changed = _is_changed(rows, priced)
+        for each in _totals(rows, priced, is_changed):
+            totals.setdefault(each.model_name, ModelTotals(each.model_name)).add(each)
+        changed = pa.table({name: rows[name] for name in KEY} | {name: priced[name] for name in PRICED})
+        if changes and pc.any(is_changed).as_py():
+            warehouse.client.insert_arrow(changes, changed.filter(is_changed).combine_chunks())
+        done += len(rows)
+        progress("pricing rows", done, max(expected, done))
+    return totals
+
+
+def _is_changed(rows: pa.Table, priced: pa.Table) -> pa.ChunkedArray:
+    """Which rows cost something else than before, in any bucket. No cost is negative, and a fee is unknown only where
+    its cost is."""
+    is_changed = pa.chunked_array([pa.repeat(pa.scalar(False), len(rows))])
+    for name in AMOUNTS:
+        old, new = (
+            pc.fill_null(table[name].cast(PRICED_SCHEMA.field(name).type), Decimal(-1)) for table in (rows, priced)
+        )
+        is_changed = pc.or_(is_changed, pc.not_equal(old, new))
+    return is_changed
+
+
+def _totals(rows: pa.Table, priced: pa.Table, is_changed: pa.ChunkedArray) -> Iterator[ModelTotals]:
+    columns = {
+        "rows": pa.repeat(pa.scalar(1), len(rows)),
+        "changed_rows": is_changed.cast(pa.int64()),
+        "old_cost": pc.fill_null(rows["cost"], Decimal(0)),
+        "new_cost": pc.fill_null(priced["cost"], Decimal(0)),
+        "old_unpriced": pc.is_null(rows["cost"]).cast(pa.int64()),
+        "new_unpriced": pc.is_null(priced["cost"]).cast(pa.int64()),
+    }
+    grouped = pa.table({"model_name": rows["model_name"].cast(pa.string())} | columns).group_by("model_name")
+    for row in grouped.aggregate([(name, "sum") for name in columns]).to_pylist():
+        yield ModelTotals(row["model_name"], **{name: row[f"{name}_sum"] for name in columns})
+
+
+def _apply(warehouse: Warehouse, span: Span, changes: str, progress: Progress) -> None:
+    """Have ClickHouse take over `changes`, and wait until it has. Parts out of the span are not touched."""
+    key, table = ", ".join(KEY), f"'{warehouse.database}.{changes}'"
+    updates = ", ".join(f"{name} = joinGet({table}, '{name}', {key})" for name in PRICED)
+    bound = _bound(span, "")
+    warehouse.command(
+        f"ALTER TABLE {RAW_TABLE} UPDATE {updates}"
+        f" WHERE timestamp >= fromUnixTimestamp64Micro(toInt64({bound['start_us']}), 'UTC')"
+        f" AND timestamp < fromUnixTimestamp64Micro(toInt64({bound['end_us']}), 'UTC')"
+        # Every change has a version, so that an empty one means there is none.
+        f" AND joinGet({table}, 'price_version', {key}) != ''"
+        " SETTINGS mutations_sync = 0, allow_nondeterministic_mutations = 1"
+    )
+    parts = 0
+    while unfinished := warehouse.query(UNFINISHED, {"changes": changes}):
+        if reason := unfinished[0]["latest_fail_reason"]:
+            raise RepriceError(f"the new costs were not written: {reason}")
+        parts = max(parts, unfinished[0]["parts_to_do"])
+        progress("writing costs", parts - unfinished[0]["parts_to_do"], parts)
+        time.sleep(POLL_SECONDS)
