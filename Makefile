@@ -16,7 +16,7 @@ test: $(VENV)/installed ## Run the whole test suite, a file at a time on each of
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-kafka: $(VENV)/installed ## Run the tests of delivery on Apache Kafka (needs Java 17, and Maven the first time)
-	INSIGHTS_TEST_STACK=kafka $(BIN)/pytest tests/integration/test_worker.py tests/integration/test_emitter.py tests/integration/test_gate.py tests/integration/test_doctor.py $(ARGS)
+	INSIGHTS_TEST_STACK=kafka $(BIN)/pytest tests/integration/ingest/test_worker.py tests/integration/ingest/test_emitter.py tests/integration/ingest/test_http_events.py tests/integration/cli/test_doctor.py $(ARGS)
 
 faults: $(VENV)/installed ## Kill, stop and cut off workers, Kafka and ClickHouse hundreds of times; nothing may be lost or doubled
 	$(BIN)/python -m tests.faults $(ARGS)
@@ -28,7 +28,7 @@ motion: $(VENV)/installed ## Emit 5,000 requests a second and show how soon thei
 	$(BIN)/python -m tests.benchmarks.bench_motion $(ARGS)
 
 analytics-random: $(VENV)/installed ## Compare thousands of random filters and charts with plain Python
-	ANALYTICS_EXAMPLES=$(or $(EXAMPLES),3000) $(BIN)/pytest --timeout 0 -n0 -k 'random or rollups_are or together' tests/integration/test_analytics_filters.py tests/integration/test_analytics_charts.py $(ARGS)
+	ANALYTICS_EXAMPLES=$(or $(EXAMPLES),3000) $(BIN)/pytest --timeout 0 -n0 -k 'random or rollups_are or together' tests/integration/api/analytics/test_filters.py tests/integration/api/analytics/test_charts.py $(ARGS)
 
 bench-analytics: $(VENV)/installed ## Time charts over ten million requests and find the memory they need (ARGS="rows [directory]")
 	$(BIN)/python -m tests.benchmarks.bench_analytics $(ARGS)

@@ -18,7 +18,7 @@ from ingest.events import parse_timestamp
 from ingest.pricing import PriceBook
 from ingest.pricing.operator_file import parse
 from ingest.pricing.reprice import reprice
-from tests.integration.test_sink import StoredRecord, encode
+from tests.integration.ingest.test_sink import StoredRecord, encode
 
 MONTH = Span(parse_timestamp("2026-10-01T00:00:00Z"), parse_timestamp("2026-11-01T00:00:00Z"))
 MODELS = ("gpt-4o", "gpt-4o-mini", "gpt-5", "gpt-5-mini", "claude-sonnet-4-5", "claude-opus-4-5", "gemini-2.5-pro",

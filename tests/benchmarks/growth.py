@@ -18,7 +18,7 @@ from tests.benchmarks import ingest
 from tests.benchmarks.contenders import Task
 from tests.benchmarks.events import SEED, make
 from tests.benchmarks.rows import FILL, Shape
-from tests.integration.test_sink import StoredRecord
+from tests.integration.ingest.test_sink import StoredRecord
 
 SIZES = """
 SELECT table, sum(rows) AS rows, sum(bytes_on_disk) AS bytes, count() AS parts FROM system.parts

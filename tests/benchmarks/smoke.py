@@ -18,7 +18,7 @@ from ingest.pricing import PriceBook, price_events
 from ingest.transform.decoder import Decoder
 from tests.benchmarks.contenders import raw_writer
 from tests.benchmarks.events import make
-from tests.integration.test_sink import StoredRecord
+from tests.integration.ingest.test_sink import StoredRecord
 
 ROUNDS = 5
 

@@ -17,7 +17,7 @@ from ingest.consumer.sink import Sink, request_payloads
 from ingest.pricing import PriceBook
 from ingest.transform.decoder import Decoder
 from ingest.transform.enrichment import with_derived
-from tests.integration.test_sink import batch_of
+from tests.integration.ingest.test_sink import batch_of
 from tests.support.clickhouse_http import ClickHouseServer, Fault
 from tests.support.events import MINIMAL
 from tests.support.rows import LOG_SCHEMA_17, Row, insert_rows, payload_of, random_rows

@@ -1,0 +1,224 @@
+"""`insights up` as a person runs it: it starts, serves, stops, starts again, and leaves nothing behind."""
+
+import asyncio
+import os
+import signal
+import socket
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from cli.local_stack import up
+from cli.local_stack.broker import EmbeddedBroker
+from cli.local_stack.process import READY, free_port
+from ingest.topics.create import create_topics
+from tests.integration.ingest.test_worker import events, produce
+from tests.support.insights import insights, processes_naming, query, start_insights, wait_until
+
+EVENT = '{"request_id":"%s","timestamp":"2026-01-31T12:00:00Z","model_name":"gpt-5-mini","status":"success"}'
+
+
+class Up:
+    """A running `insights up` over `data_dir`."""
+
+    def __init__(self, data_dir: Path, **settings: str) -> None:
+        self.data_dir = data_dir
+        self.port, self.broker_port = free_port(), free_port()
+        self.output = data_dir.with_suffix(".log")
+        self.process = start_insights(*self.arguments, output=self.output, **settings)
+
+    @property
+    def arguments(self) -> list[str]:
+        ports = ["--port", str(self.port), "--broker-port", str(self.broker_port)]
+        return ["up", "--data-dir", str(self.data_dir), *ports]
+
+    def wait_until_ready(self) -> None:
+        wait_until(lambda: READY in self.output.read_text() or self.process.poll() is not None)
+        assert self.process.poll() is None, self.output.read_text()
+
+    def http(self, key: str | None = None) -> httpx2.Client:
+        given = key or (self.data_dir / "api-key").read_text().strip()
+        headers = {"authorization": f"Bearer {given}", "content-type": "application/x-ndjson"}
+        return httpx2.Client(base_url=f"http://127.0.0.1:{self.port}", headers=headers, trust_env=False)
+
+    def send(self, *request_ids: str) -> None:
+        """Through POST /v1/events; returns once Kafka has them."""
+        with self.http() as client:
+            body = "\n".join(EVENT % request_id for request_id in request_ids)
+            assert client.post("/v1/events", content=body).status_code == 202
+
+    def count(self) -> int:
+        with self.http() as client:
+            total: int = client.get("/v1/request-logs/stats").json()["total_count"]
+            return total
+
+    def leaves_nothing(self) -> bool:
+        """Neither it, nor its broker, nor the guard of its broker runs any more."""
+        return not processes_naming(str(self.data_dir)) and not processes_naming(f"127.0.0.1:{self.broker_port}")
+
+
+@contextmanager
+def running(data_dir: Path, **settings: str) -> Iterator[Up]:
+    up = Up(data_dir, **settings)
+    try:
+        up.wait_until_ready()
+        yield up
+    finally:
+        up.process.kill()
+        up.process.wait()
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_it_cleanly_and_what_was_accepted_is_stored(data_dir: Path, number: signal.Signals) -> None:
+    # Many batches of each partition, so that those in hand are not all that there is.
+    with running(data_dir, INSIGHTS_FLUSH_ROWS="20") as up:
+        up.send(*(f"r-{n}" for n in range(500)))
+        # At once: nothing waits for the worker to have written them.
+        up.process.send_signal(number)
+        assert up.process.wait(timeout=30) == 0, up.output.read_text()
+        wait_until(up.leaves_nothing, timeout_seconds=5)
+    assert query(data_dir, "SELECT count() AS rows, uniqExact(request_id) AS ids FROM request_logs") == [
+        {"rows": 500, "ids": 500}
+    ]
+
+
+def test_killed_it_leaves_no_process(data_dir: Path) -> None:
+    with running(data_dir) as up:
+        assert processes_naming(f"127.0.0.1:{up.broker_port}")
+        up.process.send_signal(signal.SIGKILL)
+        assert up.process.wait(timeout=10) == -signal.SIGKILL
+        wait_until(up.leaves_nothing, timeout_seconds=10)
+
+
+def test_a_restart_keeps_rows_and_key_and_takes_the_same_events_as_new_ones(data_dir: Path) -> None:
+    with running(data_dir) as up:
+        up.send("r-1", "r-2")
+        wait_until(lambda: up.count() == 2)
+        key = (data_dir / "api-key").read_text()
+        up.process.send_signal(signal.SIGKILL)
+    with running(data_dir) as up:
+        assert (data_dir / "api-key").read_text() == key
+        assert up.count() == 2
+        up.send("r-1", "r-2")
+        wait_until(lambda: up.count() == 4)
+
+
+def test_rollups_that_a_kill_has_left_behind_are_mended_at_the_next_start(data_dir: Path) -> None:
+    with running(data_dir) as up:
+        up.send("r-1", "r-2")
+        wait_until(lambda: up.count() == 2)
+    # As if the kill had struck between the rows and this rollup.
+    query(data_dir, "ALTER TABLE rollup_model DELETE WHERE 1 SETTINGS mutations_sync = 2")
+    verify = ("rollups", "verify")
+    settings = {"INSIGHTS_CLICKHOUSE_URL": f"chdb://{data_dir}/clickhouse"}
+    assert insights(*verify, **settings).returncode == 1
+    with running(data_dir) as up:
+        assert "rollups_mended_after_a_kill" in up.output.read_text()
+        up.process.send_signal(signal.SIGTERM)
+        assert up.process.wait(timeout=30) == 0, up.output.read_text()
+    assert insights(*verify, **settings).returncode == 0
+    with running(data_dir) as up:
+        assert "after_a_kill" not in up.output.read_text()
+
+
+def test_configured_keys_win_and_are_not_printed(data_dir: Path) -> None:
+    with running(data_dir, INSIGHTS_API_KEYS="ak-mine, ak-yours") as up:
+        assert not (data_dir / "api-key").exists()
+        assert "ak-mine" not in up.output.read_text()
+        for key, status in (("ak-mine", 200), ("ak-yours", 200), ("ak-other", 401)):
+            with up.http(key) as client:
+                assert client.get("/v1/request-logs/stats").status_code == status
+
+
+@pytest.mark.parametrize("option", ["--port", "--broker-port"])
+def test_a_port_that_is_taken_is_named_with_the_option_that_changes_it(data_dir: Path, option: str) -> None:
+    ports = {"--port": free_port(), "--broker-port": free_port()}
+    with socket.create_server(("127.0.0.1", ports[option])):
+        done = insights("up", "--data-dir", data_dir, *(part for pair in ports.items() for part in pair))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"insights: port {ports[option]} on 127.0.0.1 is taken by another program")
+    assert option in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not processes_naming(f"127.0.0.1:{ports['--broker-port']}")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    done = insights("up", "--data-dir", tmp_path / "data")
+    assert done.returncode == 1
+    assert done.stderr == f"insights: data directory {tmp_path / 'data'} cannot be used: Permission denied\n"
+
+
+def test_a_path_that_is_a_file_or_holds_a_question_mark_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = insights("up", "--data-dir", tmp_path / "file")
+    assert done.returncode == 1
+    assert done.stderr == f"insights: data directory {tmp_path / 'file'} cannot be used: File exists\n"
+    done = insights("up", "--data-dir", tmp_path / "what?")
+    assert done.returncode == 1
+    assert "must not hold ? or #" in done.stderr
+
+
+def test_it_ends_with_a_sentence_when_its_broker_dies(data_dir: Path) -> None:
+    with running(data_dir) as up:
+        brokers = processes_naming(f"127.0.0.1:{up.broker_port}")
+        (pid,) = (pid for pid, command in brokers.items() if not command.startswith("/bin/sh"))
+        os.kill(pid, signal.SIGKILL)
+        assert up.process.wait(timeout=40) == 1
+        assert "insights: the embedded broker has ended unexpectedly" in up.output.read_text()
+        wait_until(up.leaves_nothing, timeout_seconds=5)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    with running(tmp_path_factory.mktemp("up") / "data") as up:
+        yield up
+
+
+def test_the_key_it_makes_is_printed_and_only_its_owner_can_read_it(stack: Up) -> None:
+    key = (stack.data_dir / "api-key").read_text().strip()
+    assert key.startswith("ak-")
+    assert stat.S_IMODE((stack.data_dir / "api-key").stat().st_mode) == 0o600
+    shown = stack.output.read_text()
+    assert key in shown
+    assert f"http://127.0.0.1:{stack.port}/docs" in shown
+    assert f"127.0.0.1:{stack.broker_port}, topic request-events with 6 partitions" in shown
+    with stack.http() as client:
+        assert client.get("/docs").status_code == 200
+        assert client.get("/readyz").json() == {"status": "ok"}
+
+
+def test_a_second_one_on_the_same_directory_is_told_who_has_it(stack: Up) -> None:
+    second = insights("up", "--data-dir", stack.data_dir, "--port", free_port(), "--broker-port", free_port())
+    assert second.returncode == 1
+    assert second.stderr == (
+        f"insights: data directory {stack.data_dir} is in use by another insights up (process {stack.process.pid}):"
+        " stop that one or choose another directory with --data-dir\n"
+    )
+    assert stack.count() == 0
+
+
+@pytest.mark.parametrize("read_ms", [1, 200])
+def test_all_that_the_broker_has_taken_is_counted_however_slowly_it_answers(
+    monkeypatch: pytest.MonkeyPatch, read_ms: int
+) -> None:
+    monkeypatch.setattr(up, "END_READ_MS", read_ms)
+
+    async def taken(address: str) -> list[int]:
+        await create_topics(address, {"some": up.PARTITIONS}, timeout_seconds=30)
+        before = await up._taken(address, "some")
+        await produce(address, "some", events(500))
+        return [before, await up._taken(address, "some")]
+
+    with EmbeddedBroker(free_port()) as broker:
+        assert asyncio.run(taken(broker.address)) == [0, 500]
