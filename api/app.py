@@ -18,7 +18,7 @@ from api.live_usage import routes as live_usage
 from api.middleware import Bounds, RequestId
 from api.parameters import refuse_repeats
 from api.request_logs import routes as request_logs
-from api.security.access import Right
+from api.security.access import Permission
 from api.security.auth import allow
 from api.security.keyring import KeyRing
 from api.security.rate_limits import Throttle
@@ -67,12 +67,12 @@ def create_app(
     _add_middleware(app, settings)
     app.include_router(health.router, dependencies=[Depends(refuse_repeats)])
     for router, right in (
-        (request_logs.router, Right.READ),
-        (events.router, Right.SEND),
-        (analytics.router, Right.READ),
-        (search.router, Right.READ),
-        (budgets.router, Right.READ),
-        (live_usage.router, Right.READ),
+        (request_logs.router, Permission.READ),
+        (events.router, Permission.SEND),
+        (analytics.router, Permission.READ),
+        (search.router, Permission.READ),
+        (budgets.router, Permission.READ),
+        (live_usage.router, Permission.READ),
     ):
         app.include_router(router, dependencies=[allow(right), Depends(refuse_repeats)])
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]

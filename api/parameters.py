@@ -75,7 +75,7 @@ class GroupBy(StrEnum):
     DAY = "day"
 
 
-class Metric(StrEnum):
+class StatsMetric(StrEnum):
     COUNT = "count"
     TOKENS = "tokens"
     COST = "cost"
@@ -139,7 +139,7 @@ class StatsParameters(TimeRange):
     user_id: str | None = Field(None, examples=["user-17"])
     model_name: str | None = Field(None, examples=["gpt-5-mini"])
     group_by: GroupBy = GroupBy.MODEL
-    metric: Metric = Metric.COUNT
+    metric: StatsMetric = StatsMetric.COUNT
     limit: int = Field(10_000, ge=1, le=10_000, description="Groups in the answer; totals always cover all of them.")
     timezone: Timezone = Field("UTC", description="IANA time zone whose hours and days are meant.")
 

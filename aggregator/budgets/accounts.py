@@ -13,11 +13,11 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from aggregator.budgets.alert import Alert, budget_alert
-from aggregator.budgets.budget import Budget, BudgetStatus, Level, Unit
+from aggregator.budgets.budget import Budget, BudgetStatus, BudgetUnit, Level
 from aggregator.budgets.increment import Increment, Source, Usage
 from aggregator.budgets.model_health import History
 from aggregator.budgets.period import MINUTE, minutes
-from aggregator.budgets.subject import ScopeKind
+from aggregator.budgets.subject import SubjectKind
 from aggregator.rollups.planner import EPOCH
 
 NOTHING = Decimal(0)
@@ -33,12 +33,12 @@ class Position(NamedTuple):
 class Window(NamedTuple):
     """The scopes of a kind from minute `start` to before minute `end`."""
 
-    kind: ScopeKind
+    kind: SubjectKind
     start: int
     end: int
 
 
-class Sums(NamedTuple):
+class SpentSums(NamedTuple):
     """What a scope has used; `cost` in dollars."""
 
     requests: int = 0
@@ -47,7 +47,7 @@ class Sums(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Base:
+class Snapshot:
     """What ClickHouse holds: all of the minutes before `settled`, and of later ones what is up to the cut.
 
     `lasts` is the cut, an offset by source partition; `sums` are by scope value, and have each that was asked for.
@@ -55,7 +55,7 @@ class Base:
 
     lasts: Mapping[int, int]
     settled: int
-    sums: Mapping[Window, Mapping[str, Sums]]
+    sums: Mapping[Window, Mapping[str, SpentSums]]
 
 
 @dataclass(slots=True)
@@ -81,11 +81,11 @@ def open_account(budget: Budget, now: datetime) -> Account:
     return Account(budget, minutes(start), minutes(end))
 
 
-def amount(unit: Unit, sums: Usage | Sums) -> Decimal:
+def amount(unit: BudgetUnit, sums: Usage | SpentSums) -> Decimal:
     """What a budget of this unit counts of a usage."""
-    if unit is Unit.DOLLARS:
+    if unit is BudgetUnit.DOLLARS:
         return sums.cost
-    return Decimal(sums.tokens if unit is Unit.TOKENS else sums.requests)
+    return Decimal(sums.tokens if unit is BudgetUnit.TOKENS else sums.requests)
 
 
 @dataclass
@@ -188,7 +188,7 @@ def forget(ledger: Ledger) -> None:
     ledger.meanwhile = None
 
 
-def rebase(ledger: Ledger, meanwhile: Meanwhile, base: Base, models: History) -> Decimal:
+def apply_snapshot(ledger: Ledger, meanwhile: Meanwhile, base: Snapshot, models: History) -> Decimal:
     """Take over the answer to `ask`, and count again what came meanwhile and is not in it.
 
     Accounts of which the answer says nothing, such as those that were opened meanwhile, stay as they are. Returns by

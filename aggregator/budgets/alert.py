@@ -8,7 +8,7 @@ from hashlib import blake2b
 from pydantic import BaseModel, ConfigDict, Field
 
 from aggregator.budgets.budget import Amount, Budget, plain
-from aggregator.budgets.subject import Scope
+from aggregator.budgets.subject import Subject
 
 
 class AlertKind(StrEnum):
@@ -27,7 +27,7 @@ class Alert(BaseModel):
     id: str = Field(description="The same for the same fact: who gets an alert twice may drop the second.")
     kind: AlertKind
     created_at: datetime
-    scope: Scope
+    scope: Subject
     budget_id: str = Field("", description="Of a budget; empty otherwise.")
     threshold_percent: int = Field(0, description="The threshold of the budget; 0 otherwise.")
     value: Amount = Field(description="What was spent, or the measured rate (0 to 1) or milliseconds.")

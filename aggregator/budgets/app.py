@@ -27,7 +27,7 @@ from aggregator.budgets.budget import Budget, BudgetStatus
 from aggregator.budgets.compacted_topic import CompactedTopic, TopicUnavailableError
 from aggregator.budgets.increment import decode
 from aggregator.budgets.settings import AggregateSettings
-from aggregator.budgets.state import Book, Message
+from aggregator.budgets.state import BudgetState, OutboxMessage
 from aggregator.clickhouse.client import DatabaseError, Warehouse, WarehouseUnavailableError
 
 log = structlog.get_logger(__name__)
@@ -111,7 +111,7 @@ class Aggregator:
         """Raises KafkaError or TopicUnavailableError when Kafka does not answer."""
         servers = self._settings.kafka_bootstrap_servers
         replicas = await topics.create_motion_topics(servers, **self._options)
-        self._book = Book(
+        self._book = BudgetState(
             self._settings.kafka_topic, await topics.partitions_of(servers, topics.INCREMENTS, **self._options)
         )
         self.app = app = self._make_app(replicas)
@@ -273,7 +273,7 @@ class Aggregator:
                 self._to_store.append(notifications.Claim(uuid4().hex, message.value))
         return bool(group)
 
-    async def _produce(self, message: Message) -> Awaitable[Any]:
+    async def _produce(self, message: OutboxMessage) -> Awaitable[Any]:
         topic = self._alerts if isinstance(message.value, Alert) else self._statuses
         value = message.value.model_dump_json().encode() if message.value is not None else None
         sent: Awaitable[Any] = await topic.send(key=message.key.encode(), value=value)

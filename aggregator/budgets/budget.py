@@ -10,14 +10,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializ
 from pydantic_core import PydanticCustomError
 
 from aggregator.budgets.period import Period, rolling_span, span_of
-from aggregator.budgets.subject import Scope
+from aggregator.budgets.subject import Subject
 
 TIMEZONES = frozenset(available_timezones())
 # Of Decimal(38, 12), what ClickHouse sums dollars in.
 MAX_LIMIT = 10**15
 
 
-class Unit(StrEnum):
+class BudgetUnit(StrEnum):
     DOLLARS = "dollars"
     TOKENS = "tokens"
     REQUESTS = "requests"
@@ -68,8 +68,8 @@ class BudgetTerms(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [EXAMPLE_TERMS]})
 
-    scope: Scope
-    unit: Unit = Field(description="What is counted; tokens are input plus output.")
+    scope: Subject
+    unit: BudgetUnit = Field(description="What is counted; tokens are input plus output.")
     limit: Annotated[Amount, Field(gt=0, le=MAX_LIMIT, max_digits=27, decimal_places=12)] = Field(
         description="A decimal string is exact; whole for tokens and requests.", examples=["250"]
     )
@@ -86,7 +86,7 @@ class BudgetTerms(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.unit is not Unit.DOLLARS and self.limit != self.limit.to_integral_value():
+        if self.unit is not BudgetUnit.DOLLARS and self.limit != self.limit.to_integral_value():
             raise PydanticCustomError("limit", "limit must be whole for tokens and requests")
         if self.rolling and self.timezone != "UTC":
             raise PydanticCustomError("rolling", "timezone must be UTC for a rolling period, which begins nowhere")
@@ -120,9 +120,9 @@ class BudgetStatus(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     budget_id: str
-    scope: Scope
+    scope: Subject
     level: Level
-    unit: Unit
+    unit: BudgetUnit
     spent: Amount
     limit: Amount
     resets_at: datetime | None = Field(description="End of the period; none for a rolling budget.")

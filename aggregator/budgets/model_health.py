@@ -12,7 +12,7 @@ from typing import NamedTuple
 from aggregator.budgets.alert import Alert, AlertKind, alert_id
 from aggregator.budgets.increment import Usage
 from aggregator.budgets.period import Period, minutes, span_of
-from aggregator.budgets.subject import Scope, ScopeKind
+from aggregator.budgets.subject import Subject, SubjectKind
 
 WINDOW_MINUTES = 5
 BEFORE_MINUTES = 180
@@ -27,15 +27,15 @@ EXPECTED_REQUESTS = 20
 UNPRICED_SHARE = 0.1
 
 
-class Sums(NamedTuple):
+class ModelSums(NamedTuple):
     requests: int = 0
     errors: int = 0
     unpriced: int = 0
     duration_ms_sum: int = 0
     duration_ms_count: int = 0
 
-    def plus(self, other: "Sums | Usage") -> "Sums":
-        return Sums(
+    def plus(self, other: "ModelSums | Usage") -> "ModelSums":
+        return ModelSums(
             self.requests + other.requests,
             self.errors + other.errors,
             self.unpriced + other.unpriced,
@@ -65,14 +65,14 @@ class History:
     What is added of minutes before `settled` is passed over: rollups have told it, or will.
     """
 
-    models: dict[str, dict[int, Sums]] = field(default_factory=dict)
+    models: dict[str, dict[int, ModelSums]] = field(default_factory=dict)
     settled: int = 0
 
     def add(self, usages: Iterable[Usage]) -> None:
         for usage in usages:
-            if usage.kind == ScopeKind.MODEL.value and usage.minute >= self.settled:
+            if usage.kind == SubjectKind.MODEL.value and usage.minute >= self.settled:
                 history = self.models.setdefault(usage.value, {})
-                history[usage.minute] = history.get(usage.minute, Sums()).plus(usage)
+                history[usage.minute] = history.get(usage.minute, ModelSums()).plus(usage)
 
     def forget(self, now: datetime) -> None:
         """Drop what is older than all that is compared, with a quarter of an hour to spare."""
@@ -83,10 +83,10 @@ class History:
             if not history:
                 del self.models[model]
 
-    def compare(self, model: str, now: datetime) -> tuple[Sums, Sums]:
+    def compare(self, model: str, now: datetime) -> tuple[ModelSums, ModelSums]:
         """Sums of the last five minutes, and of the three hours before these."""
         since = minutes(now) + 1 - WINDOW_MINUTES
-        window, before = Sums(), Sums()
+        window, before = ModelSums(), ModelSums()
         for minute, sums in self.models[model].items():
             if minute >= since:
                 window = window.plus(sums)
@@ -95,7 +95,7 @@ class History:
         return window, before
 
 
-def _findings(window: Sums, before: Sums) -> Iterator[tuple[AlertKind, float, float, str]]:
+def _findings(window: ModelSums, before: ModelSums) -> Iterator[tuple[AlertKind, float, float, str]]:
     """Kind, measured value, what it is compared with, and a sentence."""
     if window.requests >= MIN_REQUESTS:
         rate = window.error_rate
@@ -127,7 +127,7 @@ def alerts(history: History, known: dict[str, datetime], now: datetime) -> Itera
                 id=name,
                 kind=kind,
                 created_at=now,
-                scope=Scope(kind=ScopeKind.MODEL, value=model),
+                scope=Subject(kind=SubjectKind.MODEL, value=model),
                 value=Decimal(f"{value:.6f}"),
                 limit=Decimal(f"{limit:.6f}"),
                 period_start=start,

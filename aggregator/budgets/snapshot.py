@@ -15,10 +15,10 @@ from typing import Any
 import structlog
 
 from aggregator.budgets import metrics, model_health
-from aggregator.budgets.accounts import NOTHING, Base, Sums, Window
+from aggregator.budgets.accounts import NOTHING, Snapshot, SpentSums, Window
 from aggregator.budgets.increment import Usage
 from aggregator.budgets.period import MINUTE, minutes
-from aggregator.budgets.subject import ScopeKind
+from aggregator.budgets.subject import SubjectKind
 from aggregator.clickhouse.client import DatabaseError, Warehouse, WarehouseUnavailableError
 from aggregator.rollups.measures import (
     COST,
@@ -62,12 +62,12 @@ def _dimension(dimension: Dimension) -> _ScopeSource:
 
 
 SOURCES = {
-    ScopeKind.TOTAL: _ScopeSource(),
-    ScopeKind.MODEL: _dimension(Dimension.MODEL),
-    ScopeKind.USER: _dimension(Dimension.USER),
-    ScopeKind.API_KEY: _dimension(Dimension.API_KEY),
+    SubjectKind.TOTAL: _ScopeSource(),
+    SubjectKind.MODEL: _dimension(Dimension.MODEL),
+    SubjectKind.USER: _dimension(Dimension.USER),
+    SubjectKind.API_KEY: _dimension(Dimension.API_KEY),
     # No rollup holds tags. A tag that a request has twice counts once.
-    ScopeKind.TAG: _ScopeSource(
+    SubjectKind.TAG: _ScopeSource(
         "toString(tag)",
         "hasAny(tags, {values:Array(String)})",
         "ARRAY JOIN arrayDistinct(tags) AS tag",
@@ -167,16 +167,16 @@ class Inquiry:
 
 
 @dataclass(frozen=True)
-class Answer:
+class SnapshotAnswer:
     """`models` are by name, and have from minute `models_settled` on what is up to the cut."""
 
-    base: Base
+    base: Snapshot
     models: Mapping[str, list[Usage]]
     models_settled: int
     alerts: Mapping[str, datetime]
 
 
-def answer(warehouse: Warehouse, inquiry: Inquiry) -> Answer:
+def answer(warehouse: Warehouse, inquiry: Inquiry) -> SnapshotAnswer:
     """Blocks; raises what the warehouse raises."""
     cut = take_cut(warehouse, inquiry.topic, inquiry.seen, inquiry.asked_at)
     sums = {window: found for window, values in inquiry.windows.items()
@@ -185,15 +185,15 @@ def answer(warehouse: Warehouse, inquiry: Inquiry) -> Answer:
     for usage in model_history(warehouse, cut):
         models[usage.value].append(usage)
     alerts = {} if inquiry.are_alerts_known else known_alerts(warehouse, inquiry.asked_at)
-    return Answer(Base(cut.lasts, minutes(cut.newest), sums), models, minutes(cut.newest_quarter), alerts)
+    return SnapshotAnswer(Snapshot(cut.lasts, minutes(cut.newest), sums), models, minutes(cut.newest_quarter), alerts)
 
 
-def _found(warehouse: Warehouse, window: Window, values: Collection[str], cut: Cut) -> dict[str, Sums] | None:
+def _found(warehouse: Warehouse, window: Window, values: Collection[str], cut: Cut) -> dict[str, SpentSums] | None:
     """Sums of tags may be too much to ask for: None, and all others are told nevertheless."""
     try:
         return spent(warehouse, window, values, cut)
     except (DatabaseError, WarehouseUnavailableError) as error:
-        if window.kind is not ScopeKind.TAG:
+        if window.kind is not SubjectKind.TAG:
             raise
         metrics.RECONCILE_FAILURES.inc()
         log.warning("tags_not_summed", budgets_of_tags=len(values), reason=str(error)[:500])
@@ -210,17 +210,17 @@ def take_cut(warehouse: Warehouse, topic: str, seen: Mapping[int, int], now: dat
     return Cut(topic, lasts, now)
 
 
-def spent(warehouse: Warehouse, window: Window, values: Collection[str], cut: Cut) -> dict[str, Sums]:
+def spent(warehouse: Warehouse, window: Window, values: Collection[str], cut: Cut) -> dict[str, SpentSums]:
     """What each scope of the window has used up to the cut; each value is in it."""
-    found = dict.fromkeys(values, Sums())
+    found = dict.fromkeys(values, SpentSums())
     for some in _portions(window.kind, sorted(values)):
         for row in _rows(warehouse, window, some, cut):
             if row["group_key"] in found:
-                found[row["group_key"]] = Sums(row["requests"], row["tokens"], row["cost"])
+                found[row["group_key"]] = SpentSums(row["requests"], row["tokens"], row["cost"])
     return found
 
 
-def _portions(kind: ScopeKind, values: Sequence[str]) -> Iterator[Sequence[str]]:
+def _portions(kind: SubjectKind, values: Sequence[str]) -> Iterator[Sequence[str]]:
     """Who asks for more than MAX_VALUES groups reads them all (an empty portion); of tags nobody knows how many."""
     if len(values) > MAX_VALUES and SOURCES[kind].is_rolled_up:
         yield ()
@@ -266,7 +266,7 @@ def model_history(warehouse: Warehouse, cut: Cut) -> list[Usage]:
     last = minutes(cut.taken_at)
     return [
         Usage(
-            ScopeKind.MODEL.value,
+            SubjectKind.MODEL.value,
             row["model"],
             min(int(row["minute"]), last),
             row["requests"],

@@ -14,19 +14,19 @@ from aggregator.budgets.accounts import Account, Ledger
 from aggregator.budgets.alert import Alert
 from aggregator.budgets.budget import Budget, BudgetStatus
 from aggregator.budgets.increment import Increment
-from aggregator.budgets.snapshot import Answer, Inquiry
-from aggregator.budgets.subject import ScopeKind, partition_of
+from aggregator.budgets.snapshot import Inquiry, SnapshotAnswer
+from aggregator.budgets.subject import SubjectKind, partition_of
 
 
 @dataclass(frozen=True)
-class Message:
+class OutboxMessage:
     """What is to be produced; no value removes a key from a compacted topic."""
 
     key: str
     value: Alert | BudgetStatus | None
 
 
-class Book:
+class BudgetState:
     """For one thread."""
 
     def __init__(self, topic: str, partitions: int) -> None:
@@ -35,7 +35,7 @@ class Book:
         self._budgets: dict[str, Budget] = {}
         self._ledgers: dict[int, Ledger] = {}
         self._known: dict[str, datetime] = {}
-        self.outbox: deque[Message] = deque()
+        self.outbox: deque[OutboxMessage] = deque()
         # Budgets whose sum `budget-status` does not know yet, which is less urgent, by id.
         self._untold: dict[str, Account] = {}
 
@@ -51,7 +51,7 @@ class Book:
                 if name in owned.accounts:
                     owned.close(name)
                     if budget is None:
-                        self.outbox.append(Message(name, None))
+                        self.outbox.append(OutboxMessage(name, None))
             self._budgets.pop(name, None)
             if budget is not None:
                 self._budgets[name] = budget
@@ -66,7 +66,7 @@ class Book:
         scope = status.scope
         partition = partition_of(scope.kind.value, scope.value, self._partitions)
         if status.budget_id not in self._budgets and partition in self._ledgers:
-            self.outbox.append(Message(status.budget_id, None))
+            self.outbox.append(OutboxMessage(status.budget_id, None))
 
     def _partition_of(self, budget: Budget) -> int:
         return partition_of(budget.scope.kind.value, budget.scope.value, self._partitions)
@@ -126,17 +126,17 @@ class Book:
         for owned in self._ledgers.values():
             accounts.forget(owned)
 
-    def take(self, partition: int, answer: Answer, now: datetime) -> None:
+    def take(self, partition: int, answer: SnapshotAnswer, now: datetime) -> None:
         """Set a partition's accounts to what ClickHouse holds, and what was counted since; nothing if it came later."""
         owned = self._ledgers.get(partition)
         if owned is None or owned.meanwhile is None:
             return
         models = model_health.History()
         for model, usages in answer.models.items():
-            if partition_of(ScopeKind.MODEL.value, model, self._partitions) == partition:
+            if partition_of(SubjectKind.MODEL.value, model, self._partitions) == partition:
                 models.add(usages)
         models.settled = answer.models_settled
-        metrics.DRIFT.inc(float(accounts.rebase(owned, owned.meanwhile, answer.base, models)))
+        metrics.DRIFT.inc(float(accounts.apply_snapshot(owned, owned.meanwhile, answer.base, models)))
         self._show_budgets()
         self._known |= answer.alerts
         self._known = {name: end for name, end in self._known.items() if end > now}
@@ -165,9 +165,9 @@ class Book:
 
     def _tell(self, changed: list[Account], now: datetime, levels_only: bool) -> None:
         for status in accounts.statuses(changed, now, levels_only):
-            self.outbox.append(Message(status.budget_id, status))
+            self.outbox.append(OutboxMessage(status.budget_id, status))
 
     def _post(self, alerts: Iterable[Alert]) -> None:
         for alert in alerts:
             metrics.ALERTS.labels(alert.kind).inc()
-            self.outbox.append(Message(alert.id, alert))
+            self.outbox.append(OutboxMessage(alert.id, alert))

@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 MAX_VALUE_CHARACTERS = 512
 
 
-class ScopeKind(StrEnum):
+class SubjectKind(StrEnum):
     TOTAL = "total"
     MODEL = "model"
     USER = "user"
@@ -18,24 +18,24 @@ class ScopeKind(StrEnum):
     TAG = "tag"
 
 
-class Scope(BaseModel):
+class Subject(BaseModel):
     """`value` names the model, user, api key or tag; the total has none."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: ScopeKind = Field(description="What the scope is one of.", examples=["user"])
+    kind: SubjectKind = Field(description="What the scope is one of.", examples=["user"])
     value: str = Field(
         "", max_length=MAX_VALUE_CHARACTERS, description="Its name; empty for the total.", examples=["ada"]
     )
 
     @model_validator(mode="after")
     def _has_a_name(self) -> Self:
-        if (self.kind is ScopeKind.TOTAL) == bool(self.value):
+        if (self.kind is SubjectKind.TOTAL) == bool(self.value):
             raise PydanticCustomError("scope", "value must be empty for the total, and name one of any other kind")
         return self
 
     def __str__(self) -> str:
-        return self.kind.value if self.kind is ScopeKind.TOTAL else f"{self.kind.value} {self.value}"
+        return self.kind.value if self.kind is SubjectKind.TOTAL else f"{self.kind.value} {self.value}"
 
 
 def partition_of(kind: str, value: str, partitions: int) -> int:

@@ -17,7 +17,7 @@ COMPACTED = {"cleanup.policy": "compact"}
 
 
 @dataclass(frozen=True)
-class MotionTopic:
+class BudgetTopic:
     name: str
     partitions: int
     configs: dict[str, str] = field(default_factory=dict)
@@ -25,11 +25,11 @@ class MotionTopic:
 
 TOPICS = (
     # Older ones say nothing that ClickHouse does not.
-    MotionTopic(INCREMENTS, 6, {"retention.ms": "3600000"}),
+    BudgetTopic(INCREMENTS, 6, {"retention.ms": "3600000"}),
     # One partition, so that who reads it to the end knows all.
-    MotionTopic(BUDGETS, 1, COMPACTED),
-    MotionTopic(BUDGET_STATUS, 1, COMPACTED),
-    MotionTopic(ALERTS, 1),
+    BudgetTopic(BUDGETS, 1, COMPACTED),
+    BudgetTopic(BUDGET_STATUS, 1, COMPACTED),
+    BudgetTopic(ALERTS, 1),
 )
 
 

@@ -10,7 +10,7 @@ from pydantic.config import JsonDict
 from aggregator.rollups.planner import Condition, Span, micros
 from api.analytics.filters.compile import Binder, FilterTooLargeError, compile_group, dimensions_of, split_span
 from api.analytics.filters.fields import BY_NAME
-from api.analytics.filters.tree import FilterGroup, Group, check_text, semantic
+from api.analytics.filters.tree import FilterGroup, FilterTree, check_text, semantic
 from api.errors import ApiError
 
 EXAMPLE_FILTER: JsonDict = {
@@ -47,7 +47,7 @@ class Body(BaseModel):
 class RequestQuery(Body):
     """Which requests are meant. A property that is null is as good as left out."""
 
-    filter_group: FilterGroup | None = Field(None, description="Which requests; all of them without.")
+    filter_group: FilterTree | None = Field(None, description="Which requests; all of them without.")
     q: StrictStr | None = Field(None, description="Words that start words of the input or output text.")
     sort_by: SortBy | None = Field(None, description="Together with `sort_order`. Analytics ignore it.")
     sort_order: SortOrder | None = Field(None, description="Together with `sort_by`.")
@@ -80,22 +80,22 @@ class RequestLogQuery(RequestQuery):
         return value
 
 
-def _fields_of(tree: Group) -> Iterator[str]:
+def _fields_of(tree: FilterGroup) -> Iterator[str]:
     for part in tree.filters:
-        yield from _fields_of(part) if isinstance(part, Group) else (part.field,)
+        yield from _fields_of(part) if isinstance(part, FilterGroup) else (part.field,)
 
 
 def asks_for_content(query: RequestQuery, others: Iterable[str] = ()) -> bool:
     """Whether the answer would tell what people or models wrote, be it one question at a time. `others` are fields
     that are asked about beside the filter."""
-    tree = query.filter_group or Group(filters=[])
+    tree = query.filter_group or FilterGroup(filters=[])
     asked = (*_fields_of(tree), *others)
     return query.q is not None or any(BY_NAME[name].is_content for name in asked if name in BY_NAME)
 
 
 def condition_of(query: RequestQuery) -> Condition:
     """Raises ApiError 400 for a filter whose values are too many for one query."""
-    binder, tree = Binder(), query.filter_group or Group(filters=[])
+    binder, tree = Binder(), query.filter_group or FilterGroup(filters=[])
     try:
         sql = compile_group(tree, binder)
     except FilterTooLargeError as error:
@@ -105,7 +105,7 @@ def condition_of(query: RequestQuery) -> Condition:
 
 def span_and_condition_of(query: RequestQuery) -> tuple[Span, Condition]:
     """The query as a time range, which indexes and rollups know, and a condition for the rest of it."""
-    span, rest = split_span(query.filter_group or Group(filters=[]))
+    span, rest = split_span(query.filter_group or FilterGroup(filters=[]))
     return span, condition_of(query.model_copy(update={"filter_group": rest}))
 
 

@@ -13,7 +13,7 @@ from api.analytics.overview.queries import answer_analytics
 from api.analytics.overview.schemas import AnalyticsAnswer
 from api.analytics.request import RequestLogQuery, RequestQuery, asks_for_content
 from api.parameters import NoParameters
-from api.security.access import Right
+from api.security.access import Permission
 from api.security.auth import require
 from api.security.reader import AppReader, Reader
 
@@ -28,7 +28,7 @@ def get_analytics_meta(_: Annotated[NoParameters, Query()]) -> AnalyticsMeta:
 
 def _check_content(query: RequestQuery, reader: Reader, groups: Iterable[str] = ()) -> None:
     if asks_for_content(query, groups):
-        require(reader.caller, Right.CONTENT)
+        require(reader.caller, Permission.CONTENT)
 
 
 @router.post("/api/public/v2/requests/analytics", responses=documented(400, 401, 403, 413, 422, 500, 503, 504))

@@ -9,7 +9,7 @@ from api.budgets.alerts import AlertList, AlertParameters, list_alerts
 from api.budgets.store import EXAMPLE_BUDGET, BudgetList, BudgetStore, BudgetsUnavailableError, list_budgets
 from api.errors import ApiError, documented
 from api.parameters import NoParameters
-from api.security.access import Caller, Right
+from api.security.access import Caller, Permission
 from api.security.auth import RequestCaller, allow
 from api.security.reader import AppReader
 
@@ -48,7 +48,7 @@ async def get_budgets(request: Request, _: Annotated[NoParameters, Query()], cal
         raise ApiError(503, AWAY) from error
 
 
-@router.put("/v1/budgets/{budget_id}", dependencies=[allow(Right.ADMIN)], responses=ANSWER)
+@router.put("/v1/budgets/{budget_id}", dependencies=[allow(Permission.ADMIN)], responses=ANSWER)
 async def put_budget(
     request: Request, budget_id: Name, terms: BudgetTerms, _: Annotated[NoParameters, Query()], caller: RequestCaller
 ) -> Budget:
@@ -63,7 +63,9 @@ async def put_budget(
     return budget
 
 
-@router.delete("/v1/budgets/{budget_id}", dependencies=[allow(Right.ADMIN)], responses={**ANSWER, **documented(404)})
+@router.delete(
+    "/v1/budgets/{budget_id}", dependencies=[allow(Permission.ADMIN)], responses={**ANSWER, **documented(404)}
+)
 async def delete_budget(
     request: Request, budget_id: Name, _: Annotated[NoParameters, Query()], caller: RequestCaller
 ) -> Budget:

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from aggregator.budgets.budget import EXAMPLE_TERMS, Budget, BudgetStatus
-from aggregator.budgets.subject import Scope, ScopeKind
+from aggregator.budgets.subject import Subject, SubjectKind
 from api.security.access import Restriction
 
 EXAMPLE_BUDGET: dict[str, Any] = {"id": "ada-monthly", **EXAMPLE_TERMS}
@@ -62,13 +62,13 @@ class BudgetList(BaseModel):
     budgets: list[BudgetWithStatus] = Field(description="By id.")
 
 
-def is_visible(scope: Scope, restriction: Restriction | None) -> bool:
+def is_visible(scope: Subject, restriction: Restriction | None) -> bool:
     """A confined caller sees the budgets of their own user and keys."""
     if restriction is None:
         return True
-    if scope.kind is ScopeKind.API_KEY:
+    if scope.kind is SubjectKind.API_KEY:
         return scope.value in restriction.api_key_ids
-    return scope.kind is ScopeKind.USER and scope.value == restriction.user_id and not restriction.api_key_ids
+    return scope.kind is SubjectKind.USER and scope.value == restriction.user_id and not restriction.api_key_ids
 
 
 async def list_budgets(store: BudgetStore, restriction: Restriction | None) -> BudgetList:

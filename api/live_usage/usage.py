@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_valida
 from pydantic_core import PydanticCustomError
 
 from aggregator.budgets.budget import plain
-from aggregator.budgets.subject import MAX_VALUE_CHARACTERS, ScopeKind
+from aggregator.budgets.subject import MAX_VALUE_CHARACTERS, SubjectKind
 from aggregator.rollups.measures import (
     COST,
     DURATION_COUNT,
@@ -27,11 +27,11 @@ MINUTE = timedelta(minutes=1)
 MINUTES = 60
 MEASURES = (REQUESTS, ERRORS, UNPRICED, INPUT_TOKENS, OUTPUT_TOKENS, COST, DURATION_SUM, DURATION_COUNT)
 CONDITIONS = {
-    ScopeKind.TOTAL: "1",
-    ScopeKind.MODEL: "model_name = {value:String}",
-    ScopeKind.USER: "user_id = {value:String}",
-    ScopeKind.API_KEY: "api_key_id = {value:String}",
-    ScopeKind.TAG: "has(tags, {value:String})",
+    SubjectKind.TOTAL: "1",
+    SubjectKind.MODEL: "model_name = {value:String}",
+    SubjectKind.USER: "user_id = {value:String}",
+    SubjectKind.API_KEY: "api_key_id = {value:String}",
+    SubjectKind.TAG: "has(tags, {value:String})",
 }
 LIVE = """
 SELECT intDiv(toUnixTimestamp(timestamp), 60) AS minute, {measures} FROM request_logs
@@ -44,14 +44,14 @@ GROUP BY minute
 class LiveParameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    scope: ScopeKind = Field(ScopeKind.TOTAL, description="Whose usage: everything, or one of a kind.")
+    scope: SubjectKind = Field(SubjectKind.TOTAL, description="Whose usage: everything, or one of a kind.")
     value: str = Field(
         "", max_length=MAX_VALUE_CHARACTERS, description="Its name; none for the total.", examples=["gpt-5-mini"]
     )
 
     @model_validator(mode="after")
     def _has_a_name(self) -> Self:
-        if (self.scope is ScopeKind.TOTAL) == bool(self.value):
+        if (self.scope is SubjectKind.TOTAL) == bool(self.value):
             message = "must be empty for the total, and name one of any other scope"
             raise PydanticCustomError("value", message, {"messages": {"value": message}})
         return self

@@ -32,7 +32,7 @@ class Cursor(NamedTuple):
     source_offset: Annotated[int, Field(ge=0, lt=2**64)]
 
 
-class Total(NamedTuple):
+class PageTotal(NamedTuple):
     logs: Annotated[int, Field(ge=0)]
     is_approximate: bool
 
@@ -40,14 +40,14 @@ class Total(NamedTuple):
 class _Token(NamedTuple):
     version: Literal[1]
     cursor: Cursor
-    total: Total
+    total: PageTotal
     digest: str
 
 
 _TOKEN = TypeAdapter(_Token, config=ConfigDict(strict=True))
 
 
-def _digest(query: dict[str, Any], cursor: Cursor, total: Total) -> str:
+def _digest(query: dict[str, Any], cursor: Cursor, total: PageTotal) -> str:
     text = json.dumps([VERSION, query, cursor, total], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
@@ -56,13 +56,13 @@ def _base64url(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-def encode(query: dict[str, Any], cursor: Cursor, total: Total) -> str:
+def encode(query: dict[str, Any], cursor: Cursor, total: PageTotal) -> str:
     """The token for the page after `cursor`; `query` is whatever must stay the same between pages, as JSON."""
     token = _Token(VERSION, cursor, total, _digest(query, cursor, total))
     return _base64url(_TOKEN.dump_json(token))
 
 
-def decode(query: dict[str, Any], text: str) -> tuple[Cursor, Total]:
+def decode(query: dict[str, Any], text: str) -> tuple[Cursor, PageTotal]:
     """What `encode` was given. Raises ApiError 400 for any text that `encode` did not make for `query`."""
     try:
         data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)

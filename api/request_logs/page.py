@@ -13,7 +13,7 @@ from aggregator.costs import explain, unpriced_reason
 from aggregator.rollups.measures import KEY_COLUMNS, REQUESTS, Dimension
 from aggregator.rollups.planner import EPOCH, Question, compile_answer, micros
 from api.parameters import LAST_MOMENT, LogParameters, OrderBy, OrderDirection
-from api.request_logs.cursor import Cursor, Total, decode, encode
+from api.request_logs.cursor import Cursor, PageTotal, decode, encode
 from api.request_logs.schemas import CostExplanation, ExplainedLog, LogPage, RequestLog
 from api.security.reader import Reader
 
@@ -142,7 +142,7 @@ def _range(edges: Row, parameters: LogParameters) -> tuple[datetime, datetime]:
     return oldest, min(edges["newest"].replace(tzinfo=UTC), parameters.end_time or LAST_MOMENT)
 
 
-def _reads_whole_rows(parameters: LogParameters, total: Total | None) -> bool:
+def _reads_whole_rows(parameters: LogParameters, total: PageTotal | None) -> bool:
     """Whether one statement for a page is cheaper than one for its keys and one for their rows.
 
     Planning 65 columns takes 6 ms, so not where many windows may have to be looked through, or nothing is there.
@@ -154,7 +154,7 @@ def _page_and_one(
     reader: Reader,
     parameters: LogParameters,
     cursor: Cursor | None,
-    total: Total | None,
+    total: PageTotal | None,
     edges: Row | None,
     select: str,
 ) -> list[Row]:
@@ -203,22 +203,24 @@ def _cheap_count(reader: Reader, parameters: LogParameters) -> tuple[str, Row] |
     return compile_answer(reader.confine(Question((REQUESTS,), parameters.span, equals)), "group_key", 0)
 
 
-def _surroundings(reader: Reader, parameters: LogParameters, total: Total | None) -> tuple[Total | None, Row | None]:
+def _surroundings(
+    reader: Reader, parameters: LogParameters, total: PageTotal | None
+) -> tuple[PageTotal | None, Row | None]:
     """How many logs there are, unless it is known or not cheap, and the edges of a page by time; asked at once."""
     count = _cheap_count(reader, parameters) if total is None else None
     edges = (OLDEST_AND_NEWEST, dict[str, Any]()) if parameters.order_by is OrderBy.TIMESTAMP else None
     found = iter(reader.query_all([query for query in (count, edges) if query is not None]))
     if count is not None:
-        total = Total(sum(row["requests"] for row in next(found)), False)
+        total = PageTotal(sum(row["requests"] for row in next(found)), False)
     return total, next(found)[0] if edges is not None else None
 
 
-def _count_rows(reader: Reader, parameters: LogParameters) -> Total:
+def _count_rows(reader: Reader, parameters: LogParameters) -> PageTotal:
     """Up to COUNT_LIMIT."""
     filters = _filters(parameters)
     sql = f"SELECT count() AS found FROM (SELECT 1 FROM request_logs WHERE {_where(filters)} LIMIT {COUNT_LIMIT + 1})"
     found = reader.query(sql, filters)[0]["found"]
-    return Total(min(found, COUNT_LIMIT), found > COUNT_LIMIT)
+    return PageTotal(min(found, COUNT_LIMIT), found > COUNT_LIMIT)
 
 
 def key_of(row: Row) -> tuple[Any, ...]:
@@ -309,7 +311,7 @@ def list_logs(reader: Reader, parameters: LogParameters) -> LogPage:
     found = _page_and_one(reader, parameters, cursor, total, edges, select)
     page, has_more = found[: parameters.page_size], len(found) > parameters.page_size
     if total is None:
-        total = _count_rows(reader, parameters) if has_more else Total(len(page), False)
+        total = _count_rows(reader, parameters) if has_more else PageTotal(len(page), False)
     return LogPage(
         logs=[RequestLog(**_fields_of(row)) for row in read(reader, page)],
         next_page_token=encode(query, _cursor_of(page[-1], parameters.order_by), total) if has_more else "",

@@ -310,7 +310,7 @@ class LogPage(BaseModel):
     total_count_is_approximate: bool = Field(description="True: there are at least total_count logs.")
 
 
-class Stat(BaseModel):
+class StatsGroup(BaseModel):
     """Sums leave unknown values out: cost is that of priced requests, unpriced_count says how many are not."""
 
     group: str = Field(description="The key; for hour and day the start of it in UTC, RFC 3339.")
@@ -363,7 +363,7 @@ class StatsAnswer(BaseModel):
         }
     )
 
-    stats: list[Stat]
+    stats: list[StatsGroup]
     truncated: bool = Field(description="True: there are more groups than `limit`.")
     total_count: int
     total_input_tokens: int

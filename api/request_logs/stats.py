@@ -19,8 +19,8 @@ from aggregator.rollups.measures import (
     Dimension,
 )
 from aggregator.rollups.planner import Question, compile_answer
-from api.parameters import GroupBy, Metric, StatsParameters
-from api.request_logs.schemas import Stat, StatsAnswer, dollars, rfc3339
+from api.parameters import GroupBy, StatsMetric, StatsParameters
+from api.request_logs.schemas import StatsAnswer, StatsGroup, dollars, rfc3339
 from api.security.reader import Reader
 
 MEASURES = (
@@ -44,11 +44,11 @@ GROUPS: dict[GroupBy, Dimension | Bucket] = {
     GroupBy.DAY: Bucket.DAY,
 }
 ORDERS = {
-    Metric.COUNT: "requests DESC",
-    Metric.TOKENS: "input_tokens + output_tokens DESC",
-    Metric.COST: "cost DESC",
-    Metric.LATENCY: "if(duration_ms_count = 0, NULL, duration_ms_sum / duration_ms_count) DESC NULLS LAST",
-    Metric.ERRORS: "errors DESC",
+    StatsMetric.COUNT: "requests DESC",
+    StatsMetric.TOKENS: "input_tokens + output_tokens DESC",
+    StatsMetric.COST: "cost DESC",
+    StatsMetric.LATENCY: "if(duration_ms_count = 0, NULL, duration_ms_sum / duration_ms_count) DESC NULLS LAST",
+    StatsMetric.ERRORS: "errors DESC",
 }
 
 Row = dict[str, Any]
@@ -76,14 +76,14 @@ def _average_ms(row: Row) -> float | None:
     return row["duration_ms_sum"] / count if count else None
 
 
-def _value(row: Row, metric: Metric) -> int | float | str | None:
-    if metric is Metric.TOKENS:
+def _value(row: Row, metric: StatsMetric) -> int | float | str | None:
+    if metric is StatsMetric.TOKENS:
         return int(row["input_tokens"] + row["output_tokens"])
-    if metric is Metric.COST:
+    if metric is StatsMetric.COST:
         return dollars(row["cost"])
-    if metric is Metric.LATENCY:
+    if metric is StatsMetric.LATENCY:
         return _average_ms(row)
-    return int(row["errors" if metric is Metric.ERRORS else "requests"])
+    return int(row["errors" if metric is StatsMetric.ERRORS else "requests"])
 
 
 def _group(row: Row, group_by: GroupBy) -> str:
@@ -92,9 +92,9 @@ def _group(row: Row, group_by: GroupBy) -> str:
     return str(row["group_key"])
 
 
-def _stat(row: Row, parameters: StatsParameters) -> Stat:
+def _stat(row: Row, parameters: StatsParameters) -> StatsGroup:
     p50, p95, p99 = (None if math.isnan(level) else level for level in row["duration_ms_histogram"])
-    return Stat(
+    return StatsGroup(
         group=_group(row, parameters.group_by),
         count=row["requests"],
         error_count=row["errors"],

@@ -23,7 +23,7 @@ class Scope(StrEnum):
     INGEST = "ingest"
 
 
-class Right(StrEnum):
+class Permission(StrEnum):
     """What a route asks of its caller."""
 
     READ = "read"
@@ -34,11 +34,11 @@ class Right(StrEnum):
     ADMIN = "admin"
 
 
-RIGHTS: dict[Scope, frozenset[Right]] = {
-    Scope.ADMIN: frozenset(Right),
-    Scope.READ: frozenset({Right.READ, Right.CONTENT}),
-    Scope.READ_NO_BODIES: frozenset({Right.READ}),
-    Scope.INGEST: frozenset({Right.SEND}),
+PERMISSIONS: dict[Scope, frozenset[Permission]] = {
+    Scope.ADMIN: frozenset(Permission),
+    Scope.READ: frozenset({Permission.READ, Permission.CONTENT}),
+    Scope.READ_NO_BODIES: frozenset({Permission.READ}),
+    Scope.INGEST: frozenset({Permission.SEND}),
 }
 
 # How each table is confined; a test holds this to the tables of the migrated database.
@@ -108,13 +108,13 @@ class Caller:
     scopes: frozenset[Scope]
     restriction: Restriction | None = None
 
-    def may(self, right: Right) -> bool:
-        return any(right in RIGHTS[scope] for scope in self.scopes)
+    def may(self, right: Permission) -> bool:
+        return any(right in PERMISSIONS[scope] for scope in self.scopes)
 
     @property
     def table_filters(self) -> dict[str, str]:
         """Conditions by table, as ClickHouse's setting `additional_table_filters` takes them."""
         filters = self.restriction.table_filters() if self.restriction else {}
-        if not self.may(Right.CONTENT):
+        if not self.may(Permission.CONTENT):
             filters |= dict.fromkeys(CONTENT_TABLES, NOTHING)
         return filters

@@ -6,7 +6,7 @@ from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 from api.errors import ApiError
-from api.security.access import Caller, Right
+from api.security.access import Caller, Permission
 from api.security.keyring import KeyRing
 from api.security.rate_limits import Throttle
 
@@ -42,27 +42,27 @@ def _caller_of(
 RequestCaller = Annotated[Caller, Depends(_caller_of)]
 
 
-def require(caller: Caller, right: Right) -> None:
+def require(caller: Caller, right: Permission) -> None:
     """Raises ApiError 403 for a caller without the right."""
     if not caller.may(right):
         raise ApiError(403, f"This key may not do that; it needs the right to {MEANINGS[right]}.")
 
 
 MEANINGS = {
-    Right.READ: "read logs and statistics",
-    Right.CONTENT: "see what is in requests: headers, bodies, text and error messages",
-    Right.SEND: "send events",
-    Right.ADMIN: "administer",
+    Permission.READ: "read logs and statistics",
+    Permission.CONTENT: "see what is in requests: headers, bodies, text and error messages",
+    Permission.SEND: "send events",
+    Permission.ADMIN: "administer",
 }
 
 
-def allow(right: Right) -> Any:
+def allow(right: Permission) -> Any:
     """A dependency for `include_router` or a route: only callers with this right get past it."""
 
     def check(request: Request, caller: RequestCaller) -> None:
         require(caller, right)
         # How much a gateway sends is Kafka's matter.
-        if right is not Right.SEND:
+        if right is not Permission.SEND:
             throttle: Throttle = request.app.state.throttle
             throttle.count_request(caller.name)
 

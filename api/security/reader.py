@@ -11,7 +11,7 @@ from aggregator.clickhouse.client import Warehouse
 from aggregator.clickhouse.cluster import is_cluster
 from aggregator.rollups.planner import Question
 from api.errors import ApiError
-from api.security.access import CONTENT_COLUMNS, Caller, Right
+from api.security.access import CONTENT_COLUMNS, Caller, Permission
 from api.security.auth import RequestCaller
 
 # Threads live on, and with them their connections; a ClickHouse server works on one query with all its cores anyway.
@@ -43,7 +43,7 @@ class Reader:
                 raise ApiError(403, "Keys that see only some rows are not supported on a cluster of ClickHouse yet.")
             rules["additional_table_filters"] = filters
         rows = self.warehouse.query(sql, parameters, {**(settings or {}), **rules})
-        if not self.caller.may(Right.CONTENT):
+        if not self.caller.may(Permission.CONTENT):
             rows = [{name: CONTENT_COLUMNS.get(name, value) for name, value in row.items()} for row in rows]
         return rows
 

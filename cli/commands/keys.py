@@ -10,7 +10,7 @@ from rich.text import Text
 from aggregator.clickhouse.client import Warehouse
 from aggregator.tables.api_keys import StoredKey, create_key, revoke_key, stored_keys
 from aggregator.tables.audit_log import Action
-from api.security.access import RIGHTS, Right, Scope
+from api.security.access import PERMISSIONS, Permission, Scope
 from cli.commands.audit import actor, record_here
 
 
@@ -24,7 +24,7 @@ def _check(name: str, scopes: Sequence[Scope], user_id: str | None, api_key_ids:
     if "" in (user_id, *api_key_ids):
         raise KeyRequestError("--user and --api-key must not be empty")
     is_confined = user_id is not None or bool(api_key_ids)
-    if is_confined and any(RIGHTS[scope] & {Right.ADMIN, Right.SEND} for scope in scopes):
+    if is_confined and any(PERMISSIONS[scope] & {Permission.ADMIN, Permission.SEND} for scope in scopes):
         raise KeyRequestError("only keys that read can be confined: use --scope read or --scope read-no-bodies")
 
 

@@ -17,7 +17,7 @@ from aggregator.clickhouse.client import Warehouse
 from aggregator.costs import Explanation, explain, unpriced_reason, with_costs_before_fee
 from aggregator.rollups.planner import EPOCH
 from ingest.pricing import PriceBook, PriceKey, load, price_events
-from ingest.pricing.price_row import Cell
+from ingest.pricing.price_row import PriceRow
 from ingest.pricing.rate_card import BASE, Rates, plain
 from ingest.settings import IngestSettings
 from ingest.transform.decoder import EVENT_SCHEMA, Rejection, decode_one
@@ -48,7 +48,7 @@ def _percent(rate: Decimal) -> str:
     return f"{plain(rate * 100)}%"
 
 
-def _holds(cell: Cell, moment: datetime) -> bool:
+def _holds(cell: PriceRow, moment: datetime) -> bool:
     at_us = (moment - EPOCH) // timedelta(microseconds=1)
     time_us = at_us % (86_400 * 10**6)
     return cell.since_us <= at_us < cell.until_us and cell.day_from_us <= time_us < cell.day_until_us

@@ -7,7 +7,7 @@ import httpx2
 from pydantic import BaseModel
 
 
-class Group(BaseModel):
+class StatsRow(BaseModel):
     """One group of `GET /v1/request-logs/stats`; `cost` is dollars, of the requests whose price is known."""
 
     group: str
@@ -26,7 +26,7 @@ class Group(BaseModel):
 class Stats(BaseModel):
     """An answer of `GET /v1/request-logs/stats`."""
 
-    stats: list[Group]
+    stats: list[StatsRow]
     total_count: int
     total_input_tokens: int
     total_output_tokens: int

@@ -5,13 +5,13 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from cli.demo.api_client import Group, Stats
+from cli.demo.api_client import Stats, StatsRow
 from cli.demo.generator import Expected, Tally
 
 MOST_SENTENCES = 5
 
 
-def _tally(group: Group) -> Tally:
+def _tally(group: StatsRow) -> Tally:
     return Tally(
         requests=group.count,
         errors=group.error_count,

@@ -17,7 +17,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from cli.demo.api_client import Group, Stats
+from cli.demo.api_client import Stats, StatsRow
 
 RISING = " ▁▂▃▄▅▆▇█"
 CHART_ROWS = 6
@@ -174,7 +174,7 @@ class LatencyTrack:
         return Measurement(4, options.max_width)
 
 
-def _percentiles(group: Group) -> tuple[float, float, float]:
+def _percentiles(group: StatsRow) -> tuple[float, float, float]:
     """p50, p95 and p99, of at least a millisecond so that they have a logarithm."""
     durations = (group.p50_duration_ms, group.p95_duration_ms, group.p99_duration_ms)
     p50, p95, p99 = (max(duration or 1.0, 1.0) for duration in durations)

@@ -25,7 +25,7 @@ class Record(Protocol):
 DIGEST_CHARS = 32
 
 
-class Plan(BaseModel):
+class WriteIntent(BaseModel):
     """What a worker is about to write: the batch that begins at the committed offset.
 
     A worker that finds a plan writes exactly that batch again, down to `created_at` and `generation`, so
@@ -40,7 +40,7 @@ class Plan(BaseModel):
     digest: str
 
 
-class Mark(BaseModel):
+class CommitMetadata(BaseModel):
     """The metadata of a commit: whose offset it is, and the plan if it is not just a confirmation.
 
     An offset means nothing in another topic of the same name, so the commit says which one it counts in.
@@ -49,13 +49,13 @@ class Mark(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     topic_id: str
-    plan: Plan | None = None
+    plan: WriteIntent | None = None
 
     def to_metadata(self) -> str:
         return self.model_dump_json()
 
     @classmethod
-    def from_metadata(cls, metadata: str | None) -> "Mark":
+    def from_metadata(cls, metadata: str | None) -> "CommitMetadata":
         """Without id and plan for an offset that another tool has set."""
         try:
             return cls.model_validate_json(metadata or "")
@@ -76,7 +76,7 @@ class Batch:
     records: Sequence[Record]
     created_at_ms: int
     generation: int
-    found_plan: Plan | None = None
+    found_plan: WriteIntent | None = None
     stored: Mapping[str, Collection[int]] = field(default_factory=dict)
 
     @property
@@ -114,8 +114,8 @@ class Batch:
         return f"{self.topic}/{self.partition}/{self.first}-{self.last}/{self.digest}"
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> WriteIntent:
         # A plan that was found stays as it is, so that the next worker sees as well that records are missing.
-        return self.found_plan or Plan(
+        return self.found_plan or WriteIntent(
             last=self.last, created_at_ms=self.created_at_ms, generation=self.generation, digest=self.digest
         )

@@ -14,7 +14,7 @@ Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
 
 
-class Threads:
+class DaemonExecutor:
     """Runs functions in `count` threads. Python waits at its end for the threads of a ThreadPoolExecutor, so one
     that hangs in an insert would keep a worker from exiting for minutes; these are left behind instead."""
 

@@ -51,7 +51,7 @@ class Member:
     member_id: str
 
 
-class Group:
+class GroupCoordinator:
     """The consumer's group, through the connection that the consumer itself uses for it."""
 
     def __init__(self, consumer: AIOKafkaConsumer, group_id: str) -> None:

@@ -8,19 +8,19 @@ from itertools import islice
 
 from aiokafka import ConsumerRecord, TopicPartition
 
-from ingest.consumer.batch import Plan
+from ingest.consumer.batch import WriteIntent
 from ingest.consumer.group_coordinator import Member
 from ingest.settings import IngestSettings
 
 
-class Lane:
+class PartitionBuffer:
     """Buffers records of a partition and says when a batch is due. Times are `time.monotonic()` seconds."""
 
     def __init__(
         self,
         partition: TopicPartition,
         position: int,
-        replay: Plan | None,
+        replay: WriteIntent | None,
         settings: IngestSettings,
         member: Member,
         topic_id: str,
@@ -107,7 +107,7 @@ class Lane:
         self._oldest = self._last_added
         return records
 
-    def _planned(self, replay: Plan) -> int:
+    def _planned(self, replay: WriteIntent) -> int:
         return sum(record.offset <= replay.last for record in self._buffer)
 
     def _fitting(self) -> int:

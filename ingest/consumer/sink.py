@@ -17,7 +17,7 @@ from ingest import metrics
 from ingest.consumer.batch import Batch, Record
 from ingest.consumer.dead_letter_limit import NO_LIMIT, DeadLetterLimit, DeadLetterWatch
 from ingest.consumer.usage_increments import usage_of
-from ingest.pricing import PriceBook, PriceWatch, price_events
+from ingest.pricing import PriceBook, ReloadingPriceBook, price_events
 from ingest.transform.decoder import Decoded, Decoder, Rejection
 from ingest.transform.enrichment import with_derived
 from ingest.transform.redaction import MARK, is_secret, redact_bytes
@@ -154,7 +154,9 @@ def _count_unpriced(events: pa.Table, costs: pa.Table) -> None:
 class Sink:
     """Writes batches to the warehouse; every method may be called from several threads at once."""
 
-    def __init__(self, warehouse: Warehouse, prices: PriceBook | PriceWatch, limit: DeadLetterLimit = NO_LIMIT) -> None:
+    def __init__(
+        self, warehouse: Warehouse, prices: PriceBook | ReloadingPriceBook, limit: DeadLetterLimit = NO_LIMIT
+    ) -> None:
         self._warehouse = warehouse
         self._watch = DeadLetterWatch(limit)
         self._prices = prices
@@ -218,7 +220,7 @@ class Sink:
         }
 
     def _prices_for(self, batch: Batch) -> PriceBook:
-        book = self._prices.current() if isinstance(self._prices, PriceWatch) else self._prices
+        book = self._prices.current() if isinstance(self._prices, ReloadingPriceBook) else self._prices
         return self._chosen.setdefault(batch.token, book)
 
     def _insert(self, table: str, rows: pa.Table, batch: Batch) -> None:

@@ -32,14 +32,14 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_aft
 
 from aggregator.clickhouse.client import Warehouse, is_transient
 from ingest import metrics
-from ingest.consumer.batch import Batch, Mark, Plan, Record
+from ingest.consumer.batch import Batch, CommitMetadata, Record, WriteIntent
 from ingest.consumer.dead_letter_limit import DeadLetterLimit
-from ingest.consumer.executor import Threads
-from ingest.consumer.group_coordinator import Group, PartitionLostError
-from ingest.consumer.partition_buffer import Lane
+from ingest.consumer.executor import DaemonExecutor
+from ingest.consumer.group_coordinator import GroupCoordinator, PartitionLostError
+from ingest.consumer.partition_buffer import PartitionBuffer
 from ingest.consumer.sink import Sink
 from ingest.consumer.usage_increments import IncrementProducer
-from ingest.pricing import PriceBook, PriceWatch
+from ingest.pricing import PriceBook, ReloadingPriceBook
 from ingest.settings import IngestSettings
 from ingest.topics.create import KafkaUnavailableError
 
@@ -91,15 +91,15 @@ class Worker:
 
     def __init__(self, settings: IngestSettings, warehouse: Warehouse) -> None:
         self._settings = settings
-        prices = PriceWatch(settings.prices_file) if settings.prices_file else PriceBook()
+        prices = ReloadingPriceBook(settings.prices_file) if settings.prices_file else PriceBook()
         limit = DeadLetterLimit(
             settings.dead_letters_in_a_row, settings.dead_letter_share, settings.dead_letter_window_records
         )
         self._sink = Sink(warehouse, prices, limit)
-        self._lanes: dict[TopicPartition, Lane] = {}
-        self._threads = Threads(settings.insert_threads)
+        self._lanes: dict[TopicPartition, PartitionBuffer] = {}
+        self._threads = DaemonExecutor(settings.insert_threads)
         # Of its own, so that no plan waits for an insert.
-        self._planning_thread = Threads(1)
+        self._planning_thread = DaemonExecutor(1)
         self._increments = IncrementProducer(settings.kafka_bootstrap_servers, **settings.client_options())
         self._stopping = asyncio.Event()
         self._failure: Exception | None = None
@@ -121,7 +121,7 @@ class Worker:
             max_partition_fetch_bytes=FETCH_BYTES_PER_PARTITION,
             metadata_max_age_ms=METADATA_AGE_MS,
         )
-        self._group = Group(self._consumer, settings.kafka_group)
+        self._group = GroupCoordinator(self._consumer, settings.kafka_group)
         try:
             self._consumer.subscribe([settings.kafka_topic], listener=_Listener(self))
             try:
@@ -168,7 +168,7 @@ class Worker:
                 lane.batch_in_hand = asyncio.create_task(self._write_next(lane))
             await self._confirm([lane for lane in self._lanes.values() if lane.is_idle_for(IDLE_CONFIRM_SECONDS)])
 
-    def _next_lanes(self) -> list[Lane]:
+    def _next_lanes(self) -> list[PartitionBuffer]:
         """Whose batch is to be taken now, the longest waiting first.
 
         A batch that waits for a thread grows no more, so only as many are taken ahead as there are threads: what
@@ -211,7 +211,7 @@ class Worker:
                 lane.add(records)
                 self._measure_lag(lane)
 
-    def _measure_lag(self, lane: Lane) -> None:
+    def _measure_lag(self, lane: PartitionBuffer) -> None:
         end = self._consumer.highwater(lane.partition)
         if end is not None:
             metrics.LAG.labels(lane.partition.partition).set(max(end - lane.position, 0) + lane.buffered)
@@ -237,21 +237,21 @@ class Worker:
             self._consumer.resume(partition)
         self._fetched_at = time.monotonic()
 
-    def _raise_failure(self, lane: Lane) -> None:
+    def _raise_failure(self, lane: PartitionBuffer) -> None:
         """Forget a batch that is done; re-raise what made it fail for good."""
         task = lane.batch_in_hand
         if task is not None and task.done():
             lane.batch_in_hand = None
             task.result()
 
-    async def _write_next(self, lane: Lane) -> None:
+    async def _write_next(self, lane: PartitionBuffer) -> None:
         """Plan the next batch and write it, or write again what an earlier worker had planned."""
         began_ns = time.time_ns() - int(lane.waited_seconds * 1e9)
         with TRACER.start_as_current_span("batch", start_time=began_ns):
             TRACER.start_span("fetch", start_time=began_ns).end()
             await self._write_batch(lane)
 
-    async def _write_batch(self, lane: Lane) -> None:
+    async def _write_batch(self, lane: PartitionBuffer) -> None:
         try:
             batch = await self._next_batch(lane)
             if batch is not None:
@@ -267,7 +267,7 @@ class Worker:
         except TopicChangedError as error:
             await self._start_over(lane, error.dropped)
 
-    async def _next_batch(self, lane: Lane) -> Batch | None:
+    async def _next_batch(self, lane: PartitionBuffer) -> Batch | None:
         plan, records = lane.replay, lane.take()
         topic, partition = lane.partition
         if plan is not None:
@@ -281,7 +281,7 @@ class Worker:
         lane.is_planning = False
         return batch
 
-    async def _planned_batch(self, lane: Lane, plan: Plan, records: Sequence[Record]) -> Batch | None:
+    async def _planned_batch(self, lane: PartitionBuffer, plan: WriteIntent, records: Sequence[Record]) -> Batch | None:
         """The batch of a plan that was found, or what Kafka still has of it; None when that is nothing."""
         metrics.REPLAYS.inc()
         if not records:
@@ -306,7 +306,7 @@ class Worker:
                     raise
                 await asyncio.sleep(TOPIC_POLL_SECONDS)
 
-    async def _start_over(self, lane: Lane, dropped: int) -> None:
+    async def _start_over(self, lane: PartitionBuffer, dropped: int) -> None:
         """Read a topic that was made anew from its beginning."""
         partition = lane.partition
         topic_id = await self._topic_id(partition)
@@ -318,11 +318,11 @@ class Worker:
             "topic_recreated", partition=partition.partition, position=lane.position, beginning=beginning,
             dropped=dropped + lane.buffered,
         )  # fmt: skip
-        self._lanes[partition] = Lane(partition, beginning, None, self._settings, lane.member, topic_id)
+        self._lanes[partition] = PartitionBuffer(partition, beginning, None, self._settings, lane.member, topic_id)
         self._consumer.seek(partition, beginning)
 
     async def _patiently(
-        self, lane: Lane, function: Callable[[*Arguments], Awaitable[Result]], *arguments: *Arguments
+        self, lane: PartitionBuffer, function: Callable[[*Arguments], Awaitable[Result]], *arguments: *Arguments
     ) -> Result:
         """Call ClickHouse, again and again for what may pass; the partition fetches no more meanwhile."""
 
@@ -349,7 +349,7 @@ class Worker:
         )
         return await retrying(function, *arguments)
 
-    async def _insert(self, lane: Lane, batch: Batch) -> Mapping[int, bytes]:
+    async def _insert(self, lane: PartitionBuffer, batch: Batch) -> Mapping[int, bytes]:
         """One try; the increments to be sent. A worker that was stopped for long, or has been trying for long, asks
         Kafka first whether the batch is still its own: ClickHouse forgets tokens after a while."""
         if time.time() - lane.planned_at > self._settings.kafka_session_timeout_ms / 1000:
@@ -361,9 +361,9 @@ class Worker:
     def _write(self, batch: Batch, topic_id: str) -> Mapping[int, bytes]:
         return self._increments.encoded(batch, topic_id, self._sink.write(batch))
 
-    async def _plan(self, lane: Lane, batch: Batch) -> None:
+    async def _plan(self, lane: PartitionBuffer, batch: Batch) -> None:
         """Raises PartitionLostError when the partition is no longer ours, TopicChangedError when it is gone."""
-        mark = Mark(topic_id=lane.topic_id, plan=batch.plan)
+        mark = CommitMetadata(topic_id=lane.topic_id, plan=batch.plan)
         try:
             with TRACER.start_as_current_span("plan"):
                 await self._commit([lane], {lane.partition: OffsetAndMetadata(batch.first, mark.to_metadata())})
@@ -371,13 +371,13 @@ class Worker:
             raise TopicChangedError(len(batch.records)) from error
         lane.planned_at = time.time()
 
-    async def _confirm(self, lanes: Collection[Lane]) -> None:
+    async def _confirm(self, lanes: Collection[PartitionBuffer]) -> None:
         """Commit what is written without planning anything new."""
         waiting = [lane for lane in lanes if lane.unconfirmed is not None]
         if not waiting:
             return
         offsets = {
-            lane.partition: OffsetAndMetadata(lane.unconfirmed, Mark(topic_id=lane.topic_id).to_metadata())
+            lane.partition: OffsetAndMetadata(lane.unconfirmed, CommitMetadata(topic_id=lane.topic_id).to_metadata())
             for lane in waiting
         }
         try:
@@ -387,7 +387,9 @@ class Worker:
         except (KafkaError, PartitionLostError, TimeoutError) as error:
             log.info("confirm_failed", partitions=len(waiting), reason=str(error) or type(error).__name__)
 
-    async def _commit(self, lanes: Collection[Lane], offsets: dict[TopicPartition, OffsetAndMetadata]) -> None:
+    async def _commit(
+        self, lanes: Collection[PartitionBuffer], offsets: dict[TopicPartition, OffsetAndMetadata]
+    ) -> None:
         """Commit for lanes of one assignment."""
         if any(lane.is_lost for lane in lanes):
             raise PartitionLostError
@@ -408,7 +410,7 @@ class Worker:
             log.warning("skip_failed", reason=str(error) or type(error).__name__)
         await asyncio.sleep(POLL_MS / 1000)
 
-    async def _skip(self, lane: Lane, position: int) -> None:
+    async def _skip(self, lane: PartitionBuffer, position: int) -> None:
         """Go to where the log goes on, and say how much is missing."""
         partition = lane.partition
         if await self._topic_id(partition) != lane.topic_id:
@@ -435,7 +437,7 @@ class Worker:
                     partition.partition, committed[partition], topic_id, beginnings[partition]
                 )
                 self._consumer.seek(partition, position)
-                self._lanes[partition] = Lane(partition, position, plan, self._settings, member, topic_id)
+                self._lanes[partition] = PartitionBuffer(partition, position, plan, self._settings, member, topic_id)
         log.info("partitions_assigned", partitions=sorted(partition.partition for partition in assigned))
 
     async def _give_up(self, revoked: Collection[TopicPartition]) -> None:
@@ -471,11 +473,13 @@ def _described(batch: Batch) -> dict[str, str | int]:
     }
 
 
-def _starting_point(partition: int, found: OffsetAndMetadata, topic_id: str, beginning: int) -> tuple[int, Plan | None]:
+def _starting_point(
+    partition: int, found: OffsetAndMetadata, topic_id: str, beginning: int
+) -> tuple[int, WriteIntent | None]:
     """Where a partition is to be read from, and the plan to be written first."""
     if found.offset < 0:
         return beginning, None
-    mark = Mark.from_metadata(found.metadata)
+    mark = CommitMetadata.from_metadata(found.metadata)
     if mark.topic_id and mark.topic_id != topic_id:
         metrics.RECREATED_TOPICS.labels(partition).inc()
         log.error("topic_recreated", partition=partition, position=found.offset, beginning=beginning, dropped=0)

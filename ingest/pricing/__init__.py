@@ -3,14 +3,14 @@
 from ingest.pricing.operator_file import PriceFileError, load
 from ingest.pricing.price_book import PriceBook, PriceKey
 from ingest.pricing.rating import PRICED_SCHEMA, price_events
-from ingest.pricing.reload import PriceWatch
+from ingest.pricing.reload import ReloadingPriceBook
 
 __all__ = [
     "PRICED_SCHEMA",
     "PriceBook",
     "PriceFileError",
     "PriceKey",
-    "PriceWatch",
+    "ReloadingPriceBook",
     "load",
     "price_events",
 ]

@@ -11,9 +11,9 @@ from typing import NamedTuple, TypeVar
 from ingest.pricing import catalogue
 from ingest.pricing.catalogue import Listing
 from ingest.pricing.operator_prices import FeeEntry, PriceEntry, PriceFile
-from ingest.pricing.price_row import Cell
+from ingest.pricing.price_row import PriceRow
 from ingest.pricing.rate_card import Tier
-from ingest.pricing.units import UnitCost, Usage, unit_cost
+from ingest.pricing.units import UnitCost, UnitQuantities, unit_cost
 
 # The event contract takes no timestamps outside of these.
 FIRST_DATE = date(1970, 1, 1)
@@ -54,11 +54,11 @@ class PriceBook:
         self._fees = _by_scope(operator.fees)
         self._remembered = lru_cache(MAX_REMEMBERED_KEYS)(self._compile)
 
-    def cells(self, key: PriceKey) -> tuple[Cell, ...]:
+    def cells(self, key: PriceKey) -> tuple[PriceRow, ...]:
         """Every price of a key. No two cells overlap, and where there is none the price is not known."""
         return self._remembered(key)
 
-    def _compile(self, key: PriceKey) -> tuple[Cell, ...]:
+    def _compile(self, key: PriceKey) -> tuple[PriceRow, ...]:
         """Within a cell nothing changes, so the price at its first moment is the price of all of it."""
         listing = catalogue.find(key.provider, key.model_name)
         entries, fees = self._entries_for(key, listing), _in_scope(self._fees, key)
@@ -68,13 +68,13 @@ class PriceBook:
             days |= catalogue.change_dates(listing.model)
             times |= catalogue.change_times(listing.model)
         return tuple(
-            Cell(_date_us(since), _date_us(until), _time_us(begin), end_us, tier, _fee_rate(fees, since))
+            PriceRow(_date_us(since), _date_us(until), _time_us(begin), end_us, tier, _fee_rate(fees, since))
             for since, until in _periods(days)
             for begin, end_us in _spans(times)
             for tier in _tiers_at(entries, listing, datetime.combine(since, begin, UTC), key.service_tier)
         )
 
-    def unit_cost(self, key: PriceKey, moment: datetime, usage: Usage) -> UnitCost | None:
+    def unit_cost(self, key: PriceKey, moment: datetime, usage: UnitQuantities) -> UnitCost | None:
         """What the catalogue says about usage that tokens do not tell all about; None if nothing. Where the
         operator has a price of his own, that is the price, and this is not asked."""
         listing = catalogue.find(key.provider, key.model_name)

@@ -21,7 +21,7 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Cell:
+class PriceRow:
     """A price and where it holds: from `since_us` to before `until_us` (epoch microseconds), each day from
     `day_from_us` to before `day_until_us` (UTC), and for the input tokens that `tier` says."""
 

@@ -10,14 +10,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ingest.pricing.price_book import PriceBook, PriceKey
-from ingest.pricing.price_row import COLUMNS, MILLION, Cell
+from ingest.pricing.price_row import COLUMNS, MILLION, PriceRow
 from ingest.pricing.rate_card import Rates, Tier
 
 Integers = npt.NDArray[np.int64]
 
 FREE = Rates(Decimal(0), Decimal(0), Decimal(0), Decimal(0))
 # Row 0 of every table: what an event gets that no price matches.
-UNPRICED = Cell(0, 0, 0, 0, Tier(0, 0, FREE, price_id=""), fee_rate=Decimal(0))
+UNPRICED = PriceRow(0, 0, 0, 0, Tier(0, 0, FREE, price_id=""), fee_rate=Decimal(0))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from ingest.pricing.lookup import keys_of, match
 from ingest.pricing.price_book import PriceBook, PriceKey
 from ingest.pricing.price_row import MILLION, fee_factor
 from ingest.pricing.price_table import Integers, PriceTable, price_table
-from ingest.pricing.units import UnitCost, Usage
+from ingest.pricing.units import UnitCost, UnitQuantities
 
 DOLLARS = pa.decimal128(18, 12)
 FEE_RATE = pa.decimal128(9, 6)
@@ -118,7 +118,7 @@ def _price_cases(
 
 
 def _price_case(key: PriceKey, moment: datetime, row: Mapping[str, Any], book: PriceBook) -> Case:
-    cost = book.unit_cost(key, moment, Usage(usage_of(row), row["thinking_tokens"]))
+    cost = book.unit_cost(key, moment, UnitQuantities(usage_of(row), row["thinking_tokens"]))
     return Case(cost, fee_factor(book.fee_rate(key, moment.date())))
 
 

@@ -17,7 +17,7 @@ CHECK_SECONDS = 1.0
 Signature = tuple[int, int, int, int] | None
 
 
-class PriceWatch:
+class ReloadingPriceBook:
     """The prices of one file. Its methods may be called from several threads at once.
 
     Raises PriceFileError when the file cannot be used at the start; later that is only logged and counted, and

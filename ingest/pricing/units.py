@@ -20,7 +20,7 @@ MAX_COST_USD = Decimal(10**6)
 
 
 @dataclass(frozen=True)
-class Usage:
+class UnitQuantities:
     """Quantities by the catalogue's units, and thinking tokens, which most prices count as output."""
 
     units: Mapping[str, Any]
@@ -39,7 +39,7 @@ class UnitCost:
     picodollars: tuple[int, ...]
 
 
-def unit_cost(listing: Listing, moment: datetime, service_tier: str, usage: Usage) -> UnitCost | None:
+def unit_cost(listing: Listing, moment: datetime, service_tier: str, usage: UnitQuantities) -> UnitCost | None:
     """None if the usage says nothing about what the model is sold by, contradicts itself, or costs a million dollars.
 
     The sum of the buckets is what genai-prices calculates; what it adds to quantity x price, such as a minimum,

@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaError, NoError, TopicAlreadyExistsError, for_co
 from aiokafka.protocol.admin import CreateAclsRequest, DescribeAclsRequest
 
 from ingest.topics.create import KafkaUnavailableError, TopicError
-from ingest.topics.spec import Found, FoundTopic, Resource, Right, Wanted, deletes_records
+from ingest.topics.spec import Acl, Found, FoundTopic, Resource, Wanted, deletes_records
 
 TIMEOUT_SECONDS = 30.0
 # A config's source when it was set on the topic itself.
@@ -56,13 +56,13 @@ async def _configs(admin: AIOKafkaAdminClient, topic: str) -> tuple[dict[str, st
     return every, {entry[0]: entry[1] for entry in entries if entry[3] == OWN}
 
 
-async def _rights(admin: AIOKafkaAdminClient) -> set[Right] | None:
+async def _rights(admin: AIOKafkaAdminClient) -> set[Acl] | None:
     response = await admin._send_request(DescribeAclsRequest(ANY, None, ANY, None, None, ANY, ANY))
     if response.error_code == SECURITY_DISABLED:
         return None
     _raise(response.error_code, response.error_message, "rights")
     return {
-        Right(principal, Resource(kind), name, operation)
+        Acl(principal, Resource(kind), name, operation)
         for kind, name, pattern, acls in response.resources
         for principal, host, operation, permission in acls
         if kind in set(Resource) and pattern == LITERAL and host == ANY_HOST and permission == ALLOW
@@ -102,7 +102,7 @@ async def _set_configs(admin: AIOKafkaAdminClient, topic: str, configs: dict[str
         _raise(code, message, f"configs of topic {topic}")
 
 
-async def _grant(admin: AIOKafkaAdminClient, right: Right) -> None:
+async def _grant(admin: AIOKafkaAdminClient, right: Acl) -> None:
     request = CreateAclsRequest(right.resource, right.name, LITERAL, right.principal, ANY_HOST, right.operation, ALLOW)
     for code, message in (await admin._send_to_controller(request)).creation_responses:
         _raise(code, message, str(right))

@@ -66,10 +66,10 @@ class WantedAcl(_Part):
         return self
 
     @property
-    def rights(self) -> Iterator["Right"]:
+    def rights(self) -> Iterator["Acl"]:
         resource, name = (Resource.TOPIC, self.topic) if self.topic else (Resource.GROUP, self.group)
         for operation in self.operations:
-            yield Right(self.principal, resource, name, operation)
+            yield Acl(self.principal, resource, name, operation)
 
 
 class Wanted(_Part):
@@ -98,12 +98,12 @@ class Wanted(_Part):
         return self.model_copy(update={"replication_factor": replication_factor, "topics": topics})
 
     @property
-    def rights(self) -> set["Right"]:
+    def rights(self) -> set["Acl"]:
         return {right for acl in self.acls for right in acl.rights}
 
 
 @dataclass(frozen=True, order=True)
-class Right:
+class Acl:
     """One principal may do one thing; `operation` is Kafka's number, as there may be some that we do not know."""
 
     principal: str
@@ -131,7 +131,7 @@ class Found:
     """`rights` is None where the brokers have no authorizer: everybody may do everything."""
 
     topics: Mapping[str, FoundTopic]
-    rights: set[Right] | None
+    rights: set[Acl] | None
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,14 @@ import pyarrow.compute as pc
 from pydantic import ValidationError
 
 from ingest.events import FIELD_NAMES, FIRST_TIMESTAMP, LAST_TIMESTAMP, RequestEvent
-from ingest.transform.strict_json import HEADER_FIELDS, MAX_EVENT_BYTES, Screen, headers_text, json_text, json_types
+from ingest.transform.strict_json import (
+    HEADER_FIELDS,
+    MAX_EVENT_BYTES,
+    StrictDecoder,
+    headers_text,
+    json_text,
+    json_types,
+)
 
 # Few enough to stay in the processor's cache while they are Python objects, and to be gone before Python counts them.
 ROWS_AT_ONCE = 1_000
@@ -172,7 +179,7 @@ class Decoder:
     """Decodes batches, for one thread at a time."""
 
     def __init__(self) -> None:
-        self._screen = Screen()
+        self._screen = StrictDecoder()
 
     def decode(self, values: Sequence[bytes | None]) -> Decoded:
         """Split a batch into events and rejections. Never raises for what a value holds."""

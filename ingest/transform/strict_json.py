@@ -159,7 +159,7 @@ def _object_texts(field: str) -> Callable[[bytes], str | None]:
     return lambda raw: remembered(raw) if len(raw) <= REMEMBERED_BYTES else read(raw)
 
 
-class Screen:
+class StrictDecoder:
     """Not for several threads at once."""
 
     def __init__(self) -> None:

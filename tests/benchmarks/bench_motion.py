@@ -31,10 +31,10 @@ from rich.console import Console
 from rich.table import Table
 
 from aggregator.budgets.alert import Alert
-from aggregator.budgets.budget import Budget, Unit
+from aggregator.budgets.budget import Budget, BudgetUnit
 from aggregator.budgets.increment import decode
 from aggregator.budgets.period import Period
-from aggregator.budgets.subject import Scope, ScopeKind, partition_of
+from aggregator.budgets.subject import Subject, SubjectKind, partition_of
 from aggregator.budgets.topics import ALERTS, BUDGET_STATUS, BUDGETS, INCREMENTS, create_motion_topics, partitions_of
 from aggregator.clickhouse.client import Warehouse
 from aggregator.clickhouse.migrate import migrate
@@ -57,9 +57,16 @@ MODELS = ("gpt-4o", "gpt-4o-mini", "claude-sonnet-4-5", "gemini-2.5-flash")
 
 
 def budget(name: str, key: str, limit: int) -> Budget:
-    scope = Scope(kind=ScopeKind.API_KEY, value=key)
+    scope = Subject(kind=SubjectKind.API_KEY, value=key)
     return Budget.model_validate(
-        {"id": name, "scope": scope, "unit": Unit.REQUESTS, "limit": limit, "period": Period.MONTH, "thresholds": [100]}
+        {
+            "id": name,
+            "scope": scope,
+            "unit": BudgetUnit.REQUESTS,
+            "limit": limit,
+            "period": Period.MONTH,
+            "thresholds": [100],
+        }
     )
 
 
@@ -195,7 +202,7 @@ async def journeys(
     found = []
     for row in rows:
         name, offset = row["request_id"], row["source_offset"]
-        target = partition_of(ScopeKind.API_KEY.value, name, partitions)
+        target = partition_of(SubjectKind.API_KEY.value, name, partitions)
         told = [
             at for first, last, at in increments.get((target, row["source_partition"]), []) if first <= offset <= last
         ]

@@ -35,7 +35,7 @@ from aggregator.clickhouse.migrate import migrate
 from ingest import metrics
 from ingest.consumer import sink, worker
 from ingest.consumer.batch import Batch
-from ingest.consumer.partition_buffer import Lane
+from ingest.consumer.partition_buffer import PartitionBuffer
 from ingest.events import RequestEvent
 from ingest.settings import IngestSettings
 from ingest.transform.decoder import Decoder
@@ -148,13 +148,13 @@ def _consumer(task: Task) -> AIOKafkaConsumer:
 
 def run_ours(task: Task, warehouse: Warehouse) -> Figures:
     meter, watch = Meter("ours", task), Stopwatch()
-    add = Lane.add
+    add = PartitionBuffer.add
 
-    def begin_and_add(lane: Lane, records: Sequence[Any]) -> None:
+    def begin_and_add(lane: PartitionBuffer, records: Sequence[Any]) -> None:
         meter.begin()
         add(lane, records)
 
-    setattr(Lane, "add", begin_and_add)  # noqa: B010 - it is a method, which mypy lets nobody assign
+    setattr(PartitionBuffer, "add", begin_and_add)  # noqa: B010 - it is a method, which mypy lets nobody assign
     watch.watch(Decoder, "decode", "decode")
     for name in ("with_usage_source", "with_derived", "request_logs", "request_payloads", "dead_letters"):
         watch.watch(sink, name, name)

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from aggregator.budgets.accounts import open_account
-from aggregator.budgets.budget import Budget, Unit
+from aggregator.budgets.budget import Budget, BudgetUnit
 from aggregator.budgets.period import MINUTE
 from cli.commands.budgets import KafkaBudgets
 from tests.faults.stack import PATIENCE_SECONDS, Run, StuckError
@@ -28,13 +28,15 @@ SCOPES: tuple[dict[str, str], ...] = (
 CONDITIONS = {"total": "1", "user": "user_id = {value:String}", "api_key": "api_key_id = {value:String}",
               "model": "model_name = {value:String}", "tag": "has(tags, {value:String})"}  # fmt: skip
 SUMS = {
-    Unit.DOLLARS: "sum(ifNull(cost, 0))",
-    Unit.TOKENS: "sum(ifNull(input_tokens, 0)) + sum(ifNull(output_tokens, 0))",
-    Unit.REQUESTS: "count()",
+    BudgetUnit.DOLLARS: "sum(ifNull(cost, 0))",
+    BudgetUnit.TOKENS: "sum(ifNull(input_tokens, 0)) + sum(ifNull(output_tokens, 0))",
+    BudgetUnit.REQUESTS: "count()",
 }
 ROLLUP_SUMS = {
-    Unit.DOLLARS: "sum(cost)", Unit.TOKENS: "sum(input_tokens) + sum(output_tokens)", Unit.REQUESTS: "sum(requests)"
-}  # fmt: skip
+    BudgetUnit.DOLLARS: "sum(cost)",
+    BudgetUnit.TOKENS: "sum(input_tokens) + sum(output_tokens)",
+    BudgetUnit.REQUESTS: "sum(requests)",
+}
 ROLLUPS = {"total": "rollup_model", "model": "rollup_model", "user": "rollup_user", "api_key": "rollup_user"}
 
 
@@ -45,7 +47,7 @@ def budgets(name: str) -> list[Budget]:
              "timezone": "Europe/Berlin"}
         )
         for number, scope in enumerate(SCOPES)
-        for unit, period in zip(Unit, ("month", "day", "week"), strict=True)
+        for unit, period in zip(BudgetUnit, ("month", "day", "week"), strict=True)
     ]  # fmt: skip
 
 

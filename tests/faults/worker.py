@@ -19,7 +19,7 @@ from aggregator.clickhouse.client import Warehouse
 from cli.commands.services import stop_on_signals
 from cli.logging_config import configure_logs
 from ingest.consumer.batch import Batch
-from ingest.consumer.partition_buffer import Lane
+from ingest.consumer.partition_buffer import PartitionBuffer
 from ingest.consumer.sink import Sink
 from ingest.consumer.worker import Worker
 from ingest.pricing import PriceBook
@@ -76,12 +76,12 @@ class FusedWorker(Worker):
         self._sink = FusedSink(warehouse, fuse)
         self._fuse = fuse
 
-    async def _plan(self, lane: Lane, batch: Batch) -> None:
+    async def _plan(self, lane: PartitionBuffer, batch: Batch) -> None:
         self._fuse.passes("before_plan")
         await super()._plan(lane, batch)
         self._fuse.passes("after_plan")
 
-    async def _confirm(self, lanes: Collection[Lane]) -> None:
+    async def _confirm(self, lanes: Collection[PartitionBuffer]) -> None:
         is_due = any(lane.unconfirmed is not None for lane in lanes)
         if is_due:
             self._fuse.passes("before_confirm")

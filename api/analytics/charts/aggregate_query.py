@@ -11,13 +11,13 @@ from typing import Any
 from aggregator.rollups.measures import Bucket, Dimension
 from aggregator.rollups.planner import Condition, Question, Span, bucket_key, compile_states, micros, plan
 from api.analytics.charts.metric_sql import Value, raw_sql, rollup_measures, rollup_sql, sketch_flag_sql
-from api.analytics.charts.request import Metric
+from api.analytics.charts.request import ChartMetric
 from api.analytics.filters.compile import Binder, nested_values
 from api.analytics.filters.fields import BY_NAME, Kind
 
 
 @dataclass(frozen=True)
-class Scope:
+class RequestFilter:
     """Which requests are meant, and what who asks is confined by."""
 
     span: Span
@@ -53,7 +53,7 @@ Key = GroupKey | TimeKey | BinKey
 
 
 @dataclass(frozen=True)
-class Scan:
+class Grouping:
     """The keys of the rows; `within` leaves only these groups of the key at the same place."""
 
     keys: tuple[Key, ...] = ()
@@ -61,16 +61,16 @@ class Scan:
 
 
 @dataclass(frozen=True)
-class Ask:
+class AggregateQuery:
     """What one chart wants of a scan: values, and only the `limit` rows that are largest in the first of them."""
 
-    scan: Scan
+    scan: Grouping
     values: tuple[Value, ...]
     limit: int | None = None
 
 
 @dataclass(frozen=True)
-class Row:
+class AggregateRow:
     keys: tuple[Any, ...]
     values: tuple[Any, ...]
     is_sketch: bool
@@ -82,14 +82,14 @@ class Statement:
 
     sql: str
     parameters: dict[str, Any]
-    asks: tuple[Ask, ...]
+    asks: tuple[AggregateQuery, ...]
     values: tuple[Value, ...]
 
-    def rows_for(self, ask: Ask, found: Sequence[dict[str, Any]]) -> list[Row]:
+    def rows_for(self, ask: AggregateQuery, found: Sequence[dict[str, Any]]) -> list[AggregateRow]:
         """Largest first (NULL last), ties by key; as many as were asked for."""
         places = [self.values.index(value) for value in ask.values]
         rows = [
-            Row(
+            AggregateRow(
                 tuple(row[f"k{n}"] for n in range(len(ask.scan.keys))),
                 tuple(row[f"v{n}"] for n in places),
                 any(row.get(f"s{n}", 0) for n in places),
@@ -101,7 +101,7 @@ class Statement:
         return rows[: ask.limit]
 
 
-def _rollup_question(scope: Scope, scan: Scan, values: Sequence[Value]) -> Question | None:
+def _rollup_question(scope: RequestFilter, scan: Grouping, values: Sequence[Value]) -> Question | None:
     """The scan as a question, if there is a rollup that answers it."""
     groups = [key for key in scan.keys if isinstance(key, GroupKey)]
     times = [key for key in scan.keys if isinstance(key, TimeKey)]
@@ -121,16 +121,16 @@ def _rollup_question(scope: Scope, scan: Scan, values: Sequence[Value]) -> Quest
     return question if plan(question).rollup is not None else None
 
 
-def statements(scope: Scope, asks: Sequence[Ask]) -> list[Statement]:
+def statements(scope: RequestFilter, asks: Sequence[AggregateQuery]) -> list[Statement]:
     """As few as can be: one per scan and source."""
-    merged: dict[tuple[Scan, bool], list[Ask]] = {}
+    merged: dict[tuple[Grouping, bool], list[AggregateQuery]] = {}
     for ask in dict.fromkeys(asks):
         from_rollup = _rollup_question(scope, ask.scan, ask.values) is not None
         merged.setdefault((ask.scan, from_rollup), []).append(ask)
     return [_statement(scope, scan, same) for (scan, _), same in merged.items()]
 
 
-def _statement(scope: Scope, scan: Scan, asks: list[Ask]) -> Statement:
+def _statement(scope: RequestFilter, scan: Grouping, asks: list[AggregateQuery]) -> Statement:
     values = tuple(dict.fromkeys(value for ask in asks for value in ask.values))
     question = _rollup_question(scope, scan, values)
     if question is not None:
@@ -140,7 +140,7 @@ def _statement(scope: Scope, scan: Scan, asks: list[Ask]) -> Statement:
     return Statement(f"SELECT * FROM (\n{sql}\n){_qualify(scan, asks, values)}", parameters, tuple(asks), values)
 
 
-def _qualify(scan: Scan, asks: list[Ask], values: Sequence[Value]) -> str:
+def _qualify(scan: Grouping, asks: list[AggregateQuery], values: Sequence[Value]) -> str:
     """Only the rows that some ask will show."""
     if any(ask.limit is None for ask in asks):
         return ""
@@ -157,7 +157,7 @@ def _qualify(scan: Scan, asks: list[Ask], values: Sequence[Value]) -> str:
     return f"\nQUALIFY {' OR '.join(ranks)}"
 
 
-def _over_rollup(question: Question, scan: Scan, values: Sequence[Value]) -> tuple[str, dict[str, Any]]:
+def _over_rollup(question: Question, scan: Grouping, values: Sequence[Value]) -> tuple[str, dict[str, Any]]:
     states, parameters = compile_states(question)
     binder = Binder("w")
     names = ("group_key", "bucket_key")[: len(scan.keys)]
@@ -210,7 +210,7 @@ class _RawSql:
         return f"timestamp {name} {self.binder.instant(micros(moment))}"
 
 
-def _over_rows(scope: Scope, scan: Scan, values: Sequence[Value]) -> tuple[str, dict[str, Any]]:
+def _over_rows(scope: RequestFilter, scan: Grouping, values: Sequence[Value]) -> tuple[str, dict[str, Any]]:
     span, condition = scope.span, scope.condition
     sql = _RawSql(Binder("w"), [])
     if span.start is not None:
@@ -223,7 +223,7 @@ def _over_rows(scope: Scope, scan: Scan, values: Sequence[Value]) -> tuple[str, 
     columns = [f"{sql.key(n, key, within[n])} AS k{n}" for n, key in enumerate(scan.keys)]
     for n, value in enumerate(values):
         columns.append(f"{raw_sql(value, sql.binder, values)} AS v{n}")
-        if value.metric is Metric.PERCENTILE:
+        if value.metric is ChartMetric.PERCENTILE:
             columns.append(f"{sketch_flag_sql(value)} AS s{n}")
     keys = ", ".join(f"k{n}" for n in range(len(scan.keys)))
     grouped = f"\nGROUP BY {keys}" if keys else ""

@@ -14,21 +14,21 @@ from zoneinfo import ZoneInfo
 
 from aggregator.rollups.measures import Bucket
 from aggregator.rollups.planner import Span
-from api.analytics.charts.aggregate_query import Ask, BinKey, GroupKey, Key, Row, Scan, TimeKey
+from api.analytics.charts.aggregate_query import AggregateQuery, AggregateRow, BinKey, Grouping, GroupKey, Key, TimeKey
 from api.analytics.charts.metric_sql import FIRST_SECONDS, LAST_SECONDS, Value, value_of
-from api.analytics.charts.request import HIERARCHIES, ChartSpec, ChartType, Metric, TimeBucket
+from api.analytics.charts.request import HIERARCHIES, ChartMetric, ChartSpec, ChartType, TimeBucket
 from api.analytics.charts.schemas import Chart, Insight, Series
 from api.analytics.charts.time_buckets import MAX_BUCKETS, about_count, key_of, label_of, pick, starts
-from api.analytics.filters.fields import Unit
+from api.analytics.filters.fields import ValueUnit
 from api.errors import ApiError
 
 DEFAULT_LIMIT = 25
 MAX_BINS = 1_000
-COUNT = Value(Metric.COUNT)
+COUNT = Value(ChartMetric.COUNT)
 
 Data = list[dict[str, Any]]
-Steps = Generator[list[Ask], list[list[Row]], tuple[Data, list[Row]]]
-ChartSteps = Generator[list[Ask], list[list[Row]], Chart]
+Steps = Generator[list[AggregateQuery], list[list[AggregateRow]], tuple[Data, list[AggregateRow]]]
+ChartSteps = Generator[list[AggregateQuery], list[list[AggregateRow]], Chart]
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,14 @@ def _names_and_values(spec: ChartSpec) -> dict[str, Value]:
     return {series.key: value_of(series) for series in spec.series}
 
 
-def _number(value: Any, unit: Unit) -> Any:
+def _number(value: Any, unit: ValueUnit) -> Any:
     """As JSON has it: dollars as a number, seconds instead of milliseconds."""
     if isinstance(value, Decimal):
         value = float(value)
-    return value / 1000 if unit is Unit.DURATION_SECONDS and value is not None else value
+    return value / 1000 if unit is ValueUnit.DURATION_SECONDS and value is not None else value
 
 
-def _cells(spec: ChartSpec, row: Row) -> dict[str, Any]:
+def _cells(spec: ChartSpec, row: AggregateRow) -> dict[str, Any]:
     named = zip(_names_and_values(spec).items(), row.values, strict=True)
     return {key: _number(value, asked.unit) for (key, asked), value in named}
 
@@ -67,8 +67,10 @@ def _group(field: str | None, metadata_key: str | None) -> GroupKey:
     return GroupKey("metadata", metadata_key) if field is None else GroupKey(field)
 
 
-def _ask(spec: ChartSpec, keys: Sequence[Key], within: tuple[Any, ...] = (), limit: int | None = None) -> Ask:
-    return Ask(Scan(tuple(keys), within), tuple(_names_and_values(spec).values()), limit)
+def _ask(
+    spec: ChartSpec, keys: Sequence[Key], within: tuple[Any, ...] = (), limit: int | None = None
+) -> AggregateQuery:
+    return AggregateQuery(Grouping(tuple(keys), within), tuple(_names_and_values(spec).values()), limit)
 
 
 def _limit(spec: ChartSpec) -> int:
@@ -111,7 +113,7 @@ def _instant(seconds: int) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-EXTENT = Ask(Scan(), (COUNT, FIRST_SECONDS, LAST_SECONDS))
+EXTENT = AggregateQuery(Grouping(), (COUNT, FIRST_SECONDS, LAST_SECONDS))
 
 
 def _must_know_extent(spec: ChartSpec, context: Context) -> bool:
@@ -119,7 +121,7 @@ def _must_know_extent(spec: ChartSpec, context: Context) -> bool:
     return spec.timeBucket in (None, TimeBucket.AUTO) and None in (context.span.start, context.span.end)
 
 
-def _time_key(spec: ChartSpec, context: Context, extent: Sequence[Row]) -> TimeKey:
+def _time_key(spec: ChartSpec, context: Context, extent: Sequence[AggregateRow]) -> TimeKey:
     """The bucket that was asked for, or one that fits the range. `extent` answers EXTENT where that must be known."""
     if spec.timeBucket not in (None, TimeBucket.AUTO):
         return TimeKey(Bucket(spec.timeBucket), context.timezone)
@@ -182,17 +184,17 @@ def round_width(extent: float, bins: int) -> float:
     return next((width for width in candidates if extent / width + 1 <= bins), float(f"1e{exponent + 2}"))
 
 
-def _edge(number: int, width: float, unit: Unit) -> float:
+def _edge(number: int, width: float, unit: ValueUnit) -> float:
     """Free of the noise of binary fractions."""
     edge = number * Decimal(repr(width))
-    return float(edge / 1000 if unit is Unit.DURATION_SECONDS else edge)
+    return float(edge / 1000 if unit is ValueUnit.DURATION_SECONDS else edge)
 
 
 def _histogram(spec: ChartSpec, context: Context) -> Steps:
     """One row per bin from the lowest to the highest value, empty ones included."""
     field = spec.histogramField or ""
-    low, high = Value(Metric.MIN, field), Value(Metric.MAX, field)
-    (extremes,) = yield [Ask(Scan(), (low, high))]
+    low, high = Value(ChartMetric.MIN, field), Value(ChartMetric.MAX, field)
+    (extremes,) = yield [AggregateQuery(Grouping(), (low, high))]
     lowest, highest = extremes[0].values
     if lowest is None:
         return [], []
@@ -200,7 +202,7 @@ def _histogram(spec: ChartSpec, context: Context) -> Steps:
     if float(highest - lowest) / width > MAX_BINS:
         message = f"makes more than {MAX_BINS} bins of values from {lowest} to {highest}"
         raise ApiError(400, f"{context.path}.histogramInterval: {message}")
-    (rows,) = yield [Ask(Scan((BinKey(field, width),)), (COUNT,))]
+    (rows,) = yield [AggregateQuery(Grouping((BinKey(field, width),)), (COUNT,))]
     counts = {row.keys[0]: row.values[0] for row in rows}
     data: Data = []
     for number in range(min(counts), max(counts) + 1):
@@ -221,7 +223,7 @@ def _steps(spec: ChartSpec, context: Context) -> Steps:
     return _grouped(spec, context) if spec.is_grouped else _overall(spec, context)
 
 
-def _series(spec: ChartSpec, rows: Sequence[Row]) -> list[Series]:
+def _series(spec: ChartSpec, rows: Sequence[AggregateRow]) -> list[Series]:
     labels = {series.key: series.label for series in spec.series or ()}
     method = "sketch" if any(row.is_sketch for row in rows) else "interpolated"
     return [
@@ -229,13 +231,13 @@ def _series(spec: ChartSpec, rows: Sequence[Row]) -> list[Series]:
             key=key,
             label=labels.get(key) or value.label,
             unit=value.unit,
-            percentileMethod=method if value.metric is Metric.PERCENTILE else None,
+            percentileMethod=method if value.metric is ChartMetric.PERCENTILE else None,
         )
         for key, value in _names_and_values(spec).items()
     ]
 
 
-def _insights(spec: ChartSpec) -> Generator[list[Ask], list[list[Row]], list[Insight] | None]:
+def _insights(spec: ChartSpec) -> Generator[list[AggregateQuery], list[list[AggregateRow]], list[Insight] | None]:
     """Ratios of the series' values over all matching requests."""
     if not spec.derivedInsights:
         return None

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from aggregator.rollups.planner import Question
-from api.analytics.charts.aggregate_query import Ask, Row, Scope, statements
+from api.analytics.charts.aggregate_query import AggregateQuery, AggregateRow, RequestFilter, statements
 from api.analytics.charts.builders import ChartSteps, Context, chart
 from api.analytics.charts.request import CustomAnalyticsQuery
 from api.analytics.charts.schemas import Chart, CustomAnalyticsAnswer
@@ -21,13 +21,15 @@ SETTINGS = {
 }
 
 
-def scope_for(reader: Reader, query: RequestQuery) -> Scope:
+def scope_for(reader: Reader, query: RequestQuery) -> RequestFilter:
     """What is asked about, words included. Raises ApiError 400."""
     span, condition = scope_of(reader, query)
-    return Scope(span, condition, reader.confine(Question(())).confined_to)
+    return RequestFilter(span, condition, reader.confine(Question(())).confined_to)
 
 
-def answer_asks(reader: Reader, scope: Scope, asks: Sequence[Ask]) -> dict[Ask, list[Row]]:
+def answer_asks(
+    reader: Reader, scope: RequestFilter, asks: Sequence[AggregateQuery]
+) -> dict[AggregateQuery, list[AggregateRow]]:
     """The rows of every ask."""
     planned = statements(scope, asks)
     found = reader.query_all([(statement.sql, statement.parameters) for statement in planned], SETTINGS)
@@ -38,7 +40,7 @@ def answer_asks(reader: Reader, scope: Scope, asks: Sequence[Ask]) -> dict[Ask, 
     }
 
 
-def run(reader: Reader, scope: Scope, charts: Sequence[ChartSteps]) -> list[Chart]:
+def run(reader: Reader, scope: RequestFilter, charts: Sequence[ChartSteps]) -> list[Chart]:
     """Every chart asks, all asks are answered together, and so on until the last chart is done."""
     done: dict[int, Chart] = {}
     waiting = {number: next(steps) for number, steps in enumerate(charts)}

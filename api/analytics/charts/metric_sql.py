@@ -16,9 +16,9 @@ from aggregator.rollups.measures import (
     UNPRICED,
     Measure,
 )
-from api.analytics.charts.request import ChartSpec, Measured, Metric
+from api.analytics.charts.request import ChartMetric, ChartSpec, Measured
 from api.analytics.filters.compile import Binder, nested_values
-from api.analytics.filters.fields import BY_NAME, Unit
+from api.analytics.filters.fields import BY_NAME, ValueUnit
 
 # Up to here a percentile is interpolated between the values themselves.
 EXACT_ROWS = 10_000
@@ -57,42 +57,47 @@ LATEST = Measure(
 class Value:
     """A metric: equal ones are computed once."""
 
-    metric: Metric
+    metric: ChartMetric
     field: str | None = None
     percentile: float | None = None
     metadata_key: str | None = None
 
     @property
-    def unit(self) -> Unit:
+    def unit(self) -> ValueUnit:
         unit = BY_NAME[self.field].unit if self.field else None
-        return unit or Unit.COUNT
+        return unit or ValueUnit.COUNT
 
     @property
     def label(self) -> str:
         """The name of a series that was not given one."""
-        if self.metric is Metric.COUNT:
+        if self.metric is ChartMetric.COUNT:
             return "Requests"
-        if self.metric is Metric.DISTINCT_COUNT:
+        if self.metric is ChartMetric.DISTINCT_COUNT:
             return f"Distinct {self.metadata_key}"
         name = LABELS[self.field or ""]
-        if self.metric is Metric.PERCENTILE:
+        if self.metric is ChartMetric.PERCENTILE:
             return f"P{self.percentile:g} {name.lower()}"
-        prefix = {Metric.SUM: "", Metric.AVG: "Average ", Metric.MIN: "Minimum ", Metric.MAX: "Maximum "}[self.metric]
+        prefix = {
+            ChartMetric.SUM: "",
+            ChartMetric.AVG: "Average ",
+            ChartMetric.MIN: "Minimum ",
+            ChartMetric.MAX: "Maximum ",
+        }[self.metric]
         return prefix + (name.lower() if prefix else name)
 
     @property
     def zero(self) -> int | None:
         """The value of no requests at all."""
-        return 0 if self.metric in (Metric.COUNT, Metric.SUM, Metric.DISTINCT_COUNT) else None
+        return 0 if self.metric in (ChartMetric.COUNT, ChartMetric.SUM, ChartMetric.DISTINCT_COUNT) else None
 
 
 # Of no use unless there are requests.
-FIRST_SECONDS = Value(Metric.MIN, "request_start_time")
-LAST_SECONDS = Value(Metric.MAX, "request_start_time")
+FIRST_SECONDS = Value(ChartMetric.MIN, "request_start_time")
+LAST_SECONDS = Value(ChartMetric.MAX, "request_start_time")
 
 
 def value_of(asked: Measured | ChartSpec) -> Value:
-    return Value(asked.metric or Metric.COUNT, asked.metricField, asked.percentile, asked.distinctMetadataKey)
+    return Value(asked.metric or ChartMetric.COUNT, asked.metricField, asked.percentile, asked.distinctMetadataKey)
 
 
 def _percentile(value: Value, column: str, beside: Sequence[Value]) -> str:
@@ -103,7 +108,7 @@ def _percentile(value: Value, column: str, beside: Sequence[Value]) -> str:
     place = percentiles.index(value.percentile or 0.0) + 1
     levels = ", ".join(repr(float(percentile) / 100) for percentile in percentiles)
     # Of a decimal the percentile would be one, too.
-    number = f"toFloat64({column})" if value.unit is Unit.CURRENCY else column
+    number = f"toFloat64({column})" if value.unit is ValueUnit.CURRENCY else column
     return (
         f"multiIf(count({column}) = 0, NULL, count({column}) <= {EXACT_ROWS},"
         f" arrayReduce('quantilesExactInclusive({levels})', groupArray({EXACT_ROWS + 1})({number}))[{place}],"
@@ -113,19 +118,19 @@ def _percentile(value: Value, column: str, beside: Sequence[Value]) -> str:
 
 def raw_sql(value: Value, binder: Binder, beside: Sequence[Value]) -> str:
     """The metric over rows of request_logs; NULL where no row has a value. `beside` are all values of the statement."""
-    if value.metric is Metric.COUNT:
+    if value.metric is ChartMetric.COUNT:
         return "count()"
-    if value.metric is Metric.DISTINCT_COUNT:
+    if value.metric is ChartMetric.DISTINCT_COUNT:
         values = nested_values(BY_NAME["metadata"], value.metadata_key or "", binder)
         return f"uniqExactArray({values})"
     column = f"request_logs.{BY_NAME[value.field or ''].column}"
     if value in (FIRST_SECONDS, LAST_SECONDS):
         return f"toUnixTimestamp({value.metric}({column}))"
-    if value.metric is Metric.PERCENTILE:
+    if value.metric is ChartMetric.PERCENTILE:
         return _percentile(value, column, beside)
-    if value.metric is Metric.SUM:
+    if value.metric is ChartMetric.SUM:
         return f"ifNull(sum({column}), 0)"
-    if value.metric is Metric.AVG:
+    if value.metric is ChartMetric.AVG:
         return f"if(count({column}) = 0, NULL, toFloat64(sum({column})) / count({column}))"
     return f"{value.metric}({column})"
 
@@ -139,13 +144,13 @@ def rollup_measures(value: Value) -> tuple[Measure, ...]:
     """What the metric needs of a rollup; empty if rollups do not hold it."""
     if value in (FIRST_SECONDS, LAST_SECONDS):
         return (EARLIEST if value == FIRST_SECONDS else LATEST,)
-    if value.metric is Metric.COUNT:
+    if value.metric is ChartMetric.COUNT:
         return (REQUESTS,)
-    if value.metric is Metric.SUM and value.field in SUMS:
+    if value.metric is ChartMetric.SUM and value.field in SUMS:
         return (SUMS[value.field],)
-    if value.metric is Metric.AVG and value.field == "latency_ms":
+    if value.metric is ChartMetric.AVG and value.field == "latency_ms":
         return (DURATION_SUM, DURATION_COUNT)
-    if value.metric is Metric.AVG and value.field == "cost":
+    if value.metric is ChartMetric.AVG and value.field == "cost":
         return (COST, REQUESTS, UNPRICED)
     return ()
 
@@ -153,7 +158,7 @@ def rollup_measures(value: Value) -> tuple[Measure, ...]:
 def rollup_sql(value: Value) -> str:
     """The metric over the merged measures, a subquery called `states`."""
     done = [measure.finish.format(column=f"states.{measure.name}") for measure in rollup_measures(value)]
-    if value.metric is not Metric.AVG:
+    if value.metric is not ChartMetric.AVG:
         return done[0]
     known = done[1] if len(done) == 2 else f"({done[1]} - {done[2]})"
     return f"if({known} = 0, NULL, toFloat64({done[0]}) / {known})"

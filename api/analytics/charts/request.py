@@ -34,7 +34,7 @@ class ChartType(StrEnum):
     SUNBURST = "sunburst"
 
 
-class Metric(StrEnum):
+class ChartMetric(StrEnum):
     COUNT = "count"
     SUM = "sum"
     AVG = "avg"
@@ -58,7 +58,7 @@ WITHOUT_TIME = (ChartType.PIE, ChartType.DONUT, ChartType.HISTOGRAM, ChartType.H
 class Measured(Body):
     """A metric and what it needs."""
 
-    metric: Metric
+    metric: ChartMetric
     metricField: MetricField | None = Field(None, description="Required, unless the metric is a count.")
     percentile: Percentile | None = Field(None, description="Required for `percentile`, and only there.")
     distinctMetadataKey: MetadataKey | None = Field(
@@ -71,12 +71,12 @@ class Measured(Body):
         return self
 
 
-def check_metric(metric: Metric, given: Any) -> None:
+def check_metric(metric: ChartMetric, given: Any) -> None:
     """Raises a semantic error for a property that is missing or too many."""
     needs = {
-        "metricField": metric not in (Metric.COUNT, Metric.DISTINCT_COUNT),
-        "percentile": metric is Metric.PERCENTILE,
-        "distinctMetadataKey": metric is Metric.DISTINCT_COUNT,
+        "metricField": metric not in (ChartMetric.COUNT, ChartMetric.DISTINCT_COUNT),
+        "percentile": metric is ChartMetric.PERCENTILE,
+        "distinctMetadataKey": metric is ChartMetric.DISTINCT_COUNT,
     }
     for name, is_needed in needs.items():
         value = getattr(given, name)
@@ -116,7 +116,7 @@ class ChartSpec(Body):
     id: Id = Field(description="Unique within the request.")
     title: Annotated[StrictStr, StringConstraints(max_length=200)] | None = Field(None, description="Default: the id.")
     chartType: ChartType
-    metric: Metric | None = Field(None, description="Left out with `series`, and in a histogram, which counts.")
+    metric: ChartMetric | None = Field(None, description="Left out with `series`, and in a histogram, which counts.")
     metricField: MetricField | None = None
     percentile: Percentile | None = None
     distinctMetadataKey: MetadataKey | None = None
@@ -182,7 +182,7 @@ def _check_values(chart: ChartSpec) -> None:
                 raise semantic(f"series[{number}].key", f"{series.key} is the key of a series before")
         return
     if chart.chartType is ChartType.HISTOGRAM and chart.metric is None:
-        check_metric(Metric.COUNT, chart)
+        check_metric(ChartMetric.COUNT, chart)
         return
     if chart.metric is None:
         raise semantic("metric", "a chart needs a metric, or series")
@@ -224,7 +224,7 @@ def _check_type(chart: ChartSpec) -> None:
             raise semantic(name, f"is not for a chart of type {kind}")
         if getattr(chart, name) is None and is_needed:
             raise semantic(name, f"a chart of type {kind} needs one")
-    if kind is ChartType.HISTOGRAM and chart.metric not in (None, Metric.COUNT):
+    if kind is ChartType.HISTOGRAM and chart.metric not in (None, ChartMetric.COUNT):
         raise semantic("metric", "a histogram counts")
     if kind in (ChartType.LINE, ChartType.AREA) and not chart.is_grouped and not chart.timeSeries:
         raise semantic("chartType", "a single total is a bar: group it, or make it a time series")

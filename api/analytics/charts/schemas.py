@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.analytics.charts.request import ChartType
-from api.analytics.filters.fields import Unit
+from api.analytics.filters.fields import ValueUnit
 
 EXAMPLE: dict[str, Any] = {
     "success": True,
@@ -28,7 +28,7 @@ def _is_none(value: Any) -> bool:
 class Series(BaseModel):
     key: str = Field(description="The property of the rows that holds the values.")
     label: str
-    unit: Unit
+    unit: ValueUnit
     percentileMethod: Literal["interpolated", "sketch"] | None = Field(
         None,
         exclude_if=_is_none,

@@ -14,7 +14,7 @@ from aggregator.clickhouse.scalar import text_of
 from aggregator.rollups.measures import KEY_COLUMNS, Dimension
 from aggregator.rollups.planner import EPOCH, EVERYTHING, Span
 from api.analytics.filters.fields import BY_NAME, VALUE, Field, Kind
-from api.analytics.filters.tree import Filter, Group
+from api.analytics.filters.tree import Filter, FilterGroup
 
 # ClickHouse bounds the length of one bound value, and of all in a URL, by default.
 MAX_PARAMETER_BYTES = 60_000
@@ -188,22 +188,22 @@ def compile_filter(condition: Filter, binder: Binder) -> str:
     return f"NOT ({sql})" if operator != condition.operator else f"({sql})"
 
 
-def compile_group(group: Group, binder: Binder) -> str:
+def compile_group(group: FilterGroup, binder: Binder) -> str:
     """SQL for the whole tree. Raises FilterTooLargeError."""
     if not group.filters:
         return "1"
     compiled = (
-        compile_group(part, binder) if isinstance(part, Group) else compile_filter(part, binder)
+        compile_group(part, binder) if isinstance(part, FilterGroup) else compile_filter(part, binder)
         for part in group.filters
     )
     return f"({f' {group.logic} '.join(compiled)})"
 
 
-def dimensions_of(group: Group) -> frozenset[Dimension] | None:
+def dimensions_of(group: FilterGroup) -> frozenset[Dimension] | None:
     """The rollup dimensions that the tree asks about; None if it asks about anything that no rollup has."""
     found: set[Dimension] = set()
     for part in group.filters:
-        asked = dimensions_of(part) if isinstance(part, Group) else BY_NAME[part.field].dimension
+        asked = dimensions_of(part) if isinstance(part, FilterGroup) else BY_NAME[part.field].dimension
         if asked is None:
             return None
         found |= {asked} if isinstance(asked, Dimension) else asked
@@ -216,7 +216,7 @@ def _instant(moment_us: int | None) -> datetime | None:
     return EPOCH + timedelta(microseconds=min(max(moment_us, FIRST_US), LAST_US))
 
 
-def split_span(group: Group) -> tuple[Span, Group]:
+def split_span(group: FilterGroup) -> tuple[Span, FilterGroup]:
     """The range of start times that the outermost AND leaves, and the rest of the tree."""
     if group.logic == "OR" and len(group.filters) > 1:
         return EVERYTHING, group
@@ -230,4 +230,4 @@ def split_span(group: Group) -> tuple[Span, Group]:
             rest.append(part)
     start = max((moment for moment in starts if moment is not None), default=None)
     end = min((moment for moment in ends if moment is not None), default=None)
-    return Span(start, end), Group(logic=group.logic, filters=rest)
+    return Span(start, end), FilterGroup(logic=group.logic, filters=rest)

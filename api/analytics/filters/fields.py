@@ -26,7 +26,7 @@ class Kind(StrEnum):
     NESTED = "nested"
 
 
-class Unit(StrEnum):
+class ValueUnit(StrEnum):
     """What the values of a series are."""
 
     COUNT = "count"
@@ -69,7 +69,7 @@ class Field:
     column: str
     meaning: str
     can_group: bool = False
-    unit: Unit | None = None
+    unit: ValueUnit | None = None
     ignores_case: bool = False
     dimension: Dimension | None = None
     values: str = ""
@@ -126,16 +126,20 @@ FIELDS = (
         "prompt_version_number",
         "version of the prompt template",
         can_group=True,
-        unit=Unit.NUMBER,
+        unit=ValueUnit.NUMBER,
     ),
-    Field("input_tokens", Kind.NUMERIC, "input_tokens", "tokens of the whole prompt", unit=Unit.TOKENS),
-    Field("output_tokens", Kind.NUMERIC, "output_tokens", "tokens of the answer", unit=Unit.TOKENS),
-    Field("cached_tokens", Kind.NUMERIC, "cached_input_tokens", "input tokens read from a cache", unit=Unit.TOKENS),
-    Field("thinking_tokens", Kind.NUMERIC, "thinking_tokens", "output tokens spent on thinking", unit=Unit.TOKENS),
-    Field("cost", Kind.NUMERIC, "cost", "dollars, fee included", unit=Unit.CURRENCY),
-    Field("latency_ms", Kind.NUMERIC, "duration_ms", "milliseconds; as a metric, seconds", unit=Unit.DURATION_SECONDS),
-    Field("turn_count", Kind.NUMERIC, "turn_count", "turns of the conversation", unit=Unit.NUMBER),
-    Field("tool_call_count", Kind.NUMERIC, "tool_call_count", "tool calls", unit=Unit.NUMBER),
+    Field("input_tokens", Kind.NUMERIC, "input_tokens", "tokens of the whole prompt", unit=ValueUnit.TOKENS),
+    Field("output_tokens", Kind.NUMERIC, "output_tokens", "tokens of the answer", unit=ValueUnit.TOKENS),
+    Field(
+        "cached_tokens", Kind.NUMERIC, "cached_input_tokens", "input tokens read from a cache", unit=ValueUnit.TOKENS
+    ),
+    Field("thinking_tokens", Kind.NUMERIC, "thinking_tokens", "output tokens spent on thinking", unit=ValueUnit.TOKENS),
+    Field("cost", Kind.NUMERIC, "cost", "dollars, fee included", unit=ValueUnit.CURRENCY),
+    Field(
+        "latency_ms", Kind.NUMERIC, "duration_ms", "milliseconds; as a metric, seconds", unit=ValueUnit.DURATION_SECONDS
+    ),
+    Field("turn_count", Kind.NUMERIC, "turn_count", "turns of the conversation", unit=ValueUnit.NUMBER),
+    Field("tool_call_count", Kind.NUMERIC, "tool_call_count", "tool calls", unit=ValueUnit.NUMBER),
     Field("request_start_time", Kind.DATETIME, "timestamp", "when it started"),
     Field(
         "request_end_time",

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.analytics.filters.fields import FIELDS, INTENTS, Kind, Unit
+from api.analytics.filters.fields import FIELDS, INTENTS, Kind, ValueUnit
 from api.analytics.filters.fields import Field as TableField
 
 
@@ -18,7 +18,9 @@ class FieldMeta(BaseModel):
     needs_nested_key: bool = Field(description="True: `nested_key` says which key inside is meant.")
     values: list[str] | None = Field(description="Every value there is, where that can be said.")
     can_group: bool = Field(description="May stand in `groupByField`, `secondaryGroupByField` and `hierarchyFields`.")
-    unit: Unit | None = Field(description="Set for what may stand in `metricField` and `histogramField`: its unit.")
+    unit: ValueUnit | None = Field(
+        description="Set for what may stand in `metricField` and `histogramField`: its unit."
+    )
 
 
 class AnalyticsMeta(BaseModel):

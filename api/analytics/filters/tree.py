@@ -245,10 +245,10 @@ def has_word(text: str) -> bool:
 def _is_group(value: Any) -> str:
     if isinstance(value, dict):
         return GROUP if "filters" in value or "logic" in value else FILTER
-    return GROUP if isinstance(value, Group) else FILTER
+    return GROUP if isinstance(value, FilterGroup) else FILTER
 
 
-class Group(BaseModel):
+class FilterGroup(BaseModel):
     """Filters and groups, all of which (AND) or any of which (OR) must hold; an empty one always holds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -256,7 +256,7 @@ class Group(BaseModel):
     logic: Literal["AND", "OR"] = "AND"
     filters: list[
         Annotated[
-            Annotated[Filter, Tag(FILTER)] | Annotated["Group", Tag(GROUP)],
+            Annotated[Filter, Tag(FILTER)] | Annotated["FilterGroup", Tag(GROUP)],
             Discriminator(_is_group),
         ]
     ]
@@ -280,4 +280,4 @@ def _check_size(tree: Any) -> Any:
     return tree
 
 
-FilterGroup = Annotated[Group, BeforeValidator(_check_size)]
+FilterTree = Annotated[FilterGroup, BeforeValidator(_check_size)]

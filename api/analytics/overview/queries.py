@@ -7,10 +7,17 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from aggregator.rollups.measures import Bucket
-from api.analytics.charts.aggregate_query import Ask, GroupKey, Row, Scan, Scope, TimeKey
+from api.analytics.charts.aggregate_query import (
+    AggregateQuery,
+    AggregateRow,
+    Grouping,
+    GroupKey,
+    RequestFilter,
+    TimeKey,
+)
 from api.analytics.charts.executor import answer_asks, scope_for
 from api.analytics.charts.metric_sql import FIRST_SECONDS, LAST_SECONDS, Value
-from api.analytics.charts.request import Metric
+from api.analytics.charts.request import ChartMetric
 from api.analytics.charts.time_buckets import ABOUT_SECONDS, MAX_BUCKETS, key_of, label_of, pick, starts
 from api.analytics.overview.schemas import (
     AnalyticsAnswer,
@@ -20,17 +27,17 @@ from api.analytics.overview.schemas import (
     Latency,
     LatencyOfOne,
     MetadataValue,
+    NumberSummary,
     OutputShapes,
     PromptShare,
     PromptUse,
     ProviderShare,
-    Stat,
     TagShare,
     ToolLatency,
     ToolUse,
 )
 from api.analytics.request import RequestLogQuery
-from api.security.access import Right
+from api.security.access import Permission
 from api.security.reader import Reader
 
 TOP = 25
@@ -39,26 +46,26 @@ MAX_METADATA_VALUES = 50
 BROKEN_DOWN_KEYS = 10
 ZONE = ZoneInfo("UTC")
 
-COUNT = Value(Metric.COUNT)
-INPUT, OUTPUT = Value(Metric.SUM, "input_tokens"), Value(Metric.SUM, "output_tokens")
-CACHED, THINKING = Value(Metric.SUM, "cached_tokens"), Value(Metric.SUM, "thinking_tokens")
-COST = Value(Metric.SUM, "cost")
-AVERAGE_LATENCY = Value(Metric.AVG, "latency_ms")
+COUNT = Value(ChartMetric.COUNT)
+INPUT, OUTPUT = Value(ChartMetric.SUM, "input_tokens"), Value(ChartMetric.SUM, "output_tokens")
+CACHED, THINKING = Value(ChartMetric.SUM, "cached_tokens"), Value(ChartMetric.SUM, "thinking_tokens")
+COST = Value(ChartMetric.SUM, "cost")
+AVERAGE_LATENCY = Value(ChartMetric.AVG, "latency_ms")
 LATENCIES = {
     "average_latency": AVERAGE_LATENCY,
-    **{f"p{level}_latency": Value(Metric.PERCENTILE, "latency_ms", level) for level in (50, 90, 95)},
+    **{f"p{level}_latency": Value(ChartMetric.PERCENTILE, "latency_ms", level) for level in (50, 90, 95)},
 }
 SHAPES = {
-    "traces": Value(Metric.SUM, "has_trace"),
-    "json": Value(Metric.SUM, "is_json"),
-    "toolCall": Value(Metric.SUM, "is_tool_call"),
-    "plainText": Value(Metric.SUM, "is_plain_text"),
+    "traces": Value(ChartMetric.SUM, "has_trace"),
+    "json": Value(ChartMetric.SUM, "is_json"),
+    "toolCall": Value(ChartMetric.SUM, "is_tool_call"),
+    "plainText": Value(ChartMetric.SUM, "is_plain_text"),
 }
-TURNS, CALLS = Value(Metric.AVG, "turn_count"), Value(Metric.AVG, "tool_call_count")
-CALLS_P95 = Value(Metric.PERCENTILE, "tool_call_count", 95)
+TURNS, CALLS = Value(ChartMetric.AVG, "turn_count"), Value(ChartMetric.AVG, "tool_call_count")
+CALLS_P95 = Value(ChartMetric.PERCENTILE, "tool_call_count", 95)
 
-TOTALS = Ask(Scan(), (COUNT, INPUT, OUTPUT, CACHED, THINKING, COST, AVERAGE_LATENCY))
-EXTENT = Ask(Scan(), (COUNT, FIRST_SECONDS, LAST_SECONDS))
+TOTALS = AggregateQuery(Grouping(), (COUNT, INPUT, OUTPUT, CACHED, THINKING, COST, AVERAGE_LATENCY))
+EXTENT = AggregateQuery(Grouping(), (COUNT, FIRST_SECONDS, LAST_SECONDS))
 SHARE = (COUNT, COST, INPUT, OUTPUT)
 SPLITS = ("engine", "prompt_id", "provider_type")
 PROMPT_NAMES = """
@@ -67,15 +74,15 @@ WHERE prompt_id IN {ids:Array(String)} AND prompt_name != '' GROUP BY prompt_id
 """
 
 
-def _top(field: str, *values: Value, limit: int = TOP) -> Ask:
-    return Ask(Scan((GroupKey(field),)), values, limit)
+def _top(field: str, *values: Value, limit: int = TOP) -> AggregateQuery:
+    return AggregateQuery(Grouping((GroupKey(field),)), values, limit)
 
 
 TOPS = {
     **{field: _top(field, *SHARE) for field in (*SPLITS, "tags")},
     **{field: _top(field, COUNT) for field in ("error_type", "metadata_keys", "output_keys")},
     "tool_names": _top(
-        "tool_names", COUNT, AVERAGE_LATENCY, Value(Metric.MIN, "latency_ms"), Value(Metric.MAX, "latency_ms")
+        "tool_names", COUNT, AVERAGE_LATENCY, Value(ChartMetric.MIN, "latency_ms"), Value(ChartMetric.MAX, "latency_ms")
     ),
 }
 
@@ -106,7 +113,7 @@ class _Time:
         return Interval(interval=name, bucketSizeMs=size * 1000, bucketMinutes=size // 60 if is_minutes else None)
 
 
-def _time_of(scope: Scope, extent: Row) -> _Time:
+def _time_of(scope: RequestFilter, extent: AggregateRow) -> _Time:
     count, first_seconds, last_seconds = extent.values
     if not count:
         return _Time(TimeKey(Bucket.DAY, ZONE.key), [])
@@ -118,7 +125,9 @@ def _time_of(scope: Scope, extent: Row) -> _Time:
     return _Time(TimeKey(bucket, ZONE.key), list(starts(bucket, first, last, ZONE)))
 
 
-def _stats(time: _Time, rows: Sequence[Row], ask: Ask, by_status: Sequence[Row]) -> list[Stat]:
+def _stats(
+    time: _Time, rows: Sequence[AggregateRow], ask: AggregateQuery, by_status: Sequence[AggregateRow]
+) -> list[NumberSummary]:
     statuses: dict[str, dict[str, int]] = {}
     for row in by_status:
         statuses.setdefault(time.date_of(row.keys[1]), {})[row.keys[0]] = row.values[0]
@@ -130,9 +139,9 @@ def _stats(time: _Time, rows: Sequence[Row], ask: Ask, by_status: Sequence[Row])
     ]
 
 
-def _stat(date: str, label: str, values: Mapping[Value, Any], statuses: dict[str, int]) -> Stat:
+def _stat(date: str, label: str, values: Mapping[Value, Any], statuses: dict[str, int]) -> NumberSummary:
     count = values[COUNT]
-    return Stat(
+    return NumberSummary(
         date=date,
         dateLabel=label,
         requests=count,
@@ -156,22 +165,24 @@ def _stat(date: str, label: str, values: Mapping[Value, Any], statuses: dict[str
     )
 
 
-def _by_day(time: _Time, tops: Sequence[Row], rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
+def _by_day(
+    time: _Time, tops: Sequence[AggregateRow], rows: Sequence[AggregateRow]
+) -> dict[str, dict[str, AggregateRow]]:
     """Rows by group, largest first, and date."""
-    found: dict[str, dict[str, Row]] = {row.keys[0]: {} for row in tops}
+    found: dict[str, dict[str, AggregateRow]] = {row.keys[0]: {} for row in tops}
     for row in rows:
         found[row.keys[0]][time.date_of(row.keys[1])] = row
     return found
 
 
-def _counts(time: _Time, days: Mapping[str, Mapping[str, Row]]) -> dict[str, list[tuple[str, int]]]:
+def _counts(time: _Time, days: Mapping[str, Mapping[str, AggregateRow]]) -> dict[str, list[tuple[str, int]]]:
     return {
         name: [(date, rows[date].values[0] if date in rows else 0) for date in time.dates]
         for name, rows in days.items()
     }
 
 
-def _latencies(time: _Time, days: Mapping[str, Mapping[str, Row]]) -> dict[str, LatencyOfOne]:
+def _latencies(time: _Time, days: Mapping[str, Mapping[str, AggregateRow]]) -> dict[str, LatencyOfOne]:
     """Dates without requests are left out."""
     return {
         name: LatencyOfOne(
@@ -184,7 +195,7 @@ def _latencies(time: _Time, days: Mapping[str, Mapping[str, Row]]) -> dict[str, 
     }
 
 
-def _share(row: Row) -> dict[str, Any]:
+def _share(row: AggregateRow) -> dict[str, Any]:
     count, cost, inputs, outputs = row.values
     return {
         "requests": count,
@@ -195,17 +206,20 @@ def _share(row: Row) -> dict[str, Any]:
     }
 
 
-def _by_size(rows: Sequence[Row], key: str, model: Any) -> list[Any]:
+def _by_size(rows: Sequence[AggregateRow], key: str, model: Any) -> list[Any]:
     return [model(**{key: row.keys[0]}, requests=row.values[0]) for row in rows]
 
 
-def _metadata_asks(query: RequestLogQuery, keys: Sequence[Row]) -> dict[str, Ask]:
+def _metadata_asks(query: RequestLogQuery, keys: Sequence[AggregateRow]) -> dict[str, AggregateQuery]:
     named = query.metadata_cost_breakdown_key
     wanted = [named] if named is not None else [row.keys[0] for row in keys[:BROKEN_DOWN_KEYS]]
-    return {key: Ask(Scan((GroupKey("metadata", key),)), (COST, COUNT), MAX_METADATA_VALUES) for key in wanted}
+    return {
+        key: AggregateQuery(Grouping((GroupKey("metadata", key),)), (COST, COUNT), MAX_METADATA_VALUES)
+        for key in wanted
+    }
 
 
-def _metadata_values(query: RequestLogQuery, rows: Mapping[str, Sequence[Row]]) -> list[MetadataValue]:
+def _metadata_values(query: RequestLogQuery, rows: Mapping[str, Sequence[AggregateRow]]) -> list[MetadataValue]:
     is_one_key = query.metadata_cost_breakdown_key is not None
     found = [
         MetadataValue(
@@ -222,7 +236,7 @@ def _metadata_values(query: RequestLogQuery, rows: Mapping[str, Sequence[Row]]) 
     return found[:MAX_METADATA_VALUES]
 
 
-def _prompt_names(reader: Reader, prompts: Sequence[Row]) -> dict[str, str]:
+def _prompt_names(reader: Reader, prompts: Sequence[AggregateRow]) -> dict[str, str]:
     if not prompts:
         return {}
     rows = reader.query(PROMPT_NAMES, {"ids": [row.keys[0] for row in prompts]})
@@ -236,14 +250,14 @@ def answer_analytics(reader: Reader, query: RequestLogQuery) -> AnalyticsAnswer:
     time = _time_of(scope, first[EXTENT][0])
     tops = {name: first[ask] for name, ask in TOPS.items()}
 
-    stats = Ask(
-        Scan((time.key,)),
+    stats = AggregateQuery(
+        Grouping((time.key,)),
         (COUNT, INPUT, OUTPUT, COST, CACHED, THINKING, *SHAPES.values(), TURNS, CALLS, CALLS_P95, *LATENCIES.values()),
     )
-    by_status = Ask(Scan((GroupKey("status"), time.key)), (COUNT,))
+    by_status = AggregateQuery(Grouping((GroupKey("status"), time.key)), (COUNT,))
     splits = {
-        field: Ask(
-            Scan((GroupKey(field), time.key), (tuple(row.keys[0] for row in tops[field]), None)),
+        field: AggregateQuery(
+            Grouping((GroupKey(field), time.key), (tuple(row.keys[0] for row in tops[field]), None)),
             (COUNT, *LATENCIES.values()),
         )
         for field in SPLITS
@@ -288,14 +302,14 @@ def answer_analytics(reader: Reader, query: RequestLogQuery) -> AnalyticsAnswer:
         tagsBreakdown=[TagShare(tag=row.keys[0], **_share(row)) for row in tops["tags"]],
         metadataKeysTop=_by_size(tops["metadata_keys"], "key", KeyCount),
         # The model wrote these keys.
-        outputKeysTop=_by_size(tops["output_keys"], "key", KeyCount) if reader.caller.may(Right.CONTENT) else [],
+        outputKeysTop=_by_size(tops["output_keys"], "key", KeyCount) if reader.caller.may(Permission.CONTENT) else [],
         toolsLatency=[_tool_latency(row) for row in tops["tool_names"]],
         toolsUsageBars=_by_size(tops["tool_names"], "name", ToolUse),
         metadataValueBreakdown=_metadata_values(query, {key: second.get(ask, []) for key, ask in metadata.items()}),
     )
 
 
-def _latency(time: _Time, rows: Sequence[Row], ask: Ask) -> Latency:
+def _latency(time: _Time, rows: Sequence[AggregateRow], ask: AggregateQuery) -> Latency:
     """By date; dates without requests are left out."""
     ordered = sorted(rows, key=lambda row: row.keys[0])
     return Latency(
@@ -306,7 +320,7 @@ def _latency(time: _Time, rows: Sequence[Row], ask: Ask) -> Latency:
     )
 
 
-def _tool_latency(row: Row) -> ToolLatency:
+def _tool_latency(row: AggregateRow) -> ToolLatency:
     count, average, least, most = row.values
     return ToolLatency(
         toolName=row.keys[0],

@@ -31,7 +31,7 @@ class OutputShapes(BaseModel):
     plainText: int
 
 
-class Stat(BaseModel):
+class NumberSummary(BaseModel):
     """The requests of one bucket of time."""
 
     date: str
@@ -139,7 +139,7 @@ class AnalyticsAnswer(BaseModel):
     totalCachedTokens: int
     totalThinkingTokens: int
     cacheTokenRatio: float | None = Field(description="Cached tokens to input tokens; null without input tokens.")
-    stats: list[Stat]
+    stats: list[NumberSummary]
     mostUsedModels: list[tuple[str, int]]
     modelRequestsByDay: dict[str, Dated]
     promptTemplateRequestsByDay: dict[str, Dated]

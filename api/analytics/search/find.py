@@ -40,7 +40,7 @@ TIME_US = "toUnixTimestamp64Micro(timestamp) AS time_us"
 SHORT_KEY = "timestamp, created_at, source_partition, source_offset"
 
 
-class Total(NamedTuple):
+class SearchTotal(NamedTuple):
     found: int
     is_exact: bool
 
@@ -132,11 +132,11 @@ def _where(search: Search, tier: str) -> str:
     return f"FROM request_logs PREWHERE {times} AND {search.condition.sql} WHERE {_in_texts(times, tier)}"
 
 
-def find(reader: Reader, search: Search, limit: int, offset: int) -> tuple[Total, list[Row]]:
+def find(reader: Reader, search: Search, limit: int, offset: int) -> tuple[SearchTotal, list[Row]]:
     """How many requests are found, and the keys of a page: closest first, then in the order of the search."""
     if not search.tiers:
         sql = f"SELECT count() AS found {_where(search, '')}"
-        total = Total(reader.query(sql, search.parameters)[0]["found"], True)
+        total = SearchTotal(reader.query(sql, search.parameters)[0]["found"], True)
         if offset >= total.found:
             return total, []
         limit = min(limit, total.found - offset)
@@ -183,7 +183,7 @@ def _times(reader: Reader, search: Search, most: int) -> list[Counter[int]]:
     return [Counter(row["time_us"] for row in rows) for rows in tiers]
 
 
-def _few_texts(reader: Reader, search: Search, limit: int, offset: int) -> tuple[Total, list[Row]] | None:
+def _few_texts(reader: Reader, search: Search, limit: int, offset: int) -> tuple[SearchTotal, list[Row]] | None:
     """By the times of all texts, which are one column: to read whole keys takes longer than to find them."""
     tiers = _times(reader, search, FEW)
     if tiers[-1].total() > FEW:
@@ -196,7 +196,7 @@ def _few_texts(reader: Reader, search: Search, limit: int, offset: int) -> tuple
         keys += _keys_at(reader, search, where, newest_first[: skipped + limit - len(keys)], skipped)
         skipped = max(skipped - len(newest_first), 0)
         closer, closer_times = tier, times
-    return Total(tiers[-1].total(), True), keys
+    return SearchTotal(tiers[-1].total(), True), keys
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ def _tier_of(found: Any, tiers: Sequence[Container[Any]]) -> int:
     return next(number for number, tier in enumerate(tiers) if found in tier)
 
 
-def _few_by_time(reader: Reader, search: Search, limit: int, offset: int) -> tuple[Total, list[Row]] | None:
+def _few_by_time(reader: Reader, search: Search, limit: int, offset: int) -> tuple[SearchTotal, list[Row]] | None:
     """By the times of texts and of requests, which are read sooner than keys. Where there is one of each at a time,
     they belong together; only elsewhere are keys compared. None if that is at more than FEW times, or if many requests
     share these times, as where a gateway knows whole seconds only."""
@@ -240,7 +240,7 @@ def _few_by_time(reader: Reader, search: Search, limit: int, offset: int) -> tup
     ]
     matches += _matches_at(reader, search, shared)
     page = _in_order(search, matches)[offset : offset + limit]
-    return Total(len(matches), True), _keys_of(reader, page)
+    return SearchTotal(len(matches), True), _keys_of(reader, page)
 
 
 def _matches_at(reader: Reader, search: Search, times_us: Sequence[int]) -> list[_Match]:
@@ -281,7 +281,7 @@ def _keys_of(reader: Reader, page: Sequence[_Match]) -> list[Row]:
     return [by_key[match.key] for match in page if match.key in by_key]
 
 
-def _few_by_key(reader: Reader, search: Search, limit: int, offset: int) -> tuple[Total, list[Row]] | None:
+def _few_by_key(reader: Reader, search: Search, limit: int, offset: int) -> tuple[SearchTotal, list[Row]] | None:
     """By the keys of all texts."""
     tiers = [{key_of(row): row for row in rows} for rows in _texts(reader, search, SELECT_KEYS, FEW)]
     *closer, matches = tiers
@@ -295,10 +295,10 @@ def _few_by_key(reader: Reader, search: Search, limit: int, offset: int) -> tupl
         found = reader.query(sql, {**search.condition.parameters, **keys_bound(list(matches.values()))})
         rows = [row for row in found if key_of(row) in matches]
     rows.sort(key=lambda row: sum(key_of(row) not in keys for keys in closer))
-    return Total(len(rows), True), rows[offset : offset + limit]
+    return SearchTotal(len(rows), True), rows[offset : offset + limit]
 
 
-def _count(reader: Reader, search: Search, end_of_page: int) -> tuple[Total, int]:
+def _count(reader: Reader, search: Search, end_of_page: int) -> tuple[SearchTotal, int]:
     """Also how many matches there would be of all times if they were spread like those that were counted."""
     wanted = min(COUNT_LIMIT, (end_of_page // COUNT_STEP + 1) * COUNT_STEP)
     found, counted = 0, search.span
@@ -308,10 +308,10 @@ def _count(reader: Reader, search: Search, end_of_page: int) -> tuple[Total, int
         found = reader.query(sql, search.parameters, IN_SETTINGS)[0]["found"]
         if found > wanted:
             break
-    return Total(min(found, wanted), found <= wanted), ceil(found / _share(search, counted))
+    return SearchTotal(min(found, wanted), found <= wanted), ceil(found / _share(search, counted))
 
 
-def _page_keys(reader: Reader, search: Search, total: Total, limit: int, offset: int) -> list[Row]:
+def _page_keys(reader: Reader, search: Search, total: SearchTotal, limit: int, offset: int) -> list[Row]:
     """The keys of a page of many texts."""
     spans = _spans(search, offset + limit) if total.found > FEW else [search.span]
     keys: list[Row] = []

@@ -8,7 +8,7 @@ from api.analytics.search.request import SearchQuery
 from api.analytics.search.schemas import SearchAnswer, answer_search
 from api.analytics.suggestions import SuggestionAnswer, SuggestionParameters, answer_suggestions
 from api.parameters import NoParameters
-from api.security.access import Right
+from api.security.access import Permission
 from api.security.auth import limited, require
 from api.security.reader import AppReader
 
@@ -27,7 +27,7 @@ def search_requests(query: SearchQuery, _: Annotated[NoParameters, Query()], rea
     those with typos; each newest first.
     """
     if asks_for_content(query):
-        require(reader.caller, Right.CONTENT)
+        require(reader.caller, Permission.CONTENT)
     return answer_search(reader, query)
 
 
@@ -39,5 +39,5 @@ def suggest_values(parameters: Annotated[SuggestionParameters, Query()], reader:
     """
     query = parameters.query
     if parameters.asks_for_content or asks_for_content(query):
-        require(reader.caller, Right.CONTENT)
+        require(reader.caller, Permission.CONTENT)
     return answer_suggestions(reader, parameters, query)

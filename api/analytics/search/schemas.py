@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from aggregator.rollups.measures import KEY_COLUMNS
-from api.analytics.search.find import Total, find, search_of
+from api.analytics.search.find import SearchTotal, find, search_of
 from api.analytics.search.request import SearchQuery
 from api.request_logs.page import OF_KEYS, Row, rows_by_key
 from api.request_logs.schemas import Moment
@@ -160,7 +160,7 @@ def answer_search(reader: Reader, query: SearchQuery) -> SearchAnswer:
     return _envelope(query, total, [_item(row, bool(query.include_prompt_name)) for row in rows])
 
 
-def _envelope(query: SearchQuery, total: Total, items: list[FoundRequest]) -> SearchAnswer:
+def _envelope(query: SearchQuery, total: SearchTotal, items: list[FoundRequest]) -> SearchAnswer:
     number, pages = query.number, -(-total.found // query.limit)
     return SearchAnswer(
         success=True,

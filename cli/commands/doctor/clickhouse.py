@@ -11,7 +11,7 @@ from aggregator.rollups.measures import RAW_TABLE, ROLLUPS
 from aggregator.rollups.planner import Span
 from aggregator.rollups.rebuild import verify
 from cli.adapters.clickhouse import missing_migrations
-from cli.commands.doctor.finding import Finding, Level, judge
+from cli.commands.doctor.finding import Finding, Severity, judge
 from cli.errors import sentence_for
 
 # Text indexes and plain subcolumns of JSON, as the API uses them.
@@ -69,7 +69,9 @@ def schema(warehouse: Warehouse) -> Finding:
     try:
         missing = missing_migrations(warehouse)
     except MigrationError as error:
-        return Finding("schema", Level.FAULT, str(error), "run the version of router-insights that the database is of")
+        return Finding(
+            "schema", Severity.FAULT, str(error), "run the version of router-insights that the database is of"
+        )
     names = ", ".join(migration.name for migration in missing)
     said = f"lacks {names}" if missing else "up to date"
     return judge("schema", said, "run `insights migrate`", warning=False, fault=bool(missing))
@@ -124,7 +126,7 @@ def parts(warehouse: Warehouse) -> Finding:
     most = warehouse.query(PARTS)
     delay_at = warehouse.query(DELAY_AT)[0]["parts"]
     if not most:
-        return Finding("parts", Level.OK, "none yet")
+        return Finding("parts", Severity.OK, "none yet")
     count = most[0]["parts"]
     said = f"{count} in partition {most[0]['partition']} of {most[0]['table']}; inserts slow down at {delay_at}"
     advice = "raise INSIGHTS_FLUSH_SECONDS or run fewer workers; see whether merges run (system.merges)"
@@ -141,7 +143,7 @@ def projections(warehouse: Warehouse) -> Finding:
 def mutations(warehouse: Warehouse) -> Finding:
     pending = warehouse.query(MUTATIONS)
     if not pending:
-        return Finding("mutations", Level.OK, "none pending")
+        return Finding("mutations", Severity.OK, "none pending")
     oldest = pending[0]
     why = str(oldest["latest_fail_reason"])
     said = f"{oldest['mutation_id']} of {oldest['table']}, for {oldest['hours']:.1f} h"
@@ -170,7 +172,7 @@ def drift(warehouse: Warehouse) -> Finding:
     try:
         drifts = verify(warehouse, Span(end - timedelta(hours=DRIFT_HOURS), end))
     except RetentionError:
-        return Finding("rollup drift", Level.WARNING, "not compared", "see the line about retention")
+        return Finding("rollup drift", Severity.WARNING, "not compared", "see the line about retention")
     off = [f"{found.rollup} in {found.drifted_groups} groups" for found in drifts if not found.is_zero]
     said = ", ".join(off) if off else f"none in the last {DRIFT_HOURS} whole hours"
     advice = "`insights rollups verify`, and if it says the same `insights rollups rebuild`"
@@ -182,9 +184,9 @@ def retention(warehouse: Warehouse) -> Finding:
         kept = current(warehouse)
     except RetentionError as error:
         said, _, advice = str(error).partition(": ")
-        return Finding("retention", Level.FAULT, said, advice)
+        return Finding("retention", Severity.FAULT, said, advice)
     days = ("for ever" if days is None else f"{days} days" for days in (kept.rows_days, kept.bodies_days))
-    return Finding("retention", Level.OK, "rows {}, bodies {}".format(*days))
+    return Finding("retention", Severity.OK, "rows {}, bodies {}".format(*days))
 
 
 def dead_letters(warehouse: Warehouse) -> Finding:
@@ -222,14 +224,14 @@ def examine(warehouse: Warehouse) -> list[Finding]:
     """Every check, or the one that says that ClickHouse does not answer."""
     try:
         found = [check(warehouse) for check in OF_THE_SERVER]
-        if any(finding.check == "schema" and finding.level is Level.FAULT for finding in found):
+        if any(finding.check == "schema" and finding.level is Severity.FAULT for finding in found):
             return found
         return found + [check(warehouse) for check in OF_THE_TABLES]
     except WarehouseUnavailableError as error:
         advice = "see whether it runs, and whether INSIGHTS_CLICKHOUSE_URL names it"
-        return [Finding("ClickHouse", Level.FAULT, str(error).splitlines()[0], advice)]
+        return [Finding("ClickHouse", Severity.FAULT, str(error).splitlines()[0], advice)]
     except DatabaseError as error:
         advice = "see whether its user may read the system tables, and the database"
         if "chdb engine" in str(error):
             advice = "the engine in process takes one process at a time"
-        return [Finding("ClickHouse", Level.FAULT, sentence_for(error) or str(error), advice)]
+        return [Finding("ClickHouse", Severity.FAULT, sentence_for(error) or str(error), advice)]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Level(StrEnum):
+class Severity(StrEnum):
     OK = "ok"
     WARNING = "warning"
     FAULT = "fault"
@@ -15,12 +15,12 @@ class Finding:
     """`said` is what was seen, with its figures; `advice` what to do about it, empty when all is well."""
 
     check: str
-    level: Level
+    level: Severity
     said: str
     advice: str = ""
 
 
 def judge(check: str, said: str, advice: str, *, warning: bool, fault: bool = False) -> Finding:
     """The advice is only given when there is something to mend."""
-    level = Level.FAULT if fault else Level.WARNING if warning else Level.OK
-    return Finding(check, level, said, advice if level is not Level.OK else "")
+    level = Severity.FAULT if fault else Severity.WARNING if warning else Severity.OK
+    return Finding(check, level, said, advice if level is not Severity.OK else "")

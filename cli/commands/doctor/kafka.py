@@ -8,7 +8,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_fixed
 
-from cli.commands.doctor.finding import Finding, Level, judge
+from cli.commands.doctor.finding import Finding, Severity, judge
 
 TIMEOUT_SECONDS = 10.0
 # A broker makes the topic of committed offsets when it is first asked for a group, and has no coordinator until then.
@@ -27,7 +27,7 @@ async def examine(bootstrap_servers: str, topic: str, group: str, **client_optio
             return await _patient(_examine, admin, options, topic, group)
     except (KafkaError, OSError, TimeoutError) as error:
         advice = "see whether it runs, and whether INSIGHTS_KAFKA_BOOTSTRAP_SERVERS names it"
-        return [Finding("Kafka", Level.FAULT, f"{bootstrap_servers}: {str(error) or type(error).__name__}", advice)]
+        return [Finding("Kafka", Severity.FAULT, f"{bootstrap_servers}: {str(error) or type(error).__name__}", advice)]
     finally:
         await admin.close()
 
@@ -44,7 +44,7 @@ _patient = AsyncRetrying(
 async def _examine(admin: AIOKafkaAdminClient, options: dict[str, Any], topic: str, group: str) -> list[Finding]:
     if topic not in await admin.list_topics():
         advice = "create it, or set INSIGHTS_KAFKA_TOPIC to the one that the gateway writes to"
-        return [Finding("topic", Level.FAULT, f"there is no topic {topic}", advice)]
+        return [Finding("topic", Severity.FAULT, f"there is no topic {topic}", advice)]
     (described,) = await admin.describe_topics([topic])
     numbers = sorted(partition["partition"] for partition in described["partitions"])
     leaderless = [p["partition"] for p in described["partitions"] if p["leader"] < 0]
@@ -71,6 +71,6 @@ def _lag(
     if unread:
         advice = "run `insights ingest`; if it runs, see that its INSIGHTS_KAFKA_GROUP is this one"
         said = f"{unread:,} records in partitions that group {group} has never read"
-        return Finding("consumer lag", Level.FAULT, said, advice)
+        return Finding("consumer lag", Severity.FAULT, said, advice)
     advice = "run more workers, up to one for each partition; see whether ClickHouse takes their inserts"
     return judge("consumer lag", f"{lag:,} records", advice, warning=lag > LAG_RECORDS)

@@ -9,10 +9,10 @@ from rich.text import Text
 
 from aggregator.clickhouse.client import Warehouse
 from cli.commands.doctor import clickhouse, kafka
-from cli.commands.doctor.finding import Finding, Level
+from cli.commands.doctor.finding import Finding, Severity
 from ingest.settings import IngestSettings
 
-STYLES = {Level.OK: "green", Level.WARNING: "yellow", Level.FAULT: "bold red"}
+STYLES = {Severity.OK: "green", Severity.WARNING: "yellow", Severity.FAULT: "bold red"}
 
 
 def report(findings: list[Finding]) -> Table:
@@ -33,6 +33,6 @@ def run_doctor(settings: IngestSettings, warehouse: Warehouse) -> bool:
     )
     console = Console()
     console.print(report(findings))
-    faults = [finding.check for finding in findings if finding.level is Level.FAULT]
+    faults = [finding.check for finding in findings if finding.level is Severity.FAULT]
     console.print(f"faults: {', '.join(faults)}" if faults else "no faults")
     return not faults

@@ -16,7 +16,7 @@ from api.analytics.search.schemas import FoundRequest, SearchAnswer
 from api.analytics.suggestions import SuggestionAnswer, SuggestionParameters
 from api.errors import CODES
 from api.parameters import LogParameters, StatsParameters
-from api.request_logs.schemas import ExplainedLog, LogPage, RequestLog, Stat, StatsAnswer
+from api.request_logs.schemas import ExplainedLog, LogPage, RequestLog, StatsAnswer, StatsGroup
 from api.settings import ApiSettings
 from tests.support.api import client_of, client_without_data, get
 from tests.support.checkout import ROOT
@@ -122,7 +122,7 @@ def test_the_reference_names_every_path_parameter_field_and_error(document: Any)
     docs = ROOT / "docs"
     text = (docs / "api.md").read_text() + (docs / "analytics.md").read_text()
     asked = (LogParameters, StatsParameters, SearchQuery, SuggestionParameters)
-    answered = (ExplainedLog, LogPage, Stat, StatsAnswer, SearchAnswer, FoundRequest, SuggestionAnswer)
+    answered = (ExplainedLog, LogPage, StatsGroup, StatsAnswer, SearchAnswer, FoundRequest, SuggestionAnswer)
     parameters = {name for model in asked for name in model.model_fields}
     fields = {name for model in answered for name in model.model_fields}
     # Costs before the fee are described once for all.

@@ -14,7 +14,7 @@ from aggregator.clickhouse.client import Warehouse
 from aggregator.clickhouse.migrate import migrate, read_migrations
 from cli.commands.doctor import clickhouse, kafka
 from cli.commands.doctor.clickhouse import PARTS_SHARE
-from cli.commands.doctor.finding import Finding, Level
+from cli.commands.doctor.finding import Finding, Severity
 from cli.commands.doctor.report import report, run_doctor
 from ingest.settings import IngestSettings
 from tests.integration.ingest.test_http_events import an_event, emitter
@@ -48,13 +48,15 @@ def filled(warehouse: Warehouse) -> Warehouse:
 def test_a_healthy_warehouse_has_nothing_to_mend(filled: Warehouse) -> None:
     findings = clickhouse.examine(filled)
     assert {finding.check: finding.level for finding in findings if finding.check != "free disk"} == {
-        **dict.fromkeys(("ClickHouse version", "schema", "clock", "deduplication windows", "rollup views"), Level.OK),
+        **dict.fromkeys(
+            ("ClickHouse version", "schema", "clock", "deduplication windows", "rollup views"), Severity.OK
+        ),
         **dict.fromkeys(
             ("parts", "projections", "mutations", "replicas", "retention", "rollup drift", "dead letters", "unpriced"),
-            Level.OK,
+            Severity.OK,
         ),
     }
-    assert all(not finding.advice for finding in findings if finding.level is Level.OK)
+    assert all(not finding.advice for finding in findings if finding.level is Severity.OK)
 
 
 def shorten_a_window(warehouse: Warehouse) -> None:
@@ -113,9 +115,9 @@ PLANTED: dict[str, Callable[[Warehouse], None]] = {
 def test_a_planted_fault_is_named(filled: Warehouse, check: str, plant: Callable[[Warehouse], None]) -> None:
     plant(filled)
     findings = by_check(clickhouse.examine(filled))
-    assert findings[check].level is not Level.OK
+    assert findings[check].level is not Severity.OK
     assert findings[check].advice
-    others = {name for name, finding in findings.items() if finding.level is not Level.OK}
+    others = {name for name, finding in findings.items() if finding.level is not Severity.OK}
     assert others <= {check, "free disk"}
 
 
@@ -123,7 +125,7 @@ def test_the_advice_about_projections_mends_them(filled: Warehouse) -> None:
     leave_parts_without_a_projection(filled)
     for statement in clickhouse.projections(filled).advice.split("; "):
         filled.command(f"{statement} SETTINGS mutations_sync = 2")
-    assert clickhouse.projections(filled) == Finding("projections", Level.OK, "in every part")
+    assert clickhouse.projections(filled) == Finding("projections", Severity.OK, "in every part")
 
 
 STRAINED = """<clickhouse>
@@ -176,11 +178,11 @@ def test_parts_that_nobody_merges_are_named(strained: ClickHouseServer) -> None:
             insert_rows(warehouse, fresh_rows(1, generation=0, source_offset=number))
         return by_check(clickhouse.examine(warehouse))["parts"]
 
-    assert insert(range(FEW_PARTS)).level is Level.OK
+    assert insert(range(FEW_PARTS)).level is Severity.OK
     found = insert(range(FEW_PARTS, FEW_PARTS + 1))
-    assert (found.level, found.said[:3]) == (Level.WARNING, f"{FEW_PARTS + 1} ")
+    assert (found.level, found.said[:3]) == (Severity.WARNING, f"{FEW_PARTS + 1} ")
     found = insert(range(FEW_PARTS + 1, DELAY_AT + 1))
-    assert (found.level, found.said[:3]) == (Level.FAULT, f"{DELAY_AT + 1} ")
+    assert (found.level, found.said[:3]) == (Severity.FAULT, f"{DELAY_AT + 1} ")
     assert f"slow down at {DELAY_AT}" in found.said
     assert "INSIGHTS_FLUSH_SECONDS" in found.advice
     warehouse.close()
@@ -188,20 +190,20 @@ def test_parts_that_nobody_merges_are_named(strained: ClickHouseServer) -> None:
 
 def test_a_disk_without_room_is_named(strained: ClickHouseServer) -> None:
     found = findings_of(strained)["free disk"]
-    assert (found.level, found.said) == (Level.FAULT, "0% free on archive")
+    assert (found.level, found.said) == (Severity.FAULT, "0% free on archive")
     assert "add space" in found.advice
 
 
 def test_a_server_of_another_time_and_age_is_named(strained: ClickHouseServer) -> None:
     """Neither can be brought about in this machine's engine: the front gives it other SQL to run."""
-    assert {findings_of(strained)[check].level for check in ("clock", "ClickHouse version")} == {Level.OK}
+    assert {findings_of(strained)[check].level for check in ("clock", "ClickHouse version")} == {Severity.OK}
     strained.pretend({"now64(3)": "(now64(3) - toIntervalSecond(3))"})
     found = findings_of(strained)
-    assert (found["clock"].level, found["ClickHouse version"].level) == (Level.WARNING, Level.OK)
+    assert (found["clock"].level, found["ClickHouse version"].level) == (Severity.WARNING, Severity.OK)
     strained.pretend({"now64(3)": "(now64(3) + toIntervalMinute(3))", "version()": "'24.8.1.1'"})
     found = findings_of(strained)
     strained.pretend({})
-    assert (found["clock"].level, found["ClickHouse version"].level) == (Level.FAULT, Level.FAULT)
+    assert (found["clock"].level, found["ClickHouse version"].level) == (Severity.FAULT, Severity.FAULT)
     assert found["clock"].said.startswith(("179.", "180."))
     assert found["ClickHouse version"].said == "24.8.1.1"
 
@@ -213,7 +215,7 @@ def test_replicas_that_have_lost_their_keeper_are_named(tmp_path: Path) -> None:
         warehouse = Warehouse(address, REPLICATED)
         found = clickhouse.replicas(warehouse)
         warehouse.close()
-    assert found.level is Level.FAULT
+    assert found.level is Severity.FAULT
     assert "read-only" in found.said
     assert "request_logs" in found.said
     assert "Keeper" in found.advice
@@ -245,28 +247,28 @@ def test_an_engine_that_somebody_else_has_open_is_named(strained: ClickHouseServ
 
 def test_a_clickhouse_that_is_away_is_named() -> None:
     (finding,) = clickhouse.examine(Warehouse("http://user:secret@127.0.0.1:1/insights"))
-    assert (finding.check, finding.level) == ("ClickHouse", Level.FAULT)
+    assert (finding.check, finding.level) == ("ClickHouse", Severity.FAULT)
     assert "secret" not in finding.said
 
 
 async def test_a_kafka_that_is_away_is_named() -> None:
     (finding,) = await kafka.examine(NOWHERE, "request-events", "router-insights")
-    assert (finding.check, finding.level) == ("Kafka", Level.FAULT)
+    assert (finding.check, finding.level) == ("Kafka", Severity.FAULT)
     assert NOWHERE in finding.said
 
 
 async def test_a_topic_that_is_not_there_is_named(broker: str) -> None:
     (finding,) = await kafka.examine(broker, "no-such-topic-anywhere", "router-insights")
-    assert (finding.check, finding.level) == ("topic", Level.FAULT)
+    assert (finding.check, finding.level) == ("topic", Severity.FAULT)
 
 
 async def test_records_that_nobody_reads_are_named(broker: str, topic: str) -> None:
     found = by_check(await kafka.examine(broker, topic, f"group-of-{topic}"))
-    assert {finding.level for finding in found.values()} == {Level.OK}
+    assert {finding.level for finding in found.values()} == {Severity.OK}
     async with emitter(broker, topic) as events:
         await events.deliver([(b"k", str(an_event()).encode())] * 7)
     found = by_check(await kafka.examine(broker, topic, f"group-of-{topic}"))
-    assert found["consumer lag"].level is Level.FAULT
+    assert found["consumer lag"].level is Severity.FAULT
     assert "has never read" in found["consumer lag"].said
 
 
@@ -286,10 +288,10 @@ async def test_a_group_that_lags_is_named_with_how_far(
     lag = sum(end > 0 for end in ends.values())
     assert lag > 1
     found = by_check(await kafka.examine(broker, topic, group))["consumer lag"]
-    assert (found.level, found.said) == (Level.OK, f"{lag} records")
+    assert (found.level, found.said) == (Severity.OK, f"{lag} records")
     monkeypatch.setattr(kafka, "LAG_RECORDS", lag - 1)
     found = by_check(await kafka.examine(broker, topic, group))["consumer lag"]
-    assert (found.level, found.said) == (Level.WARNING, f"{lag} records")
+    assert (found.level, found.said) == (Severity.WARNING, f"{lag} records")
     assert "more workers" in found.advice
 
 

@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from prometheus_client import REGISTRY
 
 from aggregator.budgets.increment import Source, decode, encode
-from aggregator.budgets.subject import ScopeKind, partition_of
+from aggregator.budgets.subject import SubjectKind, partition_of
 from aggregator.budgets.topics import INCREMENTS, create_motion_topics, partitions_of
 from aggregator.clickhouse.client import Warehouse
 from ingest.consumer.batch import Batch
@@ -82,7 +82,7 @@ def test_the_messages_hold_every_sum_once_and_in_the_partition_of_its_scope() ->
             assert (usage.kind, usage.value, usage.minute) not in found
             found[(usage.kind, usage.value, usage.minute)] = list(usage[3:])
     assert found == brute_force(rows)
-    assert {kind for kind, _, _ in found} == {kind.value for kind in ScopeKind}
+    assert {kind for kind, _, _ in found} == {kind.value for kind in SubjectKind}
 
 
 def test_tags_of_their_own_for_each_request_are_bounded() -> None:

@@ -18,7 +18,7 @@ from aggregator.rollups import rebuild
 from ingest.consumer.batch import Batch
 from ingest.consumer.dead_letter_limit import DeadLetterLimitError
 from ingest.consumer.group_coordinator import Member
-from ingest.consumer.partition_buffer import Lane
+from ingest.consumer.partition_buffer import PartitionBuffer
 from ingest.consumer.sink import Sink
 from ingest.consumer.worker import Worker
 from ingest.pricing import PriceBook
@@ -253,7 +253,7 @@ async def test_no_more_batches_are_taken_ahead_than_there_are_threads_and_who_wa
     settings = make_settings("127.0.0.1:9", "t", insert_threads=1, flush_seconds=0.001)
     worker, member = Worker(settings, warehouse), Member(1, "member")
     for number in (2, 0, 1):
-        lane = Lane(TopicPartition("t", number), 0, None, settings, member, "id")
+        lane = PartitionBuffer(TopicPartition("t", number), 0, None, settings, member, "id")
         lane.add([ConsumerRecord("t", number, 0, 0, 0, None, b"x", None, 0, 1, ())])
         worker._lanes[lane.partition] = lane
         await asyncio.sleep(0.01)

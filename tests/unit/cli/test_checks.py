@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cli.demo.api_client import Group, Stats
+from cli.demo.api_client import Stats, StatsRow
 from cli.demo.checks import answer_differences
 from cli.demo.generator import Expected, Tally, draw, expected
 from cli.demo.report import Check, Speed, columns_chart, report
@@ -26,7 +26,7 @@ def wanted() -> Expected:
 def stats_of(tallies: Mapping[Any, Tally], name_of: Callable[[Any], str] = str) -> Stats:
     """What a flawless API would answer, at a dollar a thousand tokens."""
     groups = [
-        Group(
+        StatsRow(
             group=name_of(key),
             count=tally.requests,
             error_count=tally.errors,

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from aggregator.budgets.alert import Alert
 from aggregator.budgets.app import Aggregator
-from aggregator.budgets.budget import Budget, BudgetStatus, Level, Unit
+from aggregator.budgets.budget import Budget, BudgetStatus, BudgetUnit, Level
 from aggregator.budgets.notifications import Webhook, signature
 from aggregator.budgets.settings import AggregateSettings
 from aggregator.budgets.topics import ALERTS
@@ -99,7 +99,7 @@ async def test_budgets_speak_once_across_restarts_and_a_change_applies_to_what_w
     budget = Budget.model_validate(
         {"id": name, "scope": {"kind": "user", "value": user}, "unit": "requests", "limit": "100", "period": "month"}
     )
-    dollars = budget.model_copy(update={"id": f"{name}-dollars", "unit": Unit.DOLLARS})
+    dollars = budget.model_copy(update={"id": f"{name}-dollars", "unit": BudgetUnit.DOLLARS})
     store, calls = KafkaBudgets(broker), Calls([])
 
     async def status(of: str = name) -> BudgetStatus | None:

@@ -10,7 +10,7 @@ import pytest
 
 from aggregator.budgets import snapshot
 from aggregator.budgets.accounts import Account, Window, amount, open_account
-from aggregator.budgets.budget import Budget, Unit
+from aggregator.budgets.budget import Budget, BudgetUnit
 from aggregator.budgets.snapshot import Cut
 from aggregator.clickhouse.client import Warehouse
 from aggregator.rollups.planner import EPOCH
@@ -44,7 +44,7 @@ SCOPES = (
 def accounts(**terms: object) -> list[Account]:
     made = []
     for number, scope in enumerate(SCOPES):
-        for unit in Unit:
+        for unit in BudgetUnit:
             given = {"id": f"{number}-{unit}", "scope": scope, "unit": unit, "limit": "1", "period": "day", **terms}
             made.append(open_account(Budget.model_validate(given), NOW))
     return made
@@ -59,9 +59,9 @@ def is_of(row: Row, account: Account) -> bool:
 def brute_force(account: Account, rows: list[Row]) -> Decimal:
     mine = [row for row in rows if is_of(row, account)
             and account.start <= (row["timestamp"] - EPOCH) // timedelta(minutes=1) < account.end]  # fmt: skip
-    if account.budget.unit is Unit.DOLLARS:
+    if account.budget.unit is BudgetUnit.DOLLARS:
         return sum((row["cost"] or Decimal(0) for row in mine), Decimal(0))
-    if account.budget.unit is Unit.REQUESTS:
+    if account.budget.unit is BudgetUnit.REQUESTS:
         return Decimal(len(mine))
     return Decimal(sum((row["input_tokens"] or 0) + (row["output_tokens"] or 0) for row in mine))
 
@@ -124,9 +124,9 @@ def test_spend_where_clocks_go_back_is_what_the_calendar_on_the_wall_says(
     rows = [row for row in AUTUMN_ROWS if label(row["timestamp"]) == label(now)]
     kept = [account for account in accounts(period=period, timezone=timezone) if account.budget.scope.kind == "total"]
     spent_by_unit = {
-        Unit.DOLLARS: sum((row["cost"] or Decimal(0) for row in rows), Decimal(0)),
-        Unit.TOKENS: Decimal(sum((row["input_tokens"] or 0) + (row["output_tokens"] or 0) for row in rows)),
-        Unit.REQUESTS: Decimal(len(rows)),
+        BudgetUnit.DOLLARS: sum((row["cost"] or Decimal(0) for row in rows), Decimal(0)),
+        BudgetUnit.TOKENS: Decimal(sum((row["input_tokens"] or 0) + (row["output_tokens"] or 0) for row in rows)),
+        BudgetUnit.REQUESTS: Decimal(len(rows)),
     }
     assert rows
     found = spent(autumn, [open_account(each.budget, now) for each in kept], Cut("request-events", EVERYTHING, now))

@@ -5,10 +5,10 @@ from decimal import Decimal
 
 from aggregator.budgets import snapshot
 from aggregator.budgets.alert import Alert
-from aggregator.budgets.budget import Budget, BudgetStatus, Unit
+from aggregator.budgets.budget import Budget, BudgetStatus, BudgetUnit
 from aggregator.budgets.increment import Increment, Source, Usage
 from aggregator.budgets.period import MINUTE, minutes
-from aggregator.budgets.state import Book
+from aggregator.budgets.state import BudgetState
 from aggregator.clickhouse.client import Warehouse
 from tests.support.rows import insert_rows, random_rows
 
@@ -22,14 +22,14 @@ def budget(number: int) -> Budget:
     )
 
 
-def book_of(count: int) -> Book:
-    book = Book("events", 1)
+def book_of(count: int) -> BudgetState:
+    book = BudgetState("events", 1)
     book.change_budgets({f"b-{number}": budget(number) for number in range(count)}, NOW)
     assert book.own({0}, NOW)
     return book
 
 
-def reconciled(book: Book, warehouse: Warehouse) -> None:
+def reconciled(book: BudgetState, warehouse: Warehouse) -> None:
     found = snapshot.answer(warehouse, book.ask(NOW))
     for partition in book.partitions:
         book.take(partition, found, NOW)
@@ -40,14 +40,14 @@ def increment(offset: int, key: int, requests: int) -> Increment:
     return Increment(Source(topic="events", topic_id="id", partition=0, first=offset, last=offset), [usage])
 
 
-def said(book: Book) -> list[tuple[str, str]]:
+def said(book: BudgetState) -> list[tuple[str, str]]:
     """Budget and what was spent, of the statuses that are in the outbox now."""
     messages = [message.value for message in book.outbox if isinstance(message.value, BudgetStatus)]
     book.outbox.clear()
     return [(status.budget_id, str(status.spent)) for status in messages]
 
 
-def all_sums(book: Book) -> list[tuple[str, str]]:
+def all_sums(book: BudgetState) -> list[tuple[str, str]]:
     found = []
     while book.has_more_to_tell:
         book.tell_sums(2, NOW)
@@ -87,7 +87,7 @@ def test_a_budget_that_is_gone_is_not_told_but_removed(warehouse: Warehouse) -> 
 
 
 def test_increments_of_another_topic_are_not_counted(warehouse: Warehouse) -> None:
-    book = Book("other", 1)
+    book = BudgetState("other", 1)
     book.own({0}, NOW)
     reconciled(book, warehouse)
     assert not book.count(0, increment(0, key=0, requests=1), NOW)
@@ -101,7 +101,7 @@ def test_a_budget_that_is_changed_in_mid_period_has_what_was_spent_once_clickhou
     book = book_of(1)
     reconciled(book, warehouse)
     assert all_sums(book) == [("b-0", "7")]
-    changed = budget(0).model_copy(update={"limit": Decimal(14), "unit": Unit.REQUESTS})
+    changed = budget(0).model_copy(update={"limit": Decimal(14), "unit": BudgetUnit.REQUESTS})
     # The answer is asked for at once, and until it is there nothing is said.
     assert book.change_budgets({"b-0": changed}, NOW)
     assert book.turn(NOW) is False

@@ -26,7 +26,7 @@ from aggregator.rollups import rebuild
 from aggregator.rollups.measures import COST, REQUESTS, ROLLUPS, Dimension
 from aggregator.rollups.planner import EPOCH, EVERYTHING, Question, Span, compile_answer
 from cli.commands.doctor import clickhouse
-from cli.commands.doctor.finding import Level
+from cli.commands.doctor.finding import Severity
 from cli.commands.retention import run_set, run_show
 from cli.local_stack import repair
 from cli.local_stack.repair import mend_rollups
@@ -154,7 +154,7 @@ def test_what_has_gone_is_no_drift_and_no_rebuild_takes_it_from_the_rollups(fill
     rebuild.rebuild(filled, Span(midnight() - timedelta(days=89), midnight() - timedelta(days=60)))
     assert sums(filled) == before
     by_check = {finding.check: finding for finding in clickhouse.examine(filled)}
-    assert (by_check["rollup drift"].level, by_check["retention"].level) == (Level.OK, Level.OK)
+    assert (by_check["rollup drift"].level, by_check["retention"].level) == (Severity.OK, Severity.OK)
     assert by_check["retention"].said == "rows 40 days, bodies 10 days"
 
 
@@ -328,7 +328,7 @@ def test_a_ttl_that_was_set_by_hand_is_named_and_nothing_is_rebuilt(filled: Ware
     with pytest.raises(RetentionError, match=r"toIntervalMonth\(2\)"):
         rebuild.rebuild(filled, EVERYTHING)
     found = {finding.check: finding for finding in clickhouse.examine(filled)}
-    assert found["retention"].level is Level.FAULT
+    assert found["retention"].level is Severity.FAULT
     assert "REMOVE TTL" in found["retention"].advice
     assert found["rollup drift"].said == "not compared"
     assert sums(filled) == before

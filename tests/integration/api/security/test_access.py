@@ -19,7 +19,7 @@ from api.app import create_app
 from api.live_usage.routes import stream_live_usage
 from api.live_usage.usage import LiveParameters, live_usage
 from api.security import access
-from api.security.access import Caller, Restriction, Right, Scope
+from api.security.access import Caller, Permission, Restriction, Scope
 from api.security.reader import Reader
 from tests.support.api import client_as, client_of, filled_warehouse, get, settings
 from tests.support.rows import START, USERS, Row, random_rows
@@ -31,26 +31,26 @@ CHARTS = "/api/public/v2/requests/analytics/custom-analytics"
 SEARCH, SUGGESTIONS = "/api/public/v2/requests/search", "/api/public/v2/requests/suggestions"
 
 # What every operation asks of its caller; None is open to all.
-RULES: dict[tuple[str, str], Right | None] = {
+RULES: dict[tuple[str, str], Permission | None] = {
     ("get", "/healthz"): None,
     ("get", "/readyz"): None,
     ("get", "/version"): None,
-    ("get", LOGS): Right.READ,
-    ("get", ONE_LOG): Right.READ,
-    ("get", STATS): Right.READ,
-    ("get", "/v1/analytics/meta"): Right.READ,
-    ("post", CHARTS): Right.READ,
-    ("post", SEARCH): Right.READ,
-    ("get", SUGGESTIONS): Right.READ,
-    ("get", "/v1/budgets"): Right.READ,
-    ("put", "/v1/budgets/{budget_id}"): Right.ADMIN,
-    ("delete", "/v1/budgets/{budget_id}"): Right.ADMIN,
-    ("get", "/v1/alerts"): Right.READ,
-    ("get", LIVE): Right.READ,
-    ("get", "/v1/usage/live/stream"): Right.READ,
-    ("post", OVERVIEW): Right.READ,
-    ("post", "/v1/events"): Right.SEND,
-    ("get", "/v1/events/schema"): Right.SEND,
+    ("get", LOGS): Permission.READ,
+    ("get", ONE_LOG): Permission.READ,
+    ("get", STATS): Permission.READ,
+    ("get", "/v1/analytics/meta"): Permission.READ,
+    ("post", CHARTS): Permission.READ,
+    ("post", SEARCH): Permission.READ,
+    ("get", SUGGESTIONS): Permission.READ,
+    ("get", "/v1/budgets"): Permission.READ,
+    ("put", "/v1/budgets/{budget_id}"): Permission.ADMIN,
+    ("delete", "/v1/budgets/{budget_id}"): Permission.ADMIN,
+    ("get", "/v1/alerts"): Permission.READ,
+    ("get", LIVE): Permission.READ,
+    ("get", "/v1/usage/live/stream"): Permission.READ,
+    ("post", OVERVIEW): Permission.READ,
+    ("post", "/v1/events"): Permission.SEND,
+    ("get", "/v1/events/schema"): Permission.SEND,
 }
 CHART_GROUPS: list[dict[str, Any]] = [
     {},
@@ -214,16 +214,16 @@ def test_no_route_hides_from_the_document(full: Warehouse) -> None:
 
 # What docs/security.md says of each scope.
 MAY = {
-    Scope.ADMIN: {Right.READ, Right.CONTENT, Right.SEND, Right.ADMIN},
-    Scope.READ: {Right.READ, Right.CONTENT},
-    Scope.READ_NO_BODIES: {Right.READ},
-    Scope.INGEST: {Right.SEND},
+    Scope.ADMIN: {Permission.READ, Permission.CONTENT, Permission.SEND, Permission.ADMIN},
+    Scope.READ: {Permission.READ, Permission.CONTENT},
+    Scope.READ_NO_BODIES: {Permission.READ},
+    Scope.INGEST: {Permission.SEND},
 }
 
 
 @pytest.mark.parametrize("scope", Scope)
 def test_a_scope_opens_what_it_names_and_nothing_else(full: Warehouse, scope: Scope) -> None:
-    assert access.RIGHTS[scope] == MAY[scope]
+    assert access.PERMISSIONS[scope] == MAY[scope]
     with client_as(full, reader_of(None, scope)) as client:
         for (method, path), right in RULES.items():
             status, body = ask(client, method, path, QUERY_OF.get(path, {}))

@@ -9,12 +9,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from aggregator.clickhouse.client import Warehouse
-from api.analytics.charts.request import HIERARCHIES, ChartType, TimeBucket
-from api.analytics.charts.request import Metric as ChartMetric
+from api.analytics.charts.request import HIERARCHIES, ChartMetric, ChartType, TimeBucket
 from api.analytics.filters.fields import FIELDS, GROUP_FIELDS, INTENTS, METRIC_FIELDS, Field, Kind
 from api.analytics.request import SortBy, SortOrder
 from api.analytics.suggestions import NESTED, SuggestedField
-from api.parameters import GroupBy, Metric, OrderBy, OrderDirection
+from api.parameters import GroupBy, OrderBy, OrderDirection, StatsMetric
 from api.security.access import Restriction
 from tests.integration.api.security.test_access import (
     CHARTS,
@@ -201,7 +200,7 @@ def test_an_overview_counts_their_own_requests_only(worlds: Worlds) -> None:
 @pytest.mark.parametrize("group_by", GroupBy)
 def test_statistics_count_their_own_requests_only(worlds: Worlds, group_by: str) -> None:
     for more in ({}, {"user_id": "alice"}, {"model_name": "gpt-5"}):
-        worlds.check("get", STATS, *({"group_by": group_by, "metric": metric} | more for metric in Metric))
+        worlds.check("get", STATS, *({"group_by": group_by, "metric": metric} | more for metric in StatsMetric))
 
 
 @pytest.mark.parametrize("order_by", OrderBy)

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from aggregator.budgets import accounts
 from aggregator.budgets.accounts import Ledger
-from aggregator.budgets.budget import Budget, Level, Unit
+from aggregator.budgets.budget import Budget, BudgetUnit, Level
 from aggregator.budgets.increment import Increment, Source, Usage
 from aggregator.budgets.period import Period, minutes
 
@@ -49,7 +49,7 @@ budgets = st.lists(
         budget,
         name=st.sampled_from(["a", "b", "c", "d"]),
         scope=st.sampled_from([{"kind": "total"}, *({"kind": "user", "value": user} for user in USERS)]),
-        unit=st.sampled_from(Unit),
+        unit=st.sampled_from(BudgetUnit),
         limit=st.integers(1, 10**6).map(str),
         period=st.sampled_from(Period),
         timezone=st.sampled_from(["UTC", "Europe/Berlin", "Asia/Kathmandu", "Australia/Lord_Howe"]),
@@ -92,9 +92,9 @@ def brute_force(one: Budget, records: Sequence[Event]) -> Decimal:
         for event in records
         if minutes(start) <= event.minute < minutes(end) and one.scope.value in ("", event.user)
     ]
-    if one.unit is Unit.DOLLARS:
+    if one.unit is BudgetUnit.DOLLARS:
         return sum((event.cost for event in mine), Decimal(0))
-    return Decimal(sum(event.tokens for event in mine) if one.unit is Unit.TOKENS else len(mine))
+    return Decimal(sum(event.tokens for event in mine) if one.unit is BudgetUnit.TOKENS else len(mine))
 
 
 def spent(state: Ledger) -> dict[str, Decimal]:

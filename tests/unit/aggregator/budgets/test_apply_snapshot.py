@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aggregator.budgets import accounts
-from aggregator.budgets.accounts import Base, Ledger, Sums, Window
+from aggregator.budgets.accounts import Ledger, Snapshot, SpentSums, Window
 from aggregator.budgets.budget import Budget
 from aggregator.budgets.increment import Increment, Source
 from aggregator.budgets.model_health import History
@@ -30,9 +30,9 @@ RUNS = settings(deadline=None, max_examples=40)
 on_time = st.builds(replace, events, minute=st.integers(SETTLED, minutes(NOW) + 2000))
 
 
-def sums_of(window: Window, value: str, records: Sequence[Event]) -> Sums:
+def sums_of(window: Window, value: str, records: Sequence[Event]) -> SpentSums:
     mine = [one for one in records if window.start <= one.minute < window.end and value in ("", one.user)]
-    return Sums(len(mine), sum(one.tokens for one in mine), sum((one.cost for one in mine), Decimal(0)))
+    return SpentSums(len(mine), sum(one.tokens for one in mine), sum((one.cost for one in mine), Decimal(0)))
 
 
 class World:
@@ -84,7 +84,7 @@ class World:
         self.play(answering)
         if is_answered:
             assert self.state.meanwhile is not None
-            accounts.rebase(self.state, self.state.meanwhile, Base(cut, SETTLED, sums), History())
+            accounts.apply_snapshot(self.state, self.state.meanwhile, Snapshot(cut, SETTLED, sums), History())
         else:
             accounts.forget(self.state)
         self._check(self)

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.errors import ApiError
-from api.request_logs.cursor import Cursor, Total, decode, encode
+from api.request_logs.cursor import Cursor, PageTotal, decode, encode
 
 QUERY = {"user_id": "alice", "status": None, "order_by": "timestamp"}
 CURSOR = Cursor(None, 1_767_225_600_123_456, "req-1", 1_767_225_600_130, 2, 99)
-TOTAL = Total(1234, False)
+TOTAL = PageTotal(1234, False)
 
 cursors = st.builds(
     Cursor,
@@ -24,7 +24,7 @@ cursors = st.builds(
     st.integers(0, 2**32 - 1),
     st.integers(0, 2**64 - 1),
 )
-totals = st.builds(Total, st.integers(0, 2**63), st.booleans())
+totals = st.builds(PageTotal, st.integers(0, 2**63), st.booleans())
 
 
 def refused(query: dict[str, Any], token: str) -> bool:
@@ -34,7 +34,7 @@ def refused(query: dict[str, Any], token: str) -> bool:
 
 
 @given(cursors, totals)
-def test_a_token_comes_back_as_it_was_made(cursor: Cursor, total: Total) -> None:
+def test_a_token_comes_back_as_it_was_made(cursor: Cursor, total: PageTotal) -> None:
     assert decode(QUERY, encode(QUERY, cursor, total)) == (cursor, total)
 
 

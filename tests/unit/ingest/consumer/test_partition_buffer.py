@@ -6,16 +6,18 @@ from aiokafka import ConsumerRecord, TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.consumer.batch import Plan
+from ingest.consumer.batch import WriteIntent
 from ingest.consumer.group_coordinator import Member
-from ingest.consumer.partition_buffer import Lane
+from ingest.consumer.partition_buffer import PartitionBuffer
 from ingest.settings import IngestSettings
 
 NEVER, NOW = 3600.0, 0.0
 
 
-def lane(replay: Plan | None = None, **settings: Any) -> Lane:
-    return Lane(TopicPartition("t", 0), 0, replay, IngestSettings(**settings), Member(1, "member"), "topic-id")
+def lane(replay: WriteIntent | None = None, **settings: Any) -> PartitionBuffer:
+    return PartitionBuffer(
+        TopicPartition("t", 0), 0, replay, IngestSettings(**settings), Member(1, "member"), "topic-id"
+    )
 
 
 def records(*sizes: int, first: int = 0) -> list[ConsumerRecord]:
@@ -71,7 +73,7 @@ def test_batches_hold_every_record_once_in_order_and_end_where_a_limit_is_reache
 
 
 def test_a_plan_is_due_once_all_of_it_is_at_hand_and_is_taken_whole() -> None:
-    planned = lane(Plan(last=4, created_at_ms=0, generation=0, digest=""), flush_rows=2)
+    planned = lane(WriteIntent(last=4, created_at_ms=0, generation=0, digest=""), flush_rows=2)
     planned.add(records(1, 1, 1, 1))
     # Past the row limit, and fetching must go on all the same.
     assert not planned.is_full

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from aggregator.costs import with_costs_before_fee
 from ingest.pricing import PRICED_SCHEMA, PriceBook, PriceKey, price_events
 from ingest.pricing.operator_file import parse
-from ingest.pricing.price_row import Cell
+from ingest.pricing.price_row import PriceRow
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 PICODOLLAR = Decimal("1e-12")
@@ -217,7 +217,7 @@ def test_halves_round_up_and_each_bucket_rounds_by_itself() -> None:
 class OverlappingBook(PriceBook):
     """A book with a mistake: every price is there twice, the second time under another name."""
 
-    def cells(self, key: PriceKey) -> tuple[Cell, ...]:
+    def cells(self, key: PriceKey) -> tuple[PriceRow, ...]:
         cells = super().cells(key)
         return cells + tuple(replace(cell, tier=replace(cell.tier, price_id="twin")) for cell in cells)
 

@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from ingest.consumer.worker import Worker
-from ingest.pricing import PriceFileError, PriceKey, PriceWatch, reload
+from ingest.pricing import PriceFileError, PriceKey, ReloadingPriceBook, reload
 from ingest.settings import IngestSettings
 
 
@@ -17,7 +17,7 @@ def write(path: Path, text: str, seconds: int) -> None:
     os.utime(path, (seconds, seconds))
 
 
-def input_rate(prices: PriceWatch) -> str:
+def input_rate(prices: ReloadingPriceBook) -> str:
     [cell] = prices.current().cells(PriceKey("", "mine"))
     return cell.tier.price_id.split()[1]
 
@@ -35,7 +35,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_changed_file_is_in_force_without_a_restart(path: Path) -> None:
-    prices = PriceWatch(path)
+    prices = ReloadingPriceBook(path)
     before = prices.current()
     assert input_rate(prices) == "input=1"
     assert prices.current() is before
@@ -45,7 +45,7 @@ def test_a_changed_file_is_in_force_without_a_restart(path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["prices: [{model: mine, inptu: 3}]", "", "prices: [", None])
 def test_a_broken_file_leaves_the_old_prices_in_force_and_is_counted_once(path: Path, text: str | None) -> None:
-    prices, before = PriceWatch(path), errors()
+    prices, before = ReloadingPriceBook(path), errors()
     path.unlink() if text is None else write(path, text, 2)
     assert [input_rate(prices), input_rate(prices)] == ["input=1", "input=1"]
     assert errors() == before + 1
@@ -55,7 +55,7 @@ def test_a_broken_file_leaves_the_old_prices_in_force_and_is_counted_once(path: 
 
 def test_the_file_is_not_looked_at_before_its_time(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reload, "CHECK_SECONDS", 3600.0)
-    prices = PriceWatch(path)
+    prices = ReloadingPriceBook(path)
     write(path, "prices: [{model: mine, input: 2, output: 1}]", 2)
     assert input_rate(prices) == "input=1"
 

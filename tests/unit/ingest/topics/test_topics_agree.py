@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from aggregator.budgets.topics import TOPICS, MotionTopic
+from aggregator.budgets.topics import TOPICS, BudgetTopic
 from api.events.routes import MAX_BODY_BYTES
 from ingest.settings import IngestSettings
 from ingest.topics.spec import WantedTopic, read_wanted
@@ -17,7 +17,7 @@ FILE = ROOT / "deploy/kafka/topics.yaml"
 
 
 @pytest.mark.parametrize("topic", TOPICS, ids=lambda topic: topic.name)
-def test_a_topic_of_the_aggregator_is_the_same_in_the_file(topic: MotionTopic) -> None:
+def test_a_topic_of_the_aggregator_is_the_same_in_the_file(topic: BudgetTopic) -> None:
     by_name: dict[str, Any] = {each["name"]: each for each in yaml.safe_load(FILE.read_text())["topics"]}
     found = by_name[topic.name]
     assert found["partitions"] == topic.partitions
