@@ -1,4 +1,4 @@
-"""What went wrong, in a sentence: only a fault of this program deserves a traceback."""
+"""The sentence that the command line prints for an error."""
 
 import re
 
@@ -7,60 +7,16 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from aggregator.budgets.compacted_topic import TopicUnavailableError
-from aggregator.clickhouse.client import DatabaseError, WarehouseUnavailableError
-from aggregator.clickhouse.cluster import ClusterError
-from aggregator.clickhouse.migrate import MigrationError
-from aggregator.clickhouse.retention import RetentionError
-from aggregator.tables.api_keys import KeyNameError
-from cli.adapters.clickhouse import DatabaseUrlError
-from cli.commands.budgets import BudgetError
-from cli.commands.keys import KeyRequestError
-from cli.commands.prices import PriceQuestionError
-from cli.commands.services import ServiceError
-from cli.demo.demo import DemoError
-from cli.local_stack.broker import BrokerError
-from cli.local_stack.data_dir import DataDirError
-from cli.local_stack.process import ChildError
-from cli.replay.trace import TraceError
-from ingest.pricing import PriceFileError
-from ingest.pricing.reprice import RepriceError
-from ingest.topics.create import KafkaUnavailableError, TopicError
-from ingest.topics.spec import TopicFileError
+from aggregator.clickhouse.client import DatabaseError
+from aggregator.errors import InsightsError
 
 # ClickHouse's codes for a table and a database that are not there.
 NOT_MIGRATED = (60, 81)
 
-# Their messages are sentences already.
-TOLD = (
-    BrokerError,
-    BudgetError,
-    ChildError,
-    ClusterError,
-    DataDirError,
-    DatabaseUrlError,
-    DemoError,
-    KafkaUnavailableError,
-    KeyNameError,
-    KeyRequestError,
-    MigrationError,
-    PriceFileError,
-    PriceQuestionError,
-    RepriceError,
-    RetentionError,
-    ServiceError,
-    SettingsError,
-    TopicError,
-    TopicFileError,
-    TopicUnavailableError,
-    TraceError,
-    WarehouseUnavailableError,
-)
-
 
 def sentence_for(error: Exception) -> str | None:
-    """None for an error that nobody foresaw."""
-    if isinstance(error, TOLD):
+    """None for an error that the program did not expect: a fault, which deserves its traceback."""
+    if isinstance(error, InsightsError | SettingsError):
         return str(error)
     if isinstance(error, ValidationError):
         return _about_settings(error)

@@ -7,10 +7,12 @@ from typing import Any, Self
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from aggregator.errors import InsightsError
+
 TIMEOUT_SECONDS = 10.0
 
 
-class TopicUnavailableError(Exception):
+class TopicUnavailableError(InsightsError):
     """Kafka does not answer, or has no such topic: try again later."""
 
 

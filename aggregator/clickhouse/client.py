@@ -12,6 +12,8 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError, OperationalError
 from clickhouse_connect.driver.query import arrow_buffer
 
+from aggregator.errors import InsightsError
+
 DEFAULT_DATABASE = "insights"
 
 # Sent with every insert. The server's defaults differ between versions (async_insert is on since 26.3),
@@ -31,7 +33,7 @@ INSERT_SETTINGS: dict[str, Any] = {
 }
 
 
-class WarehouseUnavailableError(Exception):
+class WarehouseUnavailableError(InsightsError):
     """ClickHouse does not answer, or answers that it cannot serve right now: try again later."""
 
 

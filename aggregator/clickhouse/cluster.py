@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from aggregator.clickhouse.client import Warehouse
+from aggregator.errors import InsightsError
 
 ENGINE_OF_ROWS = "SELECT engine FROM system.tables WHERE database = currentDatabase() AND name = 'request_logs'"
 
@@ -29,7 +30,7 @@ SOURCE_PARTITION = re.compile(r"^\s*source_partition UInt32\b", re.MULTILINE)
 WINDOW_SECONDS = 7 * 24 * 3600
 
 
-class ClusterError(Exception):
+class ClusterError(InsightsError):
     """Something that works on a single server only was asked of a cluster; the message says what to do instead."""
 
 

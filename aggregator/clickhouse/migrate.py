@@ -13,6 +13,7 @@ from pathlib import Path
 
 from aggregator.clickhouse.client import Warehouse
 from aggregator.clickhouse.cluster import Cluster
+from aggregator.errors import InsightsError
 
 MIGRATIONS_FOLDER = Path(__file__).with_name("migrations")
 FILE_NAME = re.compile(r"^(\d{4})_[a-z0-9_]+\.sql$")
@@ -38,7 +39,7 @@ VALUES ({number:UInt32}, {name:String}, {checksum:String})
 """
 
 
-class MigrationError(Exception):
+class MigrationError(InsightsError):
     """The files and the database's ledger disagree; the message says which migration and how."""
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from aggregator.clickhouse.client import Warehouse
 from aggregator.clickhouse.cluster import ClusterError, is_cluster
 from aggregator.clickhouse.migrate import runner
+from aggregator.errors import InsightsError
 from aggregator.rollups.measures import RAW_TABLE
 from aggregator.rollups.planner import EPOCH, Span
 
@@ -43,7 +44,7 @@ FROM {{table:Identifier}}
 """
 
 
-class RetentionError(Exception):
+class RetentionError(InsightsError):
     """A retention that would break something, or a TTL that nobody here has set; the message says what to do."""
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 
 from aggregator.clickhouse.client import Warehouse
+from aggregator.errors import InsightsError
 
 PREFIX = "ak-"
 # 256 bits from the system's source: nothing to guess, so a fast hash without salt is enough.
@@ -42,7 +43,7 @@ FROM (SELECT arrayJoin(arrayZip({hashes:Array(String)}, {moments_ms:Array(Int64)
 """
 
 
-class KeyNameError(Exception):
+class KeyNameError(InsightsError):
     """The name is taken by a key in force, or no key in force has it."""
 
 

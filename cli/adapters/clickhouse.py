@@ -5,11 +5,12 @@ from urllib.parse import urlsplit
 from aggregator.clickhouse.client import DatabaseError, Warehouse
 from aggregator.clickhouse.cluster import is_shard
 from aggregator.clickhouse.migrate import Migration, pending, read_migrations
+from aggregator.errors import InsightsError
 
 UNKNOWN_DATABASE = 81
 
 
-class DatabaseUrlError(Exception):
+class DatabaseUrlError(InsightsError):
     """INSIGHTS_CLICKHOUSE_URL is no address of a database; the message says what is allowed."""
 
 

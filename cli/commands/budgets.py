@@ -14,6 +14,7 @@ from rich.table import Table
 from aggregator.budgets.budget import Budget, BudgetStatus, Level, plain
 from aggregator.budgets.compacted_topic import CompactedTopic, TopicUnavailableError
 from aggregator.budgets.topics import BUDGET_STATUS, BUDGETS, create_motion_topics
+from aggregator.errors import InsightsError
 from aggregator.kafka import KafkaSettings
 from api.budgets.store import BudgetsUnavailableError
 from ingest.topics.create import KafkaUnavailableError
@@ -23,7 +24,7 @@ log = structlog.get_logger(__name__)
 STYLES = {Level.OK: "green", Level.WARNING: "yellow", Level.EXCEEDED: "bold red"}
 
 
-class BudgetError(Exception):
+class BudgetError(InsightsError):
     """The budget cannot be as it was given, or is not there; the message says why."""
 
 

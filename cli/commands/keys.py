@@ -8,13 +8,14 @@ from rich.table import Table
 from rich.text import Text
 
 from aggregator.clickhouse.client import Warehouse
+from aggregator.errors import InsightsError
 from aggregator.tables.api_keys import StoredKey, create_key, revoke_key, stored_keys
 from aggregator.tables.audit_log import Action
 from api.security.access import PERMISSIONS, Permission, Scope
 from cli.commands.audit import actor, record_here
 
 
-class KeyRequestError(Exception):
+class KeyRequestError(InsightsError):
     """What the key should be makes no sense; the message says why."""
 
 

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from aggregator.clickhouse.client import Warehouse
 from aggregator.costs import Explanation, explain, unpriced_reason, with_costs_before_fee
+from aggregator.errors import InsightsError
 from aggregator.rollups.planner import EPOCH
 from ingest.pricing import PriceBook, PriceKey, load, price_events
 from ingest.pricing.price_row import PriceRow
@@ -30,7 +31,7 @@ SETTINGS asterisk_include_alias_columns = 1
 """
 
 
-class PriceQuestionError(Exception):
+class PriceQuestionError(InsightsError):
     """There is no answer; the message says why."""
 
 

@@ -15,6 +15,7 @@ from prometheus_client import start_http_server
 
 from aggregator.budgets.settings import AggregateSettings
 from aggregator.clickhouse.client import Warehouse
+from aggregator.errors import InsightsError
 from api.app import create_app
 from cli.adapters.clickhouse import missing_migrations, open_warehouse
 from cli.adapters.event_publisher import KafkaGate
@@ -26,7 +27,7 @@ from ingest.settings import IngestSettings
 API_STOP_SECONDS = 3
 
 
-class ServiceError(Exception):
+class ServiceError(InsightsError):
     """A service cannot run as it was told to; the message says why and what to do."""
 
 

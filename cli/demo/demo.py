@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from aggregator.clickhouse.client import Warehouse
+from aggregator.errors import InsightsError
 from aggregator.rollups.rebuild import Drift, verify
 from cli.demo.api_client import ApiClient, Stats
 from cli.demo.checks import answer_differences
@@ -46,7 +47,7 @@ FROM request_logs
 """
 
 
-class DemoError(Exception):
+class DemoError(InsightsError):
     """The demo cannot go on; the message says why."""
 
 

@@ -9,6 +9,7 @@ import time
 from types import TracebackType
 from typing import IO, Self
 
+from aggregator.errors import InsightsError
 from cli.local_stack.supervisor import start_guarded, stop_guarded
 
 HOST = "127.0.0.1"
@@ -23,7 +24,7 @@ TAIL_BYTES = 2000
 API_VERSIONS_REQUEST = struct.pack(">ihhih", 10, 18, 0, 1, -1)
 
 
-class BrokerError(Exception):
+class BrokerError(InsightsError):
     """The embedded broker cannot run; the message says why and what to do."""
 
 

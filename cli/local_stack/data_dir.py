@@ -7,10 +7,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from aggregator.errors import InsightsError
+
 KEY_PREFIX = "ak-"
 
 
-class DataDirError(Exception):
+class DataDirError(InsightsError):
     """The data directory cannot be used; the message says why and what to do."""
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from aggregator.errors import InsightsError
 from cli.demo.api_client import ApiClient
 from cli.local_stack.supervisor import start_guarded, stop_guarded
 
@@ -23,7 +24,7 @@ POLL_SECONDS = 0.05
 TAIL_LINES = 12
 
 
-class ChildError(Exception):
+class ChildError(InsightsError):
     """The stack did not start or has ended; the message holds the end of its log."""
 
 

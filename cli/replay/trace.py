@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
+from aggregator.errors import InsightsError
 from aggregator.rollups.planner import EPOCH
 from cli.demo.generator import Record, dress, records
 from ingest.events import MAX_TOKENS, RequestEvent, parse_timestamp
@@ -33,7 +34,7 @@ class TraceFormat(StrEnum):
     EVENTS = "events"
 
 
-class TraceError(Exception):
+class TraceError(InsightsError):
     """The file cannot be read as what it was said to be; the message says which file and why."""
 
 

@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from aggregator.errors import InsightsError
 from ingest.pricing import catalogue
 from ingest.pricing.operator_prices import FeeEntry, PriceEntry, PriceFile, TierEntry
 from ingest.pricing.price_book import PriceBook
@@ -21,7 +22,7 @@ MODELS: dict[tuple[str, ...], type[BaseModel]] = {
 }
 
 
-class PriceFileError(Exception):
+class PriceFileError(InsightsError):
     """The operator's file cannot be used: the message names the file, each line and what is wrong there. The
     prices that were in force stay in force."""
 

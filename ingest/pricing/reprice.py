@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from aggregator.clickhouse.client import Warehouse
 from aggregator.clickhouse.cluster import refuse_on_cluster
 from aggregator.clickhouse.retention import with_rows
+from aggregator.errors import InsightsError
 from aggregator.rollups import rebuild
 from aggregator.rollups.measures import RAW_TABLE
 from aggregator.rollups.planner import EPOCH, Span, micros
@@ -68,7 +69,7 @@ KILL MUTATION WHERE database = currentDatabase() AND table = '{RAW_TABLE}' AND p
 Progress = Callable[[str, int, int], Any]
 
 
-class RepriceError(Exception):
+class RepriceError(InsightsError):
     """ClickHouse could not write the new costs; what it has written stays, and the same command goes on from there."""
 
 

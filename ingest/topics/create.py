@@ -7,11 +7,13 @@ from typing import Any
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, NoError, TopicAlreadyExistsError, for_code
 
+from aggregator.errors import InsightsError
+
 REQUEST_EVENTS_TOPIC = "request-events"
 POLL_SECONDS = 0.05
 
 
-class KafkaUnavailableError(Exception):
+class KafkaUnavailableError(InsightsError):
     """Kafka does not answer or did not take events: try again later.
 
     `failed` counts the events that were given up on and `failed_keys` are their keys, in order. Such an event
@@ -27,7 +29,7 @@ class KafkaUnavailableError(Exception):
         return len(self.failed_keys)
 
 
-class TopicError(Exception):
+class TopicError(InsightsError):
     """Kafka refused to create a topic; the message says which and why."""
 
 

@@ -9,8 +9,10 @@ from typing import Annotated, Self
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from aggregator.errors import InsightsError
 
-class TopicFileError(Exception):
+
+class TopicFileError(InsightsError):
     """The file with the topics is wrong; the message names it and every mistake."""
 
 
