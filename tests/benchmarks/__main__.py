@@ -1,6 +1,6 @@
 """`make bench ARGS="PART ..."`: the benchmarks, each part alone or `all`; results go to docs/benchmarks as JSON.
 
-`render` puts what is there into docs/performance.md and draws the plots; every part does so when it ends.
+`render` puts what is there into docs/performance/results.md and draws the plots; every part does so when it ends.
 """
 
 import asyncio
@@ -205,7 +205,7 @@ def smoke(events: int = 60_000) -> None:
 
 @app.command("all")
 def all_parts(quick: Quick = False) -> None:
-    """Every part, in the order of docs/performance.md."""
+    """Every part, in the order of docs/performance/results.md."""
     ingest_part(quick=quick, events=400_000, rounds=3)
     sustained(quick=quick)
     delay(quick=quick)
@@ -215,7 +215,7 @@ def all_parts(quick: Quick = False) -> None:
 
 @app.command()
 def render() -> None:
-    """Put the results that are there into docs/performance.md."""
+    """Put the results that are there into docs/performance/results.md."""
     report.render(RESULTS, console)
 
 

@@ -1,4 +1,4 @@
-"""Results as tables in docs/performance.md, between its markers, and as plots."""
+"""Results as tables in docs/performance/results.md, between its markers, and as plots."""
 
 import json
 import statistics
@@ -31,7 +31,7 @@ NAMES = {
 
 def render(folder: Path, console: Console) -> None:
     """Write the tables and plots of the results in `folder`."""
-    page = folder.parent / "performance.md"
+    page = folder.parent / "performance/results.md"
     text = page.read_text()
     found = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
     lines = [line for part, make in PARTS.items() if part in found for line in _section(part, found[part], make)]
@@ -105,7 +105,7 @@ def _ingest(results: dict[str, Any]) -> Iterator[str]:
         ]
         yield f"| {size} | " + " | ".join(f"{each:.1f}" for each in found) + " |"
     yield ""
-    yield "![Events per second](images/bench-ingest.svg)"
+    yield "![Events per second](../images/bench-ingest.svg)"
 
 
 def _sustained(run: dict[str, Any]) -> Iterator[str]:
@@ -124,7 +124,7 @@ def _sustained(run: dict[str, Any]) -> Iterator[str]:
         f" {peaks[0]:,.0f} MiB in the first half and {peaks[1]:,.0f} MiB in the second."
     )
     yield ""
-    yield "![Events stored and memory over time](images/bench-sustained.svg)"
+    yield "![Events stored and memory over time](../images/bench-sustained.svg)"
 
 
 def _delay(found: dict[str, Any]) -> Iterator[str]:

@@ -67,3 +67,8 @@ def test_no_query_over_requests_asks_for_final() -> None:
         path.name for path in sources if re.search(r"request_(logs|payloads)(\s+AS\s+\w+)?\s+FINAL\b", path.read_text())
     ]
     assert asking == []
+
+
+def test_the_page_of_goals_fits_two_screens() -> None:
+    """Experiments belong into docs/performance/log.md, whole tables into results.md."""
+    assert len((DOCS / "performance.md").read_text().splitlines()) <= 100
