@@ -17,9 +17,9 @@ from aggregator.budgets.settings import AggregateSettings
 from aggregator.clickhouse.client import Warehouse
 from aggregator.errors import InsightsError
 from api.app import create_app
+from cli.adapters.budget_store import KafkaBudgets
 from cli.adapters.clickhouse import missing_migrations, open_warehouse
 from cli.adapters.event_publisher import KafkaGate
-from cli.commands.budgets import KafkaBudgets
 from cli.settings import ApiCommandSettings
 from ingest.consumer.worker import OBJECTS_BETWEEN_COLLECTIONS, Worker
 from ingest.settings import IngestSettings

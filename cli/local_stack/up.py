@@ -19,8 +19,8 @@ from aggregator.clickhouse.client import Warehouse
 from aggregator.clickhouse.migrate import migrate
 from api.app import create_app
 from api.settings import ApiSettings
+from cli.adapters.budget_store import KafkaBudgets
 from cli.adapters.event_publisher import KafkaGate
-from cli.commands.budgets import KafkaBudgets
 from cli.commands.services import Server, base_url, listen, make_server, serve_metrics, stop_on_signals
 from cli.local_stack.broker import BrokerError, EmbeddedBroker
 from cli.local_stack.data_dir import DataDir

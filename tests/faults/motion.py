@@ -13,7 +13,7 @@ from typing import Any
 from aggregator.budgets.accounts import open_account
 from aggregator.budgets.budget import Budget, BudgetUnit
 from aggregator.budgets.period import MINUTE
-from cli.commands.budgets import KafkaBudgets
+from cli.adapters.budget_store import KafkaBudgets
 from tests.faults.stack import PATIENCE_SECONDS, Run, StuckError
 from tests.faults.verdict import Verdict
 

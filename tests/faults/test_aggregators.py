@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError
 from aggregator.budgets.alert import Alert
 from aggregator.budgets.budget import Budget, BudgetStatus
 from aggregator.budgets.topics import ALERTS, BUDGET_STATUS, INCREMENTS, partitions_of
-from cli.commands.budgets import KafkaBudgets
+from cli.adapters.budget_store import KafkaBudgets
 from tests.faults import motion
 from tests.faults.stack import Run, Stack, running_stack
 from tests.support.kafka import KafkaMissingError, free_port, read_topic

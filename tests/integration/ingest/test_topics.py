@@ -18,7 +18,7 @@ from aggregator.budgets.settings import AggregateSettings
 from aggregator.clickhouse.client import Warehouse
 from aggregator.kafka import KafkaSettings
 from api.budgets.store import BudgetsUnavailableError
-from cli.commands.budgets import KafkaBudgets
+from cli.adapters.budget_store import KafkaBudgets
 from cli.commands.topics import run_topics
 from cli.local_stack.broker import HOST
 from cli.main import app

@@ -20,7 +20,7 @@ from aggregator.budgets.notifications import Webhook, signature
 from aggregator.budgets.settings import AggregateSettings
 from aggregator.budgets.topics import ALERTS
 from aggregator.clickhouse.client import Warehouse
-from cli.commands.budgets import KafkaBudgets
+from cli.adapters.budget_store import KafkaBudgets
 from ingest.consumer.worker import Worker
 from tests.integration.ingest.test_worker import make_settings, produce, running
 from tests.support.kafka import read_topic, stack
