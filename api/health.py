@@ -1,19 +1,30 @@
+"""Whether the service is up and ready, and which version runs."""
+
 from importlib.metadata import version
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, Field
 
 from aggregator.clickhouse.client import DatabaseError, WarehouseUnavailableError
 from aggregator.clickhouse.migrate import MigrationError, pending, read_migrations
 from api.errors import ApiError, documented
 from api.parameters import NoParameters
-from api.request_logs.schemas import Health, Version
 
 DISTRIBUTION = "router-insights"
 
 
 def installed_version() -> str:
     return version(DISTRIBUTION)
+
+
+class Health(BaseModel):
+    status: str = Field(examples=["ok"])
+
+
+class Version(BaseModel):
+    name: str = Field(examples=["router-insights"])
+    version: str = Field(examples=["0.1.0"])
 
 
 router = APIRouter(tags=["health"], responses=documented(400, 500))

@@ -4,8 +4,8 @@ from fastapi import APIRouter, Query, Request
 
 from api.errors import ApiError, ErrorDetail, documented
 from api.events.publisher import EventGate, EventsUnavailableError, InvalidEventsError
+from api.events.schemas import Accepted
 from api.parameters import NoParameters
-from api.request_logs.schemas import Accepted
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 JSON, NDJSON = "application/json", "application/x-ndjson"

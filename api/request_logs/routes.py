@@ -3,8 +3,10 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 
 from api.errors import ApiError, documented
-from api.parameters import LogParameters, NoParameters, StatsParameters
-from api.request_logs.page import find_log, list_logs
+from api.parameters import NoParameters
+from api.request_logs.lookup import find_log
+from api.request_logs.page import list_logs
+from api.request_logs.parameters import LogParameters, StatsParameters
 from api.request_logs.schemas import ExplainedLog, LogPage, StatsAnswer
 from api.request_logs.stats import answer_stats
 from api.security.reader import AppReader

@@ -1,62 +1,10 @@
-"""What the API answers with."""
+"""What the endpoints of request logs answer with."""
 
-from datetime import UTC, datetime
-from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, PlainSerializer, WithJsonSchema
-from pydantic_core import from_json
+from pydantic import BaseModel, ConfigDict, Field
 
-
-def _aware(value: Any) -> Any:
-    """The driver gives UTC columns without a zone."""
-    return value.replace(tzinfo=UTC) if isinstance(value, datetime) and value.tzinfo is None else value
-
-
-def rfc3339(moment: datetime, timespec: str = "microseconds") -> str:
-    return moment.astimezone(UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
-
-
-def dollars(amount: Decimal) -> str:
-    """Plain notation with all twelve places, as stored."""
-    return f"{amount:.12f}"
-
-
-def _parse_object(value: Any) -> Any:
-    """Stored JSON text to an object; text that is not an object is kept as it is under one key."""
-    if not isinstance(value, str):
-        return value
-    if not value:
-        return None
-    try:
-        parsed = from_json(value, allow_inf_nan=False)
-    except ValueError:
-        parsed = None
-    return parsed if isinstance(parsed, dict) else {"unreadable": value}
-
-
-Moment = Annotated[
-    datetime,
-    BeforeValidator(_aware),
-    PlainSerializer(rfc3339, return_type=str),
-    WithJsonSchema({"type": "string", "format": "date-time"}),
-]
-Dollars = Annotated[
-    Decimal,
-    PlainSerializer(dollars, return_type=str),
-    WithJsonSchema({"type": "string", "pattern": r"^-?\d+\.\d{12}$"}),
-]
-Rate = Annotated[
-    Decimal,
-    PlainSerializer(lambda rate: f"{rate:.6f}", return_type=str),
-    WithJsonSchema({"type": "string", "pattern": r"^-?\d+\.\d{6}$"}),
-]
-PlainNumber = Annotated[
-    Decimal,
-    PlainSerializer(lambda number: f"{number.normalize():f}", return_type=str),
-    WithJsonSchema({"type": "string", "pattern": r"^-?\d+(\.\d+)?$"}),
-]
-JsonObject = Annotated[dict[str, JsonValue] | None, BeforeValidator(_parse_object)]
+from api.wire_types import Dollars, JsonObject, Moment, PlainNumber, Rate
 
 EXAMPLE_LOG: dict[str, Any] = {
     "id": "19bfe4e7a4b-2-1c8",
@@ -372,16 +320,3 @@ class StatsAnswer(BaseModel):
     avg_duration_ms: float | None
     error_count: int
     unpriced_count: int
-
-
-class Accepted(BaseModel):
-    accepted: int = Field(description="Events that are safely in Kafka.", examples=[2])
-
-
-class Health(BaseModel):
-    status: str = Field(examples=["ok"])
-
-
-class Version(BaseModel):
-    name: str = Field(examples=["router-insights"])
-    version: str = Field(examples=["0.1.0"])

@@ -2,7 +2,6 @@
 
 import math
 from datetime import UTC, datetime
-from typing import Any
 
 from aggregator.rollups.measures import (
     CACHED_INPUT_TOKENS,
@@ -19,9 +18,11 @@ from aggregator.rollups.measures import (
     Dimension,
 )
 from aggregator.rollups.planner import Question, compile_answer
-from api.parameters import GroupBy, StatsMetric, StatsParameters
-from api.request_logs.schemas import StatsAnswer, StatsGroup, dollars, rfc3339
+from api.request_logs.parameters import GroupBy, StatsMetric, StatsParameters
+from api.request_logs.schemas import StatsAnswer, StatsGroup
+from api.request_rows import Row
 from api.security.reader import Reader
+from api.wire_types import dollars, rfc3339
 
 MEASURES = (
     REQUESTS,
@@ -50,8 +51,6 @@ ORDERS = {
     StatsMetric.LATENCY: "if(duration_ms_count = 0, NULL, duration_ms_sum / duration_ms_count) DESC NULLS LAST",
     StatsMetric.ERRORS: "errors DESC",
 }
-
-Row = dict[str, Any]
 
 
 def _question(parameters: StatsParameters) -> Question:

@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from aggregator.rollups.measures import WIDTH_SECONDS, Bucket
-from api.request_logs.schemas import rfc3339
+from api.wire_types import rfc3339
 
 # What `auto` aims at, and what a chart may have.
 AUTO_BUCKETS = 100

@@ -18,7 +18,7 @@ from api.analytics.filters.compile import Binder
 from api.analytics.request import RequestQuery, SortBy, SortOrder, span_and_condition_of, times_of
 from api.analytics.search.request import SearchQuery
 from api.analytics.words import Closeness, Word, read_words, steps, texts_condition
-from api.request_logs.page import KEY, OF_KEYS, OLDEST_AND_NEWEST, Row, key_of, keys_bound
+from api.request_rows import KEY, OF_KEYS, OLDEST_AND_NEWEST, Row, key_of, keys_bound
 from api.security.reader import Reader
 
 # With words the total is counted to the next full COUNT_STEP past the page, at most as far as this: to know more takes

@@ -11,9 +11,9 @@ from pydantic.config import JsonDict
 from aggregator.rollups.measures import KEY_COLUMNS
 from api.analytics.search.find import SearchTotal, find, search_of
 from api.analytics.search.request import SearchQuery
-from api.request_logs.page import OF_KEYS, Row, rows_by_key
-from api.request_logs.schemas import Moment
+from api.request_rows import OF_KEYS, Row, rows_by_key
 from api.security.reader import Reader
+from api.wire_types import Moment
 
 # What every JSON reader takes for the same number.
 LARGEST_NUMBER = 2**53 - 1

@@ -15,7 +15,7 @@ from api.analytics.search.request import SearchQuery
 from api.analytics.search.schemas import FoundRequest, SearchAnswer
 from api.analytics.suggestions import SuggestionAnswer, SuggestionParameters
 from api.errors import CODES
-from api.parameters import LogParameters, StatsParameters
+from api.request_logs.parameters import LogParameters, StatsParameters
 from api.request_logs.schemas import ExplainedLog, LogPage, RequestLog, StatsAnswer, StatsGroup
 from api.settings import ApiSettings
 from tests.support.api import client_of, client_without_data, get

@@ -215,14 +215,14 @@ def test_a_count_beyond_the_bound_says_that_it_is_approximate(
 ) -> None:
     matching = len(expected_ids({"min_duration_ms": 0}))
     for bound, is_approximate in ((matching - 1, True), (matching, False)):
-        monkeypatch.setattr("api.request_logs.page.COUNT_LIMIT", bound)
+        monkeypatch.setattr("api.request_logs.count.COUNT_LIMIT", bound)
         first = list_logs(client, min_duration_ms=0)
         second = list_logs(client, min_duration_ms=0, page_token=first["next_page_token"])
         for page in (first, second):
             assert page["total_count"] == bound
             assert page["total_count_is_approximate"] is is_approximate
     # The rollups count without a bound.
-    monkeypatch.setattr("api.request_logs.page.COUNT_LIMIT", 1)
+    monkeypatch.setattr("api.request_logs.count.COUNT_LIMIT", 1)
     assert list_logs(client, user_id="alice")["total_count"] == len(expected_ids({"user_id": "alice"}))
 
 

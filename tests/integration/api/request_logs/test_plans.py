@@ -11,19 +11,11 @@ import pytest
 from aggregator.clickhouse.client import Warehouse
 from aggregator.clickhouse.migrate import migrate
 from aggregator.rollups.planner import EPOCH
-from api.parameters import LogParameters, OrderDirection
 from api.request_logs.cursor import Cursor
-from api.request_logs.page import (
-    FIRST_WINDOW,
-    LOOKUP_SETTINGS,
-    NEWEST_OF_ID,
-    PAYLOADS,
-    PAYLOADS_OF_ROW,
-    ROWS,
-    SELECT_KEYS,
-    SELECT_ROWS,
-    page_query,
-)
+from api.request_logs.lookup import LOOKUP_SETTINGS, NEWEST_OF_ID, PAYLOADS_OF_ROW
+from api.request_logs.page import FIRST_WINDOW, SELECT_KEYS, page_query
+from api.request_logs.parameters import LogParameters, OrderDirection
+from api.request_logs.rows import PAYLOADS, ROWS, SELECT_ROWS
 
 # 200,000 rows over four months: four parts of several granules.
 FILL = """

@@ -1,0 +1,42 @@
+"""One request log by its id, with the explanation of its cost."""
+
+from aggregator.costs import explain, unpriced_reason
+from aggregator.rollups.measures import KEY_COLUMNS
+from aggregator.rollups.planner import micros
+from api.request_logs.rows import PAYLOAD_COLUMNS, SELECT_ROWS, fields_of, with_payloads
+from api.request_logs.schemas import CostExplanation, ExplainedLog
+from api.request_rows import Row
+from api.security.reader import Reader
+
+# Planned faster than OF_KEYS, which is for many rows. Others may have the same id and the same microsecond.
+PAYLOADS_OF_ROW = f"""
+SELECT {", ".join((*KEY_COLUMNS, *PAYLOAD_COLUMNS))} FROM request_payloads
+WHERE timestamp = fromUnixTimestamp64Micro({{timestamp_us:Int64}}, 'UTC') AND request_id = {{request_id:String}}
+"""
+# Everything but the key is read for the one row only.
+NEWEST_OF_ID = f"""
+{SELECT_ROWS} FROM request_logs
+WHERE request_id = {{request_id:String}}
+ORDER BY timestamp DESC, created_at DESC, source_partition DESC, source_offset DESC LIMIT 1
+"""
+# Reading in the order of the table would win over the projection by_request_id and scan every partition; and in a part
+# below a million rows, as every new one is, all ids would be read.
+LOOKUP_SETTINGS = {"optimize_read_in_order": 0, "min_table_rows_to_use_projection_index": 0}
+
+
+def _explained(row: Row) -> ExplainedLog:
+    found = explain(row)
+    return ExplainedLog(
+        **fields_of(row),
+        cost_explanation=found and CostExplanation.model_validate(found),
+        unpriced_reason=unpriced_reason(row),
+    )
+
+
+def find_log(reader: Reader, request_id: str) -> ExplainedLog | None:
+    """The newest log with that id."""
+    rows = reader.query(NEWEST_OF_ID, {"request_id": request_id}, LOOKUP_SETTINGS)
+    if not rows:
+        return None
+    key = {"timestamp_us": micros(rows[0]["timestamp"]), "request_id": request_id}
+    return next(map(_explained, with_payloads(rows, reader.query(PAYLOADS_OF_ROW, key))))

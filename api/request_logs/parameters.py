@@ -1,0 +1,72 @@
+"""The query parameters of request logs and of their statistics."""
+
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from api.parameters import TimeRange, Timezone, check_order
+
+MAX_UINT32 = 2**32 - 1
+
+Milliseconds = Annotated[int, Field(ge=0, le=MAX_UINT32)]
+StatusCode = Annotated[int, Field(ge=0, le=999)]
+
+
+class OrderBy(StrEnum):
+    TIMESTAMP = "timestamp"
+    DURATION_MS = "duration_ms"
+    INPUT_TOKENS = "input_tokens"
+    OUTPUT_TOKENS = "output_tokens"
+
+
+class OrderDirection(StrEnum):
+    ASC = "asc"
+    DESC = "desc"
+
+
+class GroupBy(StrEnum):
+    MODEL = "model"
+    USER = "user"
+    API_KEY = "api_key"
+    STATUS = "status"
+    HOUR = "hour"
+    DAY = "day"
+
+
+class StatsMetric(StrEnum):
+    COUNT = "count"
+    TOKENS = "tokens"
+    COST = "cost"
+    LATENCY = "latency"
+    ERRORS = "errors"
+
+
+class LogParameters(TimeRange):
+    """Filters are joined by AND and compare exactly; the empty string finds rows without the value."""
+
+    user_id: str | None = Field(None, examples=["user-17"])
+    api_key_id: str | None = Field(None, examples=["key-3"])
+    model_name: str | None = Field(None, examples=["gpt-5-mini"])
+    status: str | None = Field(None, description="`success`, `error`, `timeout`, or the gateway's own word.")
+    status_code: StatusCode | None = Field(None, examples=[429])
+    min_duration_ms: Milliseconds | None = Field(None, description="Inclusive.")
+    max_duration_ms: Milliseconds | None = Field(None, description="Inclusive.")
+    page_size: int = Field(50, ge=1, le=1000)
+    page_token: str = Field("", description="`next_page_token` of the page before; empty for the first page.")
+    order_by: OrderBy = Field(OrderBy.TIMESTAMP, description="Rows without the value come last in both directions.")
+    order_direction: OrderDirection = OrderDirection.DESC
+
+    @model_validator(mode="after")
+    def _durations_in_order(self) -> Self:
+        check_order(self, "min_duration_ms", "max_duration_ms")
+        return self
+
+
+class StatsParameters(TimeRange):
+    user_id: str | None = Field(None, examples=["user-17"])
+    model_name: str | None = Field(None, examples=["gpt-5-mini"])
+    group_by: GroupBy = GroupBy.MODEL
+    metric: StatsMetric = StatsMetric.COUNT
+    limit: int = Field(10_000, ge=1, le=10_000, description="Groups in the answer; totals always cover all of them.")
+    timezone: Timezone = Field("UTC", description="IANA time zone whose hours and days are meant.")
