@@ -1,5 +1,6 @@
-"""Aggregates in motion: usage increments from Kafka become spend in windows, budget states and alerts.
+"""Budgets and alerts: usage increments from Kafka become spend per window, budget statuses and alerts.
 
-The functions of `period`, `budget`, `ledger` and `health` are pure; Kafka, ClickHouse and the webhook are only
-touched in `compacted`, `reconcile`, `delivery` and `app`. What it promises is in docs/budgets.md.
+`period`, `budget`, `subject`, `accounts` and `model_health` are pure. `state` holds the ledgers of one process; only
+`compacted_topic`, `snapshot`, `notifications`, `topics` and `app` reach Kafka, ClickHouse or the webhook. What users
+are promised is in docs/budgets.md.
 """

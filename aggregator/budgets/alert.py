@@ -1,4 +1,4 @@
-"""An alert: what is said, and the id that lets it be said once."""
+"""An alert, and the id by which it is given once."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -42,7 +42,7 @@ def alert_id(*facts: object) -> str:
 
 
 def budget_alert(budget: Budget, percent: int, spent: Decimal, now: datetime) -> Alert:
-    """A threshold that was reached. Another limit makes it another fact."""
+    """The alert for a threshold that was reached; after a change of the limit it is another alert."""
     start, end = budget.alert_span(now)
     named = "rolling " * budget.rolling + budget.period
     return Alert(

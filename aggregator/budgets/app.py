@@ -1,15 +1,15 @@
-"""`insights aggregate`: the Faust app around a `Book`, which does the counting.
+"""`insights aggregate`: the Faust app around a `BudgetState`, which does the counting.
 
-Faust reads increments and spreads their partitions over processes. The book is built from ClickHouse whenever
-partitions come, and the increments that follow count beyond its cut, so what Faust commits, repeats or forgets, even
-that it reads no more, changes nothing but how soon an alert is given. The row of an alert decides who posts it.
+Faust reads increments and assigns their partitions to processes. On assignment and every minute the state takes a
+snapshot of ClickHouse, and increments count beyond its watermark. So what Faust commits, repeats or loses changes no
+sum, only how soon an alert is given; the same holds if it stops reading. The row of an alert decides who posts it.
 """
 
 import asyncio
 import tempfile
 from collections import deque
 from collections.abc import Awaitable, Mapping
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -21,12 +21,13 @@ from aiokafka.errors import KafkaError
 from faust.auth import SASLCredentials, SSLCredentials
 from pydantic import ValidationError
 
-from aggregator.budgets import metrics, notifications, snapshot, topics
+from aggregator.budgets import metrics, notifications, topics
 from aggregator.budgets.alert import Alert
 from aggregator.budgets.budget import Budget, BudgetStatus
 from aggregator.budgets.compacted_topic import CompactedTopic, TopicUnavailableError
 from aggregator.budgets.increment import decode
 from aggregator.budgets.settings import AggregateSettings
+from aggregator.budgets.snapshot import take_snapshot
 from aggregator.budgets.state import BudgetState, OutboxMessage
 from aggregator.clickhouse.client import DatabaseError, Warehouse, WarehouseUnavailableError
 
@@ -35,36 +36,37 @@ log = structlog.get_logger(__name__)
 TICK_SECONDS = 1.0
 RETRY_SECONDS = 1.0
 POLL_SECONDS = 0.05
-# Many states of budgets travel in one request.
+# Many budget statuses travel in one request.
 LINGER_SECONDS = 0.01
 MESSAGES_AT_A_TIME = 500
-# Alerts that wait for the webhook; what is beyond is in the table and the topic only.
-MAX_WAITING_ALERTS = 1000
+# Alerts that wait for the webhook; those beyond are in the table and the topic only.
+WEBHOOK_QUEUE_SIZE = 1000
 WAREHOUSE_ERRORS = (DatabaseError, WarehouseUnavailableError, OSError)
 
 
 class Aggregator:
-    """Counts until it is stopped; `start` and `stop` in one event loop."""
+    """Counts usage and gives alerts from `start` to `stop`, both in one event loop."""
 
     def __init__(self, settings: AggregateSettings, warehouse: Warehouse) -> None:
         self._settings = settings
         self._warehouse = warehouse
         self._webhook = notifications.Webhook(settings.webhook_url, settings.webhook_secret)
-        # On the topic, and not in ClickHouse yet.
-        self._to_store: deque[notifications.Claim] = deque()
-        self._to_post: asyncio.Queue[Alert] = asyncio.Queue(MAX_WAITING_ALERTS)
+        # Sent to the topic, and not in ClickHouse yet.
+        self._unstored: deque[notifications.AlertClaim] = deque()
+        self._webhook_queue: asyncio.Queue[Alert] = asyncio.Queue(WEBHOOK_QUEUE_SIZE)
         self._reconcile_at = 0.0
-        self._are_statuses_checked = False
-        self._folder = tempfile.TemporaryDirectory(prefix="insights-aggregate-")
+        self._are_orphans_removed = False
+        self._opened = AsyncExitStack()
+        self._folder = self._opened.enter_context(tempfile.TemporaryDirectory(prefix="insights-aggregate-"))
         self._options = settings.client_options()
         self._budgets = CompactedTopic(settings.kafka_bootstrap_servers, topics.BUDGETS, **self._options)
-        # What is in the topic; only what changes is read again.
+        # The values that were parsed last; only those that changed are parsed again.
         self._budget_values: Mapping[str, bytes] = {}
         self._loops: list[asyncio.Task[None]] = []
         self.app: faust.App | None = None
 
     def _credentials(self) -> Any:
-        """What aiokafka is told with `client_options`, as Faust wants it; None for plain text."""
+        """The security options of `client_options` in Faust's form; None for plain text."""
         settings = self._settings
         if settings.kafka_username:
             return SASLCredentials(
@@ -83,7 +85,7 @@ class Aggregator:
             broker=servers,
             broker_credentials=self._credentials(),
             # There is no table; this only keeps Faust's folder out of ours.
-            datadir=self._folder.name,
+            datadir=self._folder,
             store="memory://",
             web_enabled=False,
             topic_disable_leader=True,
@@ -95,8 +97,8 @@ class Aggregator:
             topic_replication_factor=replicas,
             broker_session_timeout=session_seconds,
             broker_heartbeat_interval=session_seconds / 3,
-            # Else a rebalance and a stop wait until what was read is counted, which may wait for ClickHouse, with no
-            # heartbeat meanwhile. What is counted twice or not at all is the book's care.
+            # Else a rebalance and a stop wait until all that was read is counted, without a heartbeat, and counting may
+            # wait for ClickHouse. The state can cope with increments that are counted twice or not at all.
             stream_wait_empty=False,
         )
         raw: dict[str, Any] = {"key_type": bytes, "value_type": bytes, "key_serializer": "raw",
@@ -104,22 +106,20 @@ class Aggregator:
         increments = app.topic(topics.INCREMENTS, **raw)
         self._alerts = app.topic(topics.ALERTS, **raw)
         self._statuses = app.topic(topics.BUDGET_STATUS, **raw)
-        app.agent(increments, name="count", concurrency=1)(self._count_all)
+        app.agent(increments, name="count", concurrency=1)(self._count_increments)
         return app
 
     async def start(self) -> None:
         """Raises KafkaError or TopicUnavailableError when Kafka does not answer."""
         servers = self._settings.kafka_bootstrap_servers
         replicas = await topics.create_motion_topics(servers, **self._options)
-        self._book = BudgetState(
-            self._settings.kafka_topic, await topics.partitions_of(servers, topics.INCREMENTS, **self._options)
-        )
+        partitions = await topics.partitions_of(servers, topics.INCREMENTS, **self._options)
+        self._state = BudgetState(self._settings.kafka_topic, partitions)
         self.app = app = self._make_app(replicas)
-        await self._budgets.__aenter__()
+        await self._opened.enter_async_context(self._budgets)
         await self._read_budgets()
         await app.start()
-        loops = (self._tick_for_ever, self._reconcile_for_ever, self._send_for_ever, self._store_for_ever,
-                 self._post_for_ever)  # fmt: skip
+        loops = (self._tick_loop, self._reconcile_loop, self._send_loop, self._store_loop, self._post_loop)
         self._loops = [asyncio.create_task(loop()) for loop in loops]
 
     async def stop(self) -> None:
@@ -131,11 +131,10 @@ class Aggregator:
             if self.app is not None:
                 await self.app.stop()
         finally:
-            await self._budgets.__aexit__()
-            self._folder.cleanup()
+            await self._opened.aclose()
 
     async def wait(self) -> None:
-        """Until it ends, once it was started; raises what it failed with."""
+        """Wait until it ends, once it is started. Raises what it failed with."""
         assert self.app is not None  # noqa: S101
         app = asyncio.create_task(self.app.wait_until_stopped())
         await asyncio.wait([app, *self._loops], return_when=asyncio.FIRST_COMPLETED)
@@ -147,10 +146,10 @@ class Aggregator:
 
     # Increments
 
-    async def _count_all(self, stream: Any) -> None:
+    async def _count_increments(self, stream: Any) -> None:
         async for event in stream.events():
             await self._count(event.message.partition, event.value, event.message.timestamp)
-            # Faust does not wait for an increment that is there already, and all else would wait for the last one.
+            # Faust does not yield while increments are queued, and all else would wait for the last of them.
             await asyncio.sleep(0)
 
     async def _count(self, partition: int, value: bytes, timestamp: float) -> None:
@@ -160,12 +159,12 @@ class Aggregator:
             metrics.INCREMENTS.labels("invalid").inc()
             log.error("increment_invalid", partition=partition, reason=str(error)[:200])
             return
-        self._own()
-        while not self._book.has_base(partition):
+        self._follow_assignment()
+        while not self._state.has_snapshot(partition):
             await asyncio.sleep(POLL_SECONDS)
             if partition not in self._assigned():
                 return
-        counted = self._book.count(partition, increment, _now())
+        counted = self._state.count(partition, increment, _now())
         metrics.INCREMENTS.labels("counted" if counted else "seen").inc()
         if counted:
             metrics.INCREMENT_AGE_SECONDS.observe(max(0.0, _now().timestamp() - timestamp))
@@ -174,93 +173,93 @@ class Aggregator:
         assert self.app is not None  # noqa: S101
         return {tp.partition for tp in self.app.consumer.assignment() if tp.topic == topics.INCREMENTS}
 
-    def _own(self) -> None:
-        """Follow what Kafka has assigned."""
-        if self._book.own(self._assigned(), _now()):
+    def _follow_assignment(self) -> None:
+        """Take over the partitions that Kafka has assigned to us."""
+        if self._state.assign(self._assigned(), _now()):
             self._reconcile_at = 0.0
-            self._are_statuses_checked = False
+            self._are_orphans_removed = False
 
     # Time, budgets and ClickHouse
 
-    async def _tick_for_ever(self) -> None:
+    async def _tick_loop(self) -> None:
         while True:
             await asyncio.sleep(TICK_SECONDS)
             with suppress(TopicUnavailableError):
                 await self._read_budgets()
-            self._own()
-            if not self._are_statuses_checked:
+            self._follow_assignment()
+            if not self._are_orphans_removed:
                 with suppress(TopicUnavailableError):
-                    await self._check_statuses()
-            if self._book.turn(_now()):
+                    await self._remove_orphans()
+            if self._state.roll_over(_now()):
                 self._reconcile_at = 0.0
 
     async def _read_budgets(self) -> None:
         before, found = self._budget_values, await self._budgets.read()
         self._budget_values = found
         changed = dict.fromkeys(before.keys() - found.keys())
-        changed |= {name: _parsed(name, value) for name, value in found.items() if before.get(name) != value}
-        if self._book.change_budgets(changed, _now()):
+        changed |= {name: _parse_budget(name, value) for name, value in found.items() if before.get(name) != value}
+        if self._state.change_budgets(changed, _now()):
             self._reconcile_at = 0.0
 
-    async def _check_statuses(self) -> None:
-        """Remove the states of budgets that were deleted while nobody owned them."""
-        self._are_statuses_checked = True
+    async def _remove_orphans(self) -> None:
+        """Remove the statuses of budgets that were deleted while no aggregator was assigned their partition."""
+        self._are_orphans_removed = True
         try:
             servers = self._settings.kafka_bootstrap_servers
             async with CompactedTopic(servers, topics.BUDGET_STATUS, **self._options) as statuses:
                 found = await statuses.read()
-            # After the states, so that the budget of each that is still there is known.
+            # After the statuses, so that a budget that was made meanwhile is known.
             await self._read_budgets()
         except TopicUnavailableError:
-            self._are_statuses_checked = False
+            self._are_orphans_removed = False
             raise
         for name, value in found.items():
             try:
-                self._book.remove_stray(BudgetStatus.model_validate_json(value))
+                self._state.remove_orphan(BudgetStatus.model_validate_json(value))
             except ValidationError as error:
                 log.error("status_invalid", budget=name, reason=str(error)[:300])
 
-    async def _reconcile_for_ever(self) -> None:
+    async def _reconcile_loop(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            if self._book.partitions and loop.time() >= self._reconcile_at:
+            if self._state.partitions and loop.time() >= self._reconcile_at:
                 self._reconcile_at = loop.time() + self._settings.reconcile_seconds
                 if not await self._reconcile():
                     self._reconcile_at = loop.time() + RETRY_SECONDS
             await asyncio.sleep(POLL_SECONDS)
 
     async def _reconcile(self) -> bool:
-        """Increments are counted while ClickHouse answers; False when it could not tell."""
-        inquiry = self._book.ask(_now())
+        """Set all accounts to a snapshot; increments are counted meanwhile. Returns False when ClickHouse failed."""
+        request = self._state.begin_snapshot(_now())
         try:
             with metrics.RECONCILE_SECONDS.time():
-                answer = await asyncio.to_thread(snapshot.answer, self._warehouse, inquiry)
+                response = await asyncio.to_thread(take_snapshot, self._warehouse, request)
         except WAREHOUSE_ERRORS as error:
-            self._book.forget()
+            self._state.discard_snapshot()
             metrics.RECONCILE_FAILURES.inc()
             log.warning("reconcile_failed", reason=str(error)[:500])
             return False
-        for partition in self._book.partitions:
-            self._book.take(partition, answer, _now())
-            # So that nothing waits for more than one of them.
+        for partition in self._state.partitions:
+            self._state.apply_snapshot(partition, response, _now())
+            # So that the event loop is blocked for one partition at a time.
             await asyncio.sleep(0)
         return True
 
     # Alerts
 
-    async def _send_for_ever(self) -> None:
-        """Mere sums only when there is nothing else, and a few at a time: no alert waits behind those of a hundred
-        thousand budgets."""
+    async def _send_loop(self) -> None:
+        """Sums only when there is nothing else, and a few at a time: no alert waits behind those of a hundred thousand
+        budgets."""
         while True:
-            if not self._book.outbox and self._book.has_more_to_tell:
-                self._book.tell_sums(MESSAGES_AT_A_TIME, _now())
+            if not self._state.outbox and self._state.has_unpublished_sums:
+                self._state.publish_sums(MESSAGES_AT_A_TIME, _now())
             if not await self._send():
                 await asyncio.sleep(POLL_SECONDS)
 
     async def _send(self) -> bool:
-        """Produce what the book has to say, in its order; what Kafka does not take stays for the next time. False if
-        there was nothing, or Kafka took it not."""
-        outbox = self._book.outbox
+        """Produce messages of the outbox in order; they stay there when Kafka refuses them. Returns False then, and
+        when there were none."""
+        outbox = self._state.outbox
         group = [outbox.popleft() for _ in range(min(len(outbox), MESSAGES_AT_A_TIME))]
         try:
             await asyncio.gather(*[await self._produce(message) for message in group])
@@ -270,7 +269,7 @@ class Aggregator:
             return False
         for message in group:
             if isinstance(message.value, Alert):
-                self._to_store.append(notifications.Claim(uuid4().hex, message.value))
+                self._unstored.append(notifications.AlertClaim(uuid4().hex, message.value))
         return bool(group)
 
     async def _produce(self, message: OutboxMessage) -> Awaitable[Any]:
@@ -279,41 +278,41 @@ class Aggregator:
         sent: Awaitable[Any] = await topic.send(key=message.key.encode(), value=value)
         return sent
 
-    async def _store_for_ever(self) -> None:
-        """Who stores an alert posts it, after that: the webhook hears of it once or, if this process dies right then,
-        not at all."""
+    async def _store_loop(self) -> None:
+        """The process that stored an alert posts it afterwards: the webhook gets it once or, if this process dies in
+        between, not at all."""
         while True:
             await asyncio.sleep(POLL_SECONDS)
-            claims = list(islice(self._to_store, MESSAGES_AT_A_TIME))
+            claims = list(islice(self._unstored, MESSAGES_AT_A_TIME))
             if not claims:
                 continue
             try:
-                stored = await asyncio.to_thread(notifications.store, self._warehouse, claims)
+                stored = await asyncio.to_thread(notifications.store_alerts, self._warehouse, claims)
             except WAREHOUSE_ERRORS as error:
-                log.warning("alerts_not_stored", alerts=len(self._to_store), reason=str(error)[:300])
+                log.warning("alerts_not_stored", alerts=len(self._unstored), reason=str(error)[:300])
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             for _ in claims:
-                self._to_store.popleft()
-            self._post_later(stored)
+                self._unstored.popleft()
+            self._queue_for_webhook(stored)
 
-    def _post_later(self, alerts: list[Alert]) -> None:
+    def _queue_for_webhook(self, alerts: list[Alert]) -> None:
         for alert in alerts if self._settings.webhook_url else ():
             log.info("alert", alert=alert.id, message=alert.message)
             try:
-                self._to_post.put_nowait(alert)
+                self._webhook_queue.put_nowait(alert)
             except asyncio.QueueFull:
                 metrics.WEBHOOKS.labels("dropped").inc()
                 log.error("webhook_queue_full", alert=alert.id)
 
-    async def _post_for_ever(self) -> None:
-        """On its own, so that a webhook that does not answer delays no row."""
+    async def _post_loop(self) -> None:
+        """A loop of its own, so that a webhook that does not answer delays no row."""
         while True:
-            await self._webhook.post(await self._to_post.get())
+            await self._webhook.post(await self._webhook_queue.get())
 
 
-def _parsed(name: str, value: bytes) -> Budget | None:
-    """None, with a log line, for what is no budget: whoever wrote it did not use the API."""
+def _parse_budget(name: str, value: bytes) -> Budget | None:
+    """None, with a log line, for a value that is no budget: it was not written through the API."""
     try:
         return Budget.model_validate_json(value)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""A budget: how much a scope may use in a period, and at which shares of it to speak up."""
+"""A budget: how much a subject may use in a period, and at which shares of it an alert is given."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -13,7 +13,7 @@ from aggregator.budgets.period import Period, rolling_span, span_of
 from aggregator.budgets.subject import Subject
 
 TIMEZONES = frozenset(available_timezones())
-# Of Decimal(38, 12), what ClickHouse sums dollars in.
+# Sums of dollars are Decimal(38, 12) in ClickHouse.
 MAX_LIMIT = 10**15
 
 
@@ -42,7 +42,7 @@ def _ascending(percents: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def plain(number: Decimal) -> str:
-    """Without an exponent, and without zeros that say nothing."""
+    """Without an exponent and without trailing zeros."""
     text = f"{number:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
@@ -93,15 +93,15 @@ class BudgetTerms(BaseModel):
         return self
 
     def span(self, now: datetime) -> tuple[datetime, datetime]:
-        """What is counted now, in UTC."""
+        """The period whose usage is counted now, in UTC."""
         return rolling_span(self.period, now) if self.rolling else span_of(self.period, self.timezone, now)
 
     def alert_span(self, now: datetime) -> tuple[datetime, datetime]:
-        """Each threshold speaks up once in this; a rolling budget once in a calendar period of its length, in UTC."""
+        """The span, in UTC, in which a threshold gives one alert: a calendar period, even where the budget rolls."""
         return span_of(self.period, self.timezone, now)
 
     def is_reached(self, percent: int, spent: Decimal) -> bool:
-        """Exact: no division."""
+        """Exact, for there is no division."""
         return spent * 100 >= self.limit * percent
 
     def level(self, spent: Decimal) -> Level:

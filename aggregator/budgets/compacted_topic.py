@@ -50,7 +50,7 @@ class CompactedTopic:
             await self._producer.stop()
 
     async def read(self) -> Mapping[str, bytes]:
-        """The values as of now. Raises TopicUnavailableError."""
+        """The value of each key as of now. Raises TopicUnavailableError."""
         async with self._lock:
             try:
                 async with asyncio.timeout(TIMEOUT_SECONDS):

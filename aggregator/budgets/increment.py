@@ -1,8 +1,8 @@
 """What a batch added: the message of the topic `usage-increments`, and its encoding as an Arrow stream.
 
-A message holds sums per minute and *scope*, for the scopes of one partition of the topic (`scope.partition_of`), and
-the source's offset range, which is whole: a batch that is replayed has the same. So every scope has one reader, tags
-cost a row per tag and minute, and a range that was seen can be dropped.
+A message holds sums per minute and subject, for the subjects of one partition of the topic (`subject.partition_of`).
+So each subject has one reader, and a tag costs one row per minute. A message also holds the offset range of its batch;
+a batch that is replayed has the same range, so that a range that was counted can be dropped.
 """
 
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ class Source(BaseModel):
 
 
 class Usage(NamedTuple):
-    """Sums of one scope and minute; `tokens` are input plus output."""
+    """Sums of one subject and minute; `tokens` are input plus output."""
 
     kind: str
     value: str
@@ -75,7 +75,7 @@ def encode(source: Source, usage: pa.Table) -> bytes:
 
 
 def decode(message: bytes) -> Increment:
-    """Raises ValueError (pyarrow's and pydantic's errors are such) for what is no increment."""
+    """Raises ValueError for a message that is no increment; pyarrow's and pydantic's errors are of that class."""
     table = pa.ipc.open_stream(message).read_all()
     if not table.schema.equals(SCHEMA):
         raise ValueError("not the columns of an increment")

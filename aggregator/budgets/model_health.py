@@ -1,6 +1,6 @@
-"""Alerts on a model's behaviour, from sums per minute: the last five minutes against the three hours before.
+"""Anomaly detection: alerts on a model's health, from the last five minutes against the three hours before.
 
-Nothing speaks about fewer than MIN_REQUESTS requests, and each kind of alert at most once per model and hour.
+Fewer than MIN_REQUESTS requests raise no alert, and each kind is raised at most once per model and hour.
 """
 
 from collections.abc import Iterable, Iterator
@@ -21,7 +21,7 @@ MIN_REQUESTS = 50
 ERROR_RATE, ERROR_FACTOR = 0.05, 3
 # Mean duration: this many times what it was.
 LATENCY_FACTOR = 2
-# Silence: where at least this many requests were to be expected.
+# Silence: where at least this many requests were expected.
 EXPECTED_REQUESTS = 20
 # Requests that did not fail and yet have no cost.
 UNPRICED_SHARE = 0.1
@@ -59,23 +59,23 @@ class ModelSums(NamedTuple):
 
 
 @dataclass
-class History:
-    """Sums per minute (or per quarter of an hour, at its first minute, where rollups told them) by model.
+class ModelHistory:
+    """Sums by model and minute; those from rollups are per quarter of an hour, at its first minute.
 
-    What is added of minutes before `settled` is passed over: rollups have told it, or will.
+    Usage of minutes before `closed_before` is not added: the rollups have it, or will.
     """
 
     models: dict[str, dict[int, ModelSums]] = field(default_factory=dict)
-    settled: int = 0
+    closed_before: int = 0
 
     def add(self, usages: Iterable[Usage]) -> None:
         for usage in usages:
-            if usage.kind == SubjectKind.MODEL.value and usage.minute >= self.settled:
+            if usage.kind == SubjectKind.MODEL.value and usage.minute >= self.closed_before:
                 history = self.models.setdefault(usage.value, {})
                 history[usage.minute] = history.get(usage.minute, ModelSums()).plus(usage)
 
-    def forget(self, now: datetime) -> None:
-        """Drop what is older than all that is compared, with a quarter of an hour to spare."""
+    def drop_old(self, now: datetime) -> None:
+        """Drop minutes that are too old to be compared, with a quarter of an hour to spare."""
         oldest = minutes(now) - WINDOW_MINUTES - BEFORE_MINUTES - 15
         for model, history in list(self.models.items()):
             for minute in [minute for minute in history if minute < oldest]:
@@ -95,7 +95,7 @@ class History:
         return window, before
 
 
-def _findings(window: ModelSums, before: ModelSums) -> Iterator[tuple[AlertKind, float, float, str]]:
+def _anomalies(window: ModelSums, before: ModelSums) -> Iterator[tuple[AlertKind, float, float, str]]:
     """Kind, measured value, what it is compared with, and a sentence."""
     if window.requests >= MIN_REQUESTS:
         rate = window.error_rate
@@ -113,12 +113,12 @@ def _findings(window: ModelSums, before: ModelSums) -> Iterator[tuple[AlertKind,
         yield AlertKind.SILENCE, 0.0, expected, f"no request, where {expected:.0f} were to be expected"
 
 
-def alerts(history: History, known: dict[str, datetime], now: datetime) -> Iterator[Alert]:
-    """What is to be said about the models now and is not in `known` yet, which gets the ids and the end of the hour."""
+def new_alerts(history: ModelHistory, known: dict[str, datetime], now: datetime) -> Iterator[Alert]:
+    """An alert for each anomaly of now that is not in `known`, where its id and the end of its hour are added."""
     start, end = span_of(Period.HOUR, "UTC", now)
     for model in history.models:
         window, before = history.compare(model, now)
-        for kind, value, limit, sentence in _findings(window, before):
+        for kind, value, limit, sentence in _anomalies(window, before):
             name = alert_id(kind, model, start)
             if name in known:
                 continue

@@ -1,4 +1,4 @@
-"""An alert's way out: a row in ClickHouse, and one signed call of the operator's webhook by who wrote the row."""
+"""Alerts are stored in ClickHouse, and the process that wrote the row posts the alert to the operator's webhook."""
 
 import hashlib
 import hmac
@@ -18,9 +18,9 @@ from aggregator.clickhouse.client import Warehouse
 
 log = structlog.get_logger(__name__)
 
-TRIES = 5
+MAX_ATTEMPTS = 5
 TIMEOUT_SECONDS = 5.0
-TRY_AGAIN = frozenset({408, 425, 429})
+RETRYABLE_STATUSES = frozenset({408, 425, 429})
 _INSTANT, _AMOUNT = pa.timestamp("ms", "UTC"), pa.decimal128(38, 12)
 ROW_SCHEMA = pa.schema(
     [
@@ -42,14 +42,14 @@ ROW_SCHEMA = pa.schema(
 CLAIMS = "SELECT alert_id, claim FROM alerts WHERE alert_id IN {alert_ids:Array(String)}"
 
 
-class Claim(NamedTuple):
-    """An alert that is to be stored; `id` differs each time that it is given, by whomever."""
+class AlertClaim(NamedTuple):
+    """An alert to store. `id` is unique to this attempt: the row that ClickHouse keeps shows whose it is."""
 
     id: str
     alert: Alert
 
 
-def _row(claim: Claim) -> dict[str, Any]:
+def _alert_row(claim: AlertClaim) -> dict[str, Any]:
     alert = claim.alert
     names = ("created_at", "kind", "budget_id", "threshold_percent", "value", "limit", "period_start", "period_end",
              "message")  # fmt: skip
@@ -57,33 +57,34 @@ def _row(claim: Claim) -> dict[str, Any]:
     return {**{name: getattr(alert, name) for name in names}, "kind": alert.kind.value, "claim": claim.id, **scope}
 
 
-def _claims(warehouse: Warehouse, claims: Sequence[Claim]) -> dict[str, str]:
+def _stored_claims(warehouse: Warehouse, claims: Sequence[AlertClaim]) -> dict[str, str]:
     rows = warehouse.query(CLAIMS, {"alert_ids": [claim.alert.id for claim in claims]})
     return {row["alert_id"]: row["claim"] for row in rows}
 
 
-def store(warehouse: Warehouse, claims: Sequence[Claim]) -> list[Alert]:
-    """Write alerts to ClickHouse unless they are there. Returns those whose row has this claim: ClickHouse takes one of
-    two that write at once, so an alert is returned to one only. Blocks; raises what the warehouse raises."""
-    before = _claims(warehouse, claims)
+def store_alerts(warehouse: Warehouse, claims: Sequence[AlertClaim]) -> list[Alert]:
+    """Insert the alerts that ClickHouse does not have yet. Returns those whose row has our claim: of two processes that
+    insert at once ClickHouse keeps one row, so an alert is returned to one only. Blocks; raises what the warehouse
+    raises."""
+    before = _stored_claims(warehouse, claims)
     for claim in claims:
         if claim.alert.id not in before:
-            warehouse.insert("alerts", pa.Table.from_pylist([_row(claim)], ROW_SCHEMA), f"alert/{claim.alert.id}")
-    # One that a replica does not show yet is nobody else's.
-    stored = {claim.alert.id: claim.id for claim in reversed(claims)} | _claims(warehouse, claims)
+            warehouse.insert("alerts", pa.Table.from_pylist([_alert_row(claim)], ROW_SCHEMA), f"alert/{claim.alert.id}")
+    # A replica may not show our own rows yet.
+    stored = {claim.alert.id: claim.id for claim in reversed(claims)} | _stored_claims(warehouse, claims)
     return [claim.alert for claim in claims if stored[claim.alert.id] == claim.id]
 
 
 def signature(secret: str, timestamp: int, body: bytes) -> str:
-    """What the header X-Insights-Signature holds: HMAC-SHA256 of `timestamp.body`, in hex."""
+    """The header X-Insights-Signature: HMAC-SHA256 of `timestamp.body`, in hex."""
     signed = hmac.new(secret.encode(), f"{timestamp}.".encode() + body, hashlib.sha256)
     return f"sha256={signed.hexdigest()}"
 
 
-def _may_pass(error: BaseException) -> bool:
+def _is_transient(error: BaseException) -> bool:
     if isinstance(error, httpx2.HTTPStatusError):
         status = error.response.status_code
-        return status >= 500 or status in TRY_AGAIN
+        return status >= 500 or status in RETRYABLE_STATUSES
     return isinstance(error, httpx2.TransportError)
 
 
@@ -96,11 +97,14 @@ class Webhook:
         self._wait = wait_exponential_jitter(multiplier=waits[0], max=waits[1])
 
     async def post(self, alert: Alert) -> bool:
-        """Try up to TRIES times; False, with a log line and a metric, when it did not get through."""
+        """Try up to MAX_ATTEMPTS times. Returns False, with a log line and a metric, when none succeeded."""
         if not self._url:
             return False
         retrying = AsyncRetrying(
-            retry=retry_if_exception(_may_pass), stop=stop_after_attempt(TRIES), wait=self._wait, reraise=True
+            retry=retry_if_exception(_is_transient),
+            stop=stop_after_attempt(MAX_ATTEMPTS),
+            wait=self._wait,
+            reraise=True,
         )
         try:
             async with httpx2.AsyncClient(timeout=TIMEOUT_SECONDS) as client:

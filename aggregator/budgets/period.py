@@ -28,7 +28,7 @@ LENGTHS = {Period.HOUR: HOUR, Period.DAY: DAY, Period.WEEK: 7 * DAY, Period.MONT
 
 
 def _midnight(day: datetime, zone: ZoneInfo) -> datetime:
-    """The first instant of a local day. Where a clock change skips midnight, the offset before it tells the same
+    """The first instant of a local day. Where a clock change skips midnight, the offset before it gives the
     instant at which the day begins an hour late; where midnight comes twice, it is the first."""
     return datetime.combine(day, time(0), zone).astimezone(UTC)
 
@@ -48,7 +48,7 @@ def _hour(moment: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
     return start + timedelta(seconds=first), start + timedelta(seconds=end)
 
 
-# Many budgets ask about the same moment.
+# Many budgets need it for the same moment.
 @lru_cache(maxsize=256)
 def span_of(period: Period, timezone: str, moment: datetime) -> tuple[datetime, datetime]:
     """The calendar period that holds `moment` (aware), `start <= moment < end`, both in UTC.
@@ -71,6 +71,6 @@ def span_of(period: Period, timezone: str, moment: datetime) -> tuple[datetime, 
 
 
 def rolling_span(period: Period, moment: datetime) -> tuple[datetime, datetime]:
-    """The rolling period up to `moment`, from a whole minute on; what is yet to come belongs to it."""
+    """The rolling period up to `moment`, from a whole minute on; later requests belong to it too."""
     start = moment.astimezone(UTC).replace(second=0, microsecond=0) - LENGTHS[period]
     return start, datetime.max.replace(tzinfo=UTC)

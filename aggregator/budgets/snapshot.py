@@ -1,8 +1,9 @@
-"""What ClickHouse says: the base of every account, and how far each source partition is in it.
+"""The snapshot of ClickHouse: what every account has spent, up to an offset watermark per source partition.
 
-Rollups say nothing about offsets, so the newest part comes from raw rows, up to a cut of offsets that was taken
-before: rows that a batch adds meanwhile are beyond it and come as an increment. What is older is *settled* and comes
-from rollups through the planner; what increments say of it does not count, for nobody could tell whether it is there.
+Rollups hold no offsets. So the newest part comes from raw rows up to a watermark, which is read first: rows that a
+batch adds meanwhile lie beyond it and come as an increment. The hours before are *closed*. Their sums come from
+rollups through the planner, and increments of closed hours do not count: nobody can tell whether the rollups have
+them.
 """
 
 from collections import defaultdict
@@ -15,7 +16,7 @@ from typing import Any
 import structlog
 
 from aggregator.budgets import metrics, model_health
-from aggregator.budgets.accounts import NOTHING, Snapshot, SpentSums, Window
+from aggregator.budgets.accounts import ZERO, Snapshot, SpentSums, Window
 from aggregator.budgets.increment import Usage
 from aggregator.budgets.period import MINUTE, minutes
 from aggregator.budgets.subject import SubjectKind
@@ -36,18 +37,18 @@ from aggregator.rollups.planner import EPOCH, Question, Span, compile_states, fl
 
 log = structlog.get_logger(__name__)
 
-# A batch is stored within this, or fails. Rows that are beyond the cut are younger.
+# A batch is stored within this, or fails. Rows beyond the watermark are younger.
 IN_FLIGHT = timedelta(minutes=10)
-# Requests of an hour that has ended are taken from rollups once this has passed.
-SETTLE = timedelta(minutes=5)
+# An hour is closed, and its sums come from rollups, once this has passed since its end.
+CLOSING_DELAY = timedelta(minutes=5)
 MILLISECOND = timedelta(milliseconds=1)
-# No row lies beyond.
-FAR = datetime(2200, 1, 1, tzinfo=UTC)
+# No row is later.
+END_OF_TIME = datetime(2200, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
-class _ScopeSource:
-    """Where the sums of a kind of scope are found: SQL over raw rows, and the dimension that rollups know it by."""
+class _SubjectSource:
+    """Where the sums of a kind of subject come from: SQL over raw rows, and the dimension of the rollups."""
 
     key: str = "''"
     condition: str = "1"
@@ -56,18 +57,18 @@ class _ScopeSource:
     is_rolled_up: bool = True
 
 
-def _dimension(dimension: Dimension) -> _ScopeSource:
+def _dimension(dimension: Dimension) -> _SubjectSource:
     condition = f"{dimension.value} IN {{values:Array(String)}}"
-    return _ScopeSource(f"toString({dimension.value})", condition, dimension=dimension)
+    return _SubjectSource(f"toString({dimension.value})", condition, dimension=dimension)
 
 
 SOURCES = {
-    SubjectKind.TOTAL: _ScopeSource(),
+    SubjectKind.TOTAL: _SubjectSource(),
     SubjectKind.MODEL: _dimension(Dimension.MODEL),
     SubjectKind.USER: _dimension(Dimension.USER),
     SubjectKind.API_KEY: _dimension(Dimension.API_KEY),
     # No rollup holds tags. A tag that a request has twice counts once.
-    SubjectKind.TAG: _ScopeSource(
+    SubjectKind.TAG: _SubjectSource(
         "toString(tag)",
         "hasAny(tags, {values:Array(String)})",
         "ARRAY JOIN arrayDistinct(tags) AS tag",
@@ -77,20 +78,20 @@ SOURCES = {
 MEASURES = (REQUESTS, INPUT_TOKENS, OUTPUT_TOKENS, COST)
 HEALTH_MEASURES = (REQUESTS, ERRORS, UNPRICED, DURATION_SUM, DURATION_COUNT)
 
-CUT = """
+LAST_OFFSETS = """
 SELECT source_partition AS partition, argMax(source_offset, (created_at, source_offset)) AS last
 FROM request_logs
 WHERE source_topic = {topic:String} AND timestamp >= fromUnixTimestamp64Micro({since:Int64}, 'UTC')
 GROUP BY source_partition
 """
 # Not counted yet: it comes as an increment.
-BEYOND = """(
-    source_topic = {topic:String} AND timestamp >= fromUnixTimestamp64Micro({settled:Int64}, 'UTC')
+BEYOND_WATERMARK = """(
+    source_topic = {topic:String} AND timestamp >= fromUnixTimestamp64Micro({closed_before:Int64}, 'UTC')
     AND created_at >= fromUnixTimestamp64Micro({in_flight:Int64}, 'UTC')
     AND toInt64(source_offset) >
-        transform(source_partition, {cut_partitions:Array(UInt32)}, {cut_lasts:Array(Int64)}, toInt64(-1))
+        transform(source_partition, {watermark_partitions:Array(UInt32)}, {watermark_offsets:Array(Int64)}, toInt64(-1))
 )"""
-# What stands behind $ comes from code, see below; values are bound.
+# What replaces a $name comes from code, see below; values are bound.
 RAW = Template("""
 SELECT $key AS group_key, $measures FROM request_logs $join
 WHERE timestamp >= fromUnixTimestamp64Micro({start:Int64}, 'UTC')
@@ -102,9 +103,9 @@ SELECT group_key, sum(requests) AS requests, sum(input_tokens) + sum(output_toke
 FROM ($branches) WHERE $condition GROUP BY group_key
 """)
 OF_VALUES = "group_key IN {values:Array(String)}"
-# Bound values travel in a URL; of more scopes than this all groups are read.
+# Bound values travel in a URL; for more subjects than this all groups are read.
 MAX_VALUES = 500
-# What is counted while ClickHouse answers is kept until it has, so that it must not take for ever.
+# Increments that are counted while ClickHouse answers stay in memory, so that it must not take for ever.
 LIMITS = {"max_execution_time": 60}
 HISTORY = Template("""
 SELECT model_name AS model, intDiv(toUnixTimestamp(bucket), 60) AS minute, $merged
@@ -122,76 +123,80 @@ WHERE period_end > fromUnixTimestamp64Micro({now:Int64}, 'UTC')
 
 
 def _micros(moment: datetime) -> int:
-    return micros(min(moment, FAR))
+    return micros(min(moment, END_OF_TIME))
 
 
 @dataclass(frozen=True)
-class Cut:
-    """Up to which offset each partition of the source topic is counted, as of `taken_at`."""
+class Watermark:
+    """Up to which offset each partition of the source topic is stored, as of `taken_at`."""
 
     topic: str
-    lasts: Mapping[int, int]
+    offsets: Mapping[int, int]
     taken_at: datetime
 
     @property
-    def newest(self) -> datetime:
-        """Where the newest part begins; what is older is settled."""
-        return floor(self.taken_at - SETTLE, Bucket.HOUR)
+    def closed_before(self) -> datetime:
+        """The end of the closed hours."""
+        return floor(self.taken_at - CLOSING_DELAY, Bucket.HOUR)
 
     @property
-    def newest_quarter(self) -> datetime:
-        """The same for models, which are compared by shorter spans."""
-        return floor(self.taken_at - SETTLE, Bucket.QUARTER_HOUR)
+    def models_closed_before(self) -> datetime:
+        """The same for models, which are compared by shorter spans: the end of the closed quarters of an hour."""
+        return floor(self.taken_at - CLOSING_DELAY, Bucket.QUARTER_HOUR)
 
     @property
     def parameters(self) -> dict[str, Any]:
         return {
             "topic": self.topic,
-            "settled": _micros(self.newest),
+            "closed_before": _micros(self.closed_before),
             "in_flight": _micros(self.taken_at - IN_FLIGHT),
-            "cut_partitions": list(self.lasts),
-            "cut_lasts": list(self.lasts.values()),
+            "watermark_partitions": list(self.offsets),
+            "watermark_offsets": list(self.offsets.values()),
         }
 
 
 @dataclass(frozen=True)
-class Inquiry:
-    """What a book wants to know: the sums of windows, for the scope values of each. `seen` is the last offset that was
-    counted, by source partition."""
+class SnapshotRequest:
+    """Which sums are needed: `windows` with the subject values of each. `counted` is the last offset whose increment
+    was counted, by source partition."""
 
     topic: str
-    asked_at: datetime
+    requested_at: datetime
     are_alerts_known: bool = False
-    seen: dict[int, int] = field(default_factory=dict)
+    counted: dict[int, int] = field(default_factory=dict)
     windows: dict[Window, set[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class SnapshotAnswer:
-    """`models` are by name, and have from minute `models_settled` on what is up to the cut."""
+class SnapshotResponse:
+    """`models` are by name; from minute `models_closed_before` on they have the rows up to the watermark.
+    `known_alerts` is the end of the period by alert id."""
 
-    base: Snapshot
+    snapshot: Snapshot
     models: Mapping[str, list[Usage]]
-    models_settled: int
-    alerts: Mapping[str, datetime]
+    models_closed_before: int
+    known_alerts: Mapping[str, datetime]
 
 
-def answer(warehouse: Warehouse, inquiry: Inquiry) -> SnapshotAnswer:
+def take_snapshot(warehouse: Warehouse, request: SnapshotRequest) -> SnapshotResponse:
     """Blocks; raises what the warehouse raises."""
-    cut = take_cut(warehouse, inquiry.topic, inquiry.seen, inquiry.asked_at)
-    sums = {window: found for window, values in inquiry.windows.items()
-            if (found := _found(warehouse, window, values, cut)) is not None}  # fmt: skip
+    watermark = read_watermark(warehouse, request.topic, request.counted, request.requested_at)
+    sums = {window: found for window, values in request.windows.items()
+            if (found := _spent_or_none(warehouse, window, values, watermark)) is not None}  # fmt: skip
     models: defaultdict[str, list[Usage]] = defaultdict(list)
-    for usage in model_history(warehouse, cut):
+    for usage in read_model_history(warehouse, watermark):
         models[usage.value].append(usage)
-    alerts = {} if inquiry.are_alerts_known else known_alerts(warehouse, inquiry.asked_at)
-    return SnapshotAnswer(Snapshot(cut.lasts, minutes(cut.newest), sums), models, minutes(cut.newest_quarter), alerts)
+    alerts = {} if request.are_alerts_known else read_known_alerts(warehouse, request.requested_at)
+    snapshot = Snapshot(watermark.offsets, minutes(watermark.closed_before), sums)
+    return SnapshotResponse(snapshot, models, minutes(watermark.models_closed_before), alerts)
 
 
-def _found(warehouse: Warehouse, window: Window, values: Collection[str], cut: Cut) -> dict[str, SpentSums] | None:
-    """Sums of tags may be too much to ask for: None, and all others are told nevertheless."""
+def _spent_or_none(
+    warehouse: Warehouse, window: Window, values: Collection[str], watermark: Watermark
+) -> dict[str, SpentSums] | None:
+    """None where the sums of tags fail, which may take too long: the other windows are read nevertheless."""
     try:
-        return spent(warehouse, window, values, cut)
+        return read_spent(warehouse, window, values, watermark)
     except (DatabaseError, WarehouseUnavailableError) as error:
         if window.kind is not SubjectKind.TAG:
             raise
@@ -200,28 +205,32 @@ def _found(warehouse: Warehouse, window: Window, values: Collection[str], cut: C
         return None
 
 
-def take_cut(warehouse: Warehouse, topic: str, seen: Mapping[int, int], now: datetime) -> Cut:
-    """What is stored now, or seen as an increment, which comes after storing."""
-    rows = warehouse.query(CUT, {"topic": topic, "since": _micros(Cut(topic, {}, now).newest)}, LIMITS)
-    lasts = dict(seen)
-    for row in rows:
+def read_watermark(warehouse: Warehouse, topic: str, counted: Mapping[int, int], now: datetime) -> Watermark:
+    """The last stored offset of each partition, or the last counted one: an increment is sent after its batch is
+    stored."""
+    since = _micros(Watermark(topic, {}, now).closed_before)
+    offsets = dict(counted)
+    for row in warehouse.query(LAST_OFFSETS, {"topic": topic, "since": since}, LIMITS):
         partition, last = int(row["partition"]), int(row["last"])
-        lasts[partition] = max(last, lasts.get(partition, -1))
-    return Cut(topic, lasts, now)
+        offsets[partition] = max(last, offsets.get(partition, -1))
+    return Watermark(topic, offsets, now)
 
 
-def spent(warehouse: Warehouse, window: Window, values: Collection[str], cut: Cut) -> dict[str, SpentSums]:
-    """What each scope of the window has used up to the cut; each value is in it."""
+def read_spent(
+    warehouse: Warehouse, window: Window, values: Collection[str], watermark: Watermark
+) -> dict[str, SpentSums]:
+    """What each subject of the window has used up to the watermark, by value; zeros for one without usage."""
     found = dict.fromkeys(values, SpentSums())
-    for some in _portions(window.kind, sorted(values)):
-        for row in _rows(warehouse, window, some, cut):
+    for chunk in _chunks(window.kind, sorted(values)):
+        for row in _query_spent(warehouse, window, chunk, watermark):
             if row["group_key"] in found:
                 found[row["group_key"]] = SpentSums(row["requests"], row["tokens"], row["cost"])
     return found
 
 
-def _portions(kind: SubjectKind, values: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Who asks for more than MAX_VALUES groups reads them all (an empty portion); of tags nobody knows how many."""
+def _chunks(kind: SubjectKind, values: Sequence[str]) -> Iterator[Sequence[str]]:
+    """At most MAX_VALUES at a time. For more of them all groups are read at once (an empty chunk), but not of tags,
+    whose number is unknown."""
     if len(values) > MAX_VALUES and SOURCES[kind].is_rolled_up:
         yield ()
         return
@@ -229,41 +238,43 @@ def _portions(kind: SubjectKind, values: Sequence[str]) -> Iterator[Sequence[str
         yield values[first : first + MAX_VALUES]
 
 
-def _rows(warehouse: Warehouse, window: Window, values: Sequence[str], cut: Cut) -> list[dict[str, Any]]:
-    """Requests, tokens and cost by scope value; of every value if none is given."""
+def _query_spent(
+    warehouse: Warehouse, window: Window, values: Sequence[str], watermark: Watermark
+) -> list[dict[str, Any]]:
+    """Requests, tokens and cost by subject value; of every value if none is given."""
     source = SOURCES[window.kind]
     start, end = EPOCH + window.start * MINUTE, EPOCH + window.end * MINUTE
-    raw_start = max(start, cut.newest) if source.is_rolled_up else start
-    parameters = {**cut.parameters, "values": list(values), "start": _micros(raw_start), "end": _micros(end)}
+    raw_start = max(start, watermark.closed_before) if source.is_rolled_up else start
+    parameters = {**watermark.parameters, "values": list(values), "start": _micros(raw_start), "end": _micros(end)}
     raw = RAW.substitute(
         key=source.key,
         join=source.join,
         condition=source.condition if values else "1",
         measures=", ".join(f"{measure.from_raw} AS {measure.name}" for measure in MEASURES),
-        beyond=BEYOND,
+        beyond=BEYOND_WATERMARK,
     )
     branches = [raw]
-    settled = Span(start, raw_start)
-    if not settled.is_empty:
-        sql, planned = compile_states(Question(MEASURES, settled, group_by=source.dimension))
+    closed = Span(start, raw_start)
+    if not closed.is_empty:
+        sql, planned = compile_states(Question(MEASURES, closed, group_by=source.dimension))
         branches.append(sql)
         parameters |= planned
     sql = SPENT.substitute(branches="\nUNION ALL\n".join(branches), condition=OF_VALUES if values else "1")
     return warehouse.query(sql, parameters, LIMITS)
 
 
-def model_history(warehouse: Warehouse, cut: Cut) -> list[Usage]:
-    """Sums per model: per minute of late, per quarter of an hour before that, as far back as health compares."""
+def read_model_history(warehouse: Warehouse, watermark: Watermark) -> list[Usage]:
+    """Sums per model, the newest by minute and older ones by quarter of an hour, as far back as anomalies need."""
     compared = (model_health.BEFORE_MINUTES + model_health.WINDOW_MINUTES) * MINUTE
-    oldest = floor(cut.taken_at, Bucket.QUARTER_HOUR) - compared
+    oldest = floor(watermark.taken_at, Bucket.QUARTER_HOUR) - compared
     sql = HISTORY.substitute(
         merged=", ".join(f"{m.merge.format(column=f'rollup_model.{m.name}')} AS {m.name}" for m in HEALTH_MEASURES),
         counted=", ".join(f"{m.from_raw} AS {m.name}" for m in HEALTH_MEASURES),
-        beyond=BEYOND,
+        beyond=BEYOND_WATERMARK,
     )
-    span = {"oldest": _micros(oldest), "newest": _micros(cut.newest_quarter)}
-    rows = warehouse.query(sql, {**cut.parameters, **span}, LIMITS)
-    last = minutes(cut.taken_at)
+    span = {"oldest": _micros(oldest), "newest": _micros(watermark.models_closed_before)}
+    rows = warehouse.query(sql, {**watermark.parameters, **span}, LIMITS)
+    last = minutes(watermark.taken_at)
     return [
         Usage(
             SubjectKind.MODEL.value,
@@ -273,7 +284,7 @@ def model_history(warehouse: Warehouse, cut: Cut) -> list[Usage]:
             row["errors"],
             row["unpriced"],
             0,
-            NOTHING,
+            ZERO,
             row["duration_ms_sum"],
             row["duration_ms_count"],
         )
@@ -281,7 +292,7 @@ def model_history(warehouse: Warehouse, cut: Cut) -> list[Usage]:
     ]
 
 
-def known_alerts(warehouse: Warehouse, now: datetime) -> dict[str, datetime]:
-    """Alerts whose period is not over, by id, with its end: those are not to be given again."""
+def read_known_alerts(warehouse: Warehouse, now: datetime) -> dict[str, datetime]:
+    """Alerts whose period is not over, which are not to be given again: the end of the period by alert id."""
     rows = warehouse.query(KNOWN_ALERTS, {"now": _micros(now)})
     return {row["alert_id"]: EPOCH + int(row["period_end_ms"]) * MILLISECOND for row in rows}

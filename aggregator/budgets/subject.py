@@ -1,4 +1,4 @@
-"""Whose usage is meant: everything, or one model, user, api key or tag."""
+"""The subject of a budget: all requests, or those of one model, user, api key or tag. On the wire it is `scope`."""
 
 from enum import StrEnum
 from hashlib import md5
@@ -39,6 +39,6 @@ class Subject(BaseModel):
 
 
 def partition_of(kind: str, value: str, partitions: int) -> int:
-    """The partition of the topic of increments that holds a scope."""
+    """The partition of the topic of increments that holds a subject."""
     digest = md5(f"{kind}/{value}".encode(), usedforsecurity=False).digest()
     return int.from_bytes(digest[8:], "little") % partitions

@@ -92,7 +92,7 @@ def event(number: int, user: str, moment: datetime | None = None) -> bytes:
     return json.dumps(value).encode()
 
 
-async def test_budgets_speak_once_across_restarts_and_a_change_applies_to_what_was_spent(
+async def test_budgets_give_each_alert_once_across_restarts_and_a_change_applies_to_what_was_spent(
     broker: str, topic: str, warehouse: Warehouse
 ) -> None:
     user, name, group = (f"{kind}-{uuid.uuid4().hex[:8]}" for kind in ("user", "budget", "group"))
@@ -170,7 +170,7 @@ async def test_the_state_of_a_budget_that_was_deleted_while_no_aggregator_ran_is
     async def names() -> set[str]:
         return set(await store.statuses()) & {gone, kept}
 
-    async def are_told() -> bool:
+    async def are_published() -> bool:
         return await names() == {gone, kept}
 
     async def is_removed() -> bool:
@@ -180,7 +180,7 @@ async def test_the_state_of_a_budget_that_was_deleted_while_no_aggregator_ran_is
         for name in (gone, kept):
             await store.put(requests_budget(name, user))
         async with aggregating(broker, topic, warehouse, group):
-            await until(are_told)
+            await until(are_published)
         await store.delete(gone)
         assert await names() == {gone, kept}
         async with aggregating(broker, topic, warehouse, group):
@@ -215,7 +215,7 @@ async def test_a_dead_webhook_delays_no_row(broker: str, topic: str, warehouse: 
         calls.close()
 
 
-async def test_alerts_are_told_stored_and_posted_when_faust_reads_no_more(
+async def test_alerts_are_sent_stored_and_posted_when_faust_reads_no_more(
     broker: str, topic: str, warehouse: Warehouse
 ) -> None:
     user, name, group = (f"{kind}-{uuid.uuid4().hex[:8]}" for kind in ("user", "budget", "group"))
@@ -226,24 +226,24 @@ async def test_alerts_are_told_stored_and_posted_when_faust_reads_no_more(
             running(Worker(make_settings(broker, topic), warehouse)),
             aggregating(broker, topic, warehouse, group, webhook_url=calls.url, reconcile_seconds=1) as aggregator,
         ):
-            await until(lambda: _is_told(store, name, 0))
+            await until(lambda: _is_published(store, name, 0))
             assert aggregator.app is not None
             aggregator.app.flow_control.suspend()
             await produce(broker, topic, [event(n, user) for n in range(2)])
-            await until(lambda: _is_told(store, name, 2))
+            await until(lambda: _is_published(store, name, 2))
             await until(lambda: _has([50, 80, 100], calls, name))
         ids = {alert.id for alert in calls.of_budget(name)}
         rows = warehouse.query("SELECT alert_id FROM alerts WHERE budget_id = {name:String}", {"name": name})
         assert {row["alert_id"] for row in rows} == ids
-        told = [Alert.model_validate_json(record.value) for record in await read_topic(broker, ALERTS)]
-        assert sorted(alert.id for alert in told if alert.budget_id == name) == sorted(ids)
+        on_topic = [Alert.model_validate_json(record.value) for record in await read_topic(broker, ALERTS)]
+        assert sorted(alert.id for alert in on_topic if alert.budget_id == name) == sorted(ids)
     finally:
         await store.delete(name)
         await store.close()
         calls.close()
 
 
-async def _is_told(store: KafkaBudgets, name: str, spent: int) -> bool:
+async def _is_published(store: KafkaBudgets, name: str, spent: int) -> bool:
     status = (await store.statuses()).get(name)
     return status is not None and status.spent == spent
 

@@ -1,4 +1,4 @@
-"""What ClickHouse says of accounts, to the last digit and exactly up to a cut of offsets."""
+"""Snapshots of accounts, right to the last digit and exactly up to an offset watermark."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -11,13 +11,13 @@ import pytest
 from aggregator.budgets import snapshot
 from aggregator.budgets.accounts import Account, Window, amount, open_account
 from aggregator.budgets.budget import Budget, BudgetUnit
-from aggregator.budgets.snapshot import Cut
+from aggregator.budgets.snapshot import Watermark
 from aggregator.clickhouse.client import Warehouse
 from aggregator.rollups.planner import EPOCH
 from tests.support.api import filled_warehouse
 from tests.support.rows import Row, random_rows
 
-# In the middle of an hour, so that the span has settled hours and a newest part.
+# In the middle of an hour, so that the span has closed hours and a newest part.
 NOW = datetime(2026, 2, 1, 12, 34, 56, tzinfo=UTC)
 OLD_ROWS = random_rows(seed=3, count=600, start=NOW - timedelta(days=3), span=timedelta(days=3, minutes=5))
 RECENT = timedelta(minutes=9)
@@ -31,7 +31,7 @@ def filled(engine_url: str) -> Iterator[Warehouse]:
         yield warehouse
 
 
-SCOPES = (
+SUBJECTS = (
     {"kind": "total"},
     {"kind": "model", "value": "meta/llama: 'big'"},
     {"kind": "user", "value": 'o\'brien "x" \\ y'},
@@ -43,7 +43,7 @@ SCOPES = (
 
 def accounts(**terms: object) -> list[Account]:
     made = []
-    for number, scope in enumerate(SCOPES):
+    for number, scope in enumerate(SUBJECTS):
         for unit in BudgetUnit:
             given = {"id": f"{number}-{unit}", "scope": scope, "unit": unit, "limit": "1", "period": "day", **terms}
             made.append(open_account(Budget.model_validate(given), NOW))
@@ -66,12 +66,12 @@ def brute_force(account: Account, rows: list[Row]) -> Decimal:
     return Decimal(sum((row["input_tokens"] or 0) + (row["output_tokens"] or 0) for row in mine))
 
 
-def spent(warehouse: Warehouse, kept: list[Account], cut: Cut) -> dict[str, Decimal]:
-    """By budget id; one question for each window, as an aggregator asks."""
+def spent(warehouse: Warehouse, kept: list[Account], watermark: Watermark) -> dict[str, Decimal]:
+    """By budget id; one query for each window, as an aggregator does it."""
     windows: dict[Window, set[str]] = {}
     for account in kept:
         windows.setdefault(account.window, set()).add(account.budget.scope.value)
-    sums = {window: snapshot.spent(warehouse, window, values, cut) for window, values in windows.items()}
+    sums = {window: snapshot.read_spent(warehouse, window, values, watermark) for window, values in windows.items()}
     return {one.budget.id: amount(one.budget.unit, sums[one.window][one.budget.scope.value]) for one in kept}
 
 
@@ -80,7 +80,7 @@ def spent(warehouse: Warehouse, kept: list[Account], cut: Cut) -> dict[str, Deci
 @pytest.mark.parametrize("rolling", [False, True])
 def test_spend_is_that_of_the_rows(filled: Warehouse, period: str, timezone: str, rolling: bool) -> None:
     kept = accounts(period=period, timezone="UTC" if rolling else timezone, rolling=rolling)
-    found = spent(filled, kept, Cut("request-events", EVERYTHING, NOW))
+    found = spent(filled, kept, Watermark("request-events", EVERYTHING, NOW))
     assert found == {account.budget.id: brute_force(account, ROWS) for account in kept}
     assert any(found.values()) or period == "hour"
 
@@ -129,38 +129,40 @@ def test_spend_where_clocks_go_back_is_what_the_calendar_on_the_wall_says(
         BudgetUnit.REQUESTS: Decimal(len(rows)),
     }
     assert rows
-    found = spent(autumn, [open_account(each.budget, now) for each in kept], Cut("request-events", EVERYTHING, now))
+    found = spent(
+        autumn, [open_account(each.budget, now) for each in kept], Watermark("request-events", EVERYTHING, now)
+    )
     assert found == {each.budget.id: spent_by_unit[each.budget.unit] for each in kept}
 
 
-def test_rows_beyond_the_cut_are_left_to_their_increment(filled: Warehouse) -> None:
+def test_rows_beyond_the_watermark_are_left_to_their_increment(filled: Warehouse) -> None:
     """Of the newest part, and if they were stored a moment ago."""
     recent = [row for row in ROWS if row["created_at"] >= NOW - snapshot.IN_FLIGHT]
-    lasts = {partition: min(r["source_offset"] for r in recent if r["source_partition"] == partition)
+    offsets = {partition: min(r["source_offset"] for r in recent if r["source_partition"] == partition)
              for partition in range(3)}  # fmt: skip
     newest = NOW.replace(minute=0, second=0)
-    beyond = [row for row in recent if row["source_offset"] > lasts[row["source_partition"]]
+    beyond = [row for row in recent if row["source_offset"] > offsets[row["source_partition"]]
               and row["timestamp"] >= newest]  # fmt: skip
     assert beyond
     kept = accounts()
-    found = spent(filled, kept, Cut("request-events", lasts, NOW))
+    found = spent(filled, kept, Watermark("request-events", offsets, NOW))
     rows = [row for row in ROWS if row not in beyond]
     assert found == {account.budget.id: brute_force(account, rows) for account in kept}
-    other = spent(filled, kept, Cut("another-topic", lasts, NOW))
+    other = spent(filled, kept, Watermark("another-topic", offsets, NOW))
     assert other == {account.budget.id: brute_force(account, ROWS) for account in kept}
 
 
-def test_the_cut_is_what_is_stored_or_seen(filled: Warehouse) -> None:
+def test_the_watermark_is_what_is_stored_or_seen(filled: Warehouse) -> None:
     recent = [row for row in ROWS if row["timestamp"] >= NOW.replace(minute=0, second=0)]
     newest = {}
     for row in sorted(recent, key=lambda row: (row["created_at"], row["source_offset"])):
         newest[row["source_partition"]] = row["source_offset"]
-    cut = snapshot.take_cut(filled, "request-events", {0: 10**6, 7: 3}, NOW)
-    assert cut.lasts == {**newest, 0: 10**6, 7: 3}
+    watermark = snapshot.read_watermark(filled, "request-events", {0: 10**6, 7: 3}, NOW)
+    assert watermark.offsets == {**newest, 0: 10**6, 7: 3}
 
 
 def test_the_history_of_models_is_that_of_the_rows(filled: Warehouse) -> None:
-    usages = snapshot.model_history(filled, Cut("request-events", EVERYTHING, NOW))
+    usages = snapshot.read_model_history(filled, Watermark("request-events", EVERYTHING, NOW))
     oldest = datetime(2026, 2, 1, 12, 30, tzinfo=UTC) - timedelta(minutes=185)
     # Rollups begin at a quarter of an hour.
     rows = [row for row in ROWS if row["timestamp"] >= oldest.replace(minute=30)]

@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 from aggregator.budgets.alert import Alert
 from aggregator.budgets.budget import Budget, BudgetStatus
-from aggregator.budgets.notifications import Claim, store
+from aggregator.budgets.notifications import AlertClaim, store_alerts
 from aggregator.clickhouse.client import Warehouse
 from api.app import create_app
 from api.live_usage import routes
@@ -149,20 +149,22 @@ def alert(number: int, **terms: Any) -> Alert:
 
 def test_of_those_who_store_an_alert_at_once_one_may_post_it(warehouse: Warehouse) -> None:
     alerts = [alert(number) for number in range(20)]
-    by_process = [[Claim(f"{process}-{one.id}", one) for one in alerts] for process in range(4)]
+    by_process = [[AlertClaim(f"{process}-{one.id}", one) for one in alerts] for process in range(4)]
     with ThreadPoolExecutor(len(by_process)) as pool:
-        stored = [one.id for found in pool.map(lambda claims: store(warehouse, claims), by_process) for one in found]
+        stored = [
+            one.id for found in pool.map(lambda claims: store_alerts(warehouse, claims), by_process) for one in found
+        ]
     assert sorted(stored) == sorted(one.id for one in alerts)
     assert warehouse.query("SELECT count() AS rows FROM alerts")[0]["rows"] == len(alerts)
 
 
 def test_alerts_are_stored_once_and_listed_newest_first(warehouse: Warehouse) -> None:
     alerts = [alert(1), alert(2, kind="silence", budget_id=""), alert(3)]
-    claims = [Claim(f"c-{number}", one) for number, one in enumerate([*alerts, *alerts])]
+    claims = [AlertClaim(f"c-{number}", one) for number, one in enumerate([*alerts, *alerts])]
     # Twice at once, and twice one after the other; whoever asks again for what is theirs gets it again.
-    assert store(warehouse, claims) == alerts
-    assert store(warehouse, claims[3:]) == []
-    assert store(warehouse, claims[:2]) == alerts[:2]
+    assert store_alerts(warehouse, claims) == alerts
+    assert store_alerts(warehouse, claims[3:]) == []
+    assert store_alerts(warehouse, claims[:2]) == alerts[:2]
     with client_of(warehouse) as client:
         answer = get(client, "/v1/alerts")
         assert answer == {"alerts": [json.loads(one.model_dump_json()) for one in alerts[::-1]], "truncated": False}

@@ -1,4 +1,4 @@
-"""A ledger against a brute-force count of the records: repeats, lost increments, rebases and changed budgets."""
+"""A ledger against a brute-force count of the records: repeated increments, periods, thresholds and budgets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ budgets = st.lists(
 
 
 def usages(records: Sequence[Event]) -> list[Usage]:
-    """What ingest says of a batch: by total and by user."""
+    """The usage that ingest reports for a batch: the total and by user."""
     return [
         Usage(kind, value, event.minute, 1, 0, 0, event.tokens, event.cost, 0, 0)
         for event in records
@@ -78,10 +78,10 @@ def increments(found: Sequence[tuple[int, list[Event]]]) -> list[Increment]:
     return made
 
 
-def ledger_of(kept: Sequence[Budget], has_base: bool = True) -> Ledger:
-    state = Ledger(has_base=has_base)
+def ledger_of(kept: Sequence[Budget], has_snapshot: bool = True) -> Ledger:
+    state = Ledger(has_snapshot=has_snapshot)
     for one in kept:
-        state.open(one, NOW).has_base = has_base
+        state.open(one, NOW).has_snapshot = has_snapshot
     return state
 
 
@@ -108,20 +108,20 @@ def test_each_batch_counts_once_however_often_it_comes(
 ) -> None:
     state, made = ledger_of(kept), increments(found)
     for position, increment in enumerate(made):
-        assert accounts.apply(state, increment) is not None
+        assert accounts.apply_increment(state, increment) is not None
         repeats = data.draw(st.lists(st.sampled_from(made[: position + 1]), max_size=2))
-        assert [accounts.apply(state, repeat) for repeat in repeats] == [None] * len(repeats)
+        assert [accounts.apply_increment(state, repeat) for repeat in repeats] == [None] * len(repeats)
     records = [event for _, batch in found for event in batch]
     assert spent(state) == {one.id: brute_force(one, records) for one in kept}
 
 
-def test_a_topic_made_anew_counts_from_its_first_offset() -> None:
+def test_a_recreated_topic_counts_from_its_first_offset() -> None:
     state = ledger_of([budget(unit="requests")])
     event = Event("ada", minutes(NOW), 1, Decimal(1))
     for topic_id in ("old", "new"):
         source = Source(topic="t", topic_id=topic_id, partition=0, first=0, last=9)
-        accounts.apply(state, Increment(source, usages([event])))
-        assert accounts.apply(state, Increment(source, usages([event]))) is None
+        accounts.apply_increment(state, Increment(source, usages([event])))
+        assert accounts.apply_increment(state, Increment(source, usages([event]))) is None
     assert spent(state) == {"b": Decimal(2)}
 
 
@@ -133,7 +133,7 @@ def account_with(amount: str, **terms: object) -> tuple[Ledger, accounts.Account
 
 
 def percents(account: accounts.Account, known: dict[str, datetime], now: datetime = NOW) -> list[int]:
-    return [alert.threshold_percent for alert in accounts.alerts([account], known, now)]
+    return [alert.threshold_percent for alert in accounts.new_alerts([account], known, now)]
 
 
 @pytest.mark.parametrize(
@@ -150,8 +150,8 @@ def test_thresholds_are_exact_and_speak_once(amount: str, expected: list[int], l
     known: dict[str, datetime] = {}
     assert percents(account, known) == expected
     assert percents(account, known) == []
-    assert [status.level for status in accounts.statuses([account], NOW, levels_only=True)] == [level]
-    assert list(accounts.statuses([account], NOW, levels_only=True)) == []
+    assert [status.level for status in accounts.changed_statuses([account], NOW, levels_only=True)] == [level]
+    assert list(accounts.changed_statuses([account], NOW, levels_only=True)) == []
 
 
 def test_a_changed_limit_is_another_fact_and_a_changed_threshold_is_not() -> None:
@@ -167,10 +167,10 @@ def test_a_new_period_begins_at_nothing_and_may_speak_again() -> None:
     assert percents(account, known) == [50, 80, 100]
     # 23:59 and 24:00 in Berlin, on the day that has 23 hours.
     before, after = datetime(2026, 3, 29, 21, 59, tzinfo=UTC), datetime(2026, 3, 29, 22, 0, tzinfo=UTC)
-    assert accounts.turn(state, before) == []
-    # Between the end of the period and its turn the old sum says nothing about the new one.
+    assert accounts.roll_over(state, before) == []
+    # Between the end of the period and the roll-over the old sum says nothing about the new one.
     assert percents(account, known, after) == []
-    assert accounts.turn(state, after) == [account]
+    assert accounts.roll_over(state, after) == [account]
     assert account.spent == 0
     account.spent = Decimal(5)
     assert percents(account, known, after) == [50]
@@ -199,25 +199,25 @@ def test_at_the_edge_of_a_period_each_side_counts_and_speaks_for_itself(
 ) -> None:
     before, after = (datetime.fromisoformat(each).astimezone(UTC) for each in (last, next_))
     assert after - before == timedelta(minutes=1)
-    state = Ledger(has_base=True)
+    state = Ledger(has_snapshot=True)
     terms = {"unit": "requests", "limit": "2", "period": period, "timezone": timezone, "thresholds": [100]}
     account = state.open(budget(**terms), before)
-    account.has_base = True
+    account.has_snapshot = True
     known: dict[str, datetime] = {}
     offsets = iter(range(99))
 
     def spent_after(request: datetime, now: datetime) -> tuple[int, list[int]]:
-        """With a request of this moment; and what is said then."""
+        """The sum with a request of this moment, and the thresholds that give an alert then."""
         source = Source(topic="t", topic_id="id", partition=0, first=(offset := next(offsets)), last=offset)
-        accounts.apply(state, Increment(source, usages([Event("ada", minutes(request), 1, Decimal(1))])))
+        accounts.apply_increment(state, Increment(source, usages([Event("ada", minutes(request), 1, Decimal(1))])))
         return int(account.spent), percents(account, known, now)
 
     assert spent_after(before, now=before) == (1, [])
     # Of the next period, which has not come yet.
     assert spent_after(after, now=before) == (1, [])
     assert spent_after(before, now=before) == (2, [100])
-    assert accounts.turn(state, before) == []
-    assert accounts.turn(state, after) == [account]
+    assert accounts.roll_over(state, before) == []
+    assert accounts.roll_over(state, after) == [account]
     # Late, of the period that is over.
     assert spent_after(before, now=after) == (0, [])
     assert spent_after(after, now=after) == (1, [])
@@ -237,23 +237,23 @@ def test_a_rolling_budget_is_asked_for_up_to_now_and_a_calendar_one_from_its_beg
     state = ledger_of([budget(rolling=True, period="hour"), budget("c", period="day")])
     later = NOW + timedelta(minutes=7)
     starts = {minutes(later - timedelta(hours=1)), minutes(NOW.replace(hour=0))}
-    assert {window.start for window in accounts.ask(state, later)} == starts
+    assert {window.start for window in accounts.begin_snapshot(state, later)} == starts
 
 
 def test_an_account_that_is_closed_leaves_nothing_behind() -> None:
     state = ledger_of([budget("a"), budget("b")])
     state.close("a")
-    assert [account.budget.id for account in state.by_scope["total", ""]] == ["b"]
+    assert [account.budget.id for account in state.by_subject["total", ""]] == ["b"]
     state.close("b")
     assert not state.accounts
-    assert not state.by_scope
+    assert not state.by_subject
 
 
-def test_nothing_is_said_of_an_account_without_a_base() -> None:
+def test_an_account_without_a_snapshot_gives_no_alert_and_no_status() -> None:
     _, account = account_with("10")
-    account.has_base = False
+    account.has_snapshot = False
     assert percents(account, {}) == []
-    assert list(accounts.statuses([account], NOW, levels_only=False)) == []
+    assert list(accounts.changed_statuses([account], NOW, levels_only=False)) == []
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
-"""A ledger in a world that stores, sends, repeats, loses, restarts and asks ClickHouse at any moments, against a plain
-sum of what is stored: never more than it, and in the end the same to the last digit."""
+"""A ledger in a world that stores, sends, repeats, loses, restarts and takes snapshots at any moment, against a plain
+sum of what is stored: never more than that, and in the end the same to the last digit."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from aggregator.budgets import accounts
 from aggregator.budgets.accounts import Ledger, Snapshot, SpentSums, Window
 from aggregator.budgets.budget import Budget
 from aggregator.budgets.increment import Increment, Source
-from aggregator.budgets.model_health import History
+from aggregator.budgets.model_health import ModelHistory
 from aggregator.budgets.period import minutes
 from tests.unit.aggregator.budgets.test_accounts import (
     NOW,
@@ -25,9 +25,9 @@ from tests.unit.aggregator.budgets.test_accounts import (
     usages,
 )
 
-SETTLED = minutes(NOW) - 600
+CLOSED_BEFORE = minutes(NOW) - 600
 RUNS = settings(deadline=None, max_examples=40)
-on_time = st.builds(replace, events, minute=st.integers(SETTLED, minutes(NOW) + 2000))
+on_time = st.builds(replace, events, minute=st.integers(CLOSED_BEFORE, minutes(NOW) + 2000))
 
 
 def sums_of(window: Window, value: str, records: Sequence[Event]) -> SpentSums:
@@ -36,7 +36,7 @@ def sums_of(window: Window, value: str, records: Sequence[Event]) -> SpentSums:
 
 
 class World:
-    """What is stored, the topic of increments and how far it is read, and a ledger.
+    """The stored rows, the topic of increments and how far it is read, and a ledger.
 
     `check` is called after everything that happens.
     """
@@ -63,18 +63,18 @@ class World:
     def reconcile(
         self, reading: Sequence["Act"], answering: Sequence["Act"], is_answered: bool, unsummed: str = ""
     ) -> None:
-        """The cut is taken; while `reading` the sums are read, of settled minutes all that is stored by then, whether
-        the cut has it or not; then they are on their way. Nothing is said of the `unsummed` kind of scope."""
-        cut = {partition: position.last for partition, position in self.state.seen.items()}
+        """The watermark is read first. While `reading` the sums are read: of closed minutes all that is stored by then,
+        below the watermark or not. While `answering` they travel. The `unsummed` kind of subject is left out."""
+        watermark = {partition: position.offset for partition, position in self.state.positions.items()}
         for source, _ in self.stored:
-            cut[source.partition] = max(source.last, cut.get(source.partition, -1))
-        windows = accounts.ask(self.state, NOW)
+            watermark[source.partition] = max(source.last, watermark.get(source.partition, -1))
+        windows = accounts.begin_snapshot(self.state, NOW)
         self.play(reading)
         held = [
             event
             for source, records in self.stored
             for event in records
-            if event.minute < SETTLED or source.last <= cut.get(source.partition, -1)
+            if event.minute < CLOSED_BEFORE or source.last <= watermark.get(source.partition, -1)
         ]
         sums = {
             window: {one: sums_of(window, one, held) for one in values}
@@ -83,10 +83,12 @@ class World:
         }
         self.play(answering)
         if is_answered:
-            assert self.state.meanwhile is not None
-            accounts.apply_snapshot(self.state, self.state.meanwhile, Snapshot(cut, SETTLED, sums), History())
+            assert self.state.pending is not None
+            accounts.apply_snapshot(
+                self.state, self.state.pending, Snapshot(watermark, CLOSED_BEFORE, sums), ModelHistory()
+            )
         else:
-            accounts.forget(self.state)
+            accounts.discard_snapshot(self.state)
         self._check(self)
 
     @property
@@ -95,8 +97,8 @@ class World:
         return {one.id: brute_force(one, records) for one in self.kept}
 
     @property
-    def told(self) -> dict[str, Decimal]:
-        return {name: account.spent for name, account in self.state.accounts.items() if account.has_base}
+    def counted(self) -> dict[str, Decimal]:
+        return {name: account.spent for name, account in self.state.accounts.items() if account.has_snapshot}
 
 
 Act = Callable[[World], None]
@@ -119,18 +121,18 @@ class Store:
 
 @dataclass(frozen=True)
 class Read:
-    """Some increments, of which the first `again` were read before; none before there is a base."""
+    """Some increments, of which the first `again` were read before; none before there is a snapshot."""
 
     count: int
     again: int
 
     def __call__(self, world: World) -> None:
-        if world.state.has_base:
+        if world.state.has_snapshot:
             first = max(0, world.position - self.again)
             found = world.topic[first : first + self.count]
             world.position = max(world.position, first + len(found))
             for increment in found:
-                accounts.apply(world.state, increment)
+                accounts.apply_increment(world.state, increment)
 
 
 @dataclass(frozen=True)
@@ -155,13 +157,13 @@ def acts(event: st.SearchStrategy[Event], is_sent: st.SearchStrategy[bool]) -> s
 
 
 def rounds(happening: st.SearchStrategy[list[Act]]) -> st.SearchStrategy[list[tuple[list[Act], ...]]]:
-    """Before ClickHouse is asked, while it reads, while it answers, and after that."""
+    """Before a snapshot is requested, while ClickHouse reads, while it answers, and after that."""
     return st.lists(st.tuples(happening, happening, happening, happening), min_size=1, max_size=3)
 
 
 def no_more_than_is_stored(world: World) -> None:
     expected = world.expected
-    assert all(spent <= expected[name] for name, spent in world.told.items())
+    assert all(spent <= expected[name] for name, spent in world.counted.items())
 
 
 @RUNS
@@ -181,51 +183,51 @@ def test_no_sum_exceeds_what_is_stored_and_after_a_reconcile_it_is_exact(
             world.restart()
             world.position -= min(world.position, data.draw(st.integers(0, 3)))
     world.reconcile([], [], is_answered=True)
-    assert world.told == world.expected
-    # What comes of it now is in the answer.
+    assert world.counted == world.expected
+    # All increments that come now are in the snapshot.
     Read(count=len(world.topic), again=len(world.topic))(world)
-    assert world.told == world.expected
+    assert world.counted == world.expected
 
 
 def test_a_late_request_that_is_stored_while_clickhouse_reads_counts_once() -> None:
-    """Rollups have it though the cut does not, and its increment comes later."""
+    """Rollups have it though it lies beyond the watermark, and its increment comes later."""
     one = budget(unit="requests")
-    late = Event("ada", SETTLED - 1, 1, Decimal(1))
+    late = Event("ada", CLOSED_BEFORE - 1, 1, Decimal(1))
     world = World([one], no_more_than_is_stored)
     world.reconcile([], [], is_answered=True)
     world.reconcile([Store(0, [late], is_sent=True)], [], is_answered=True)
-    assert world.told == world.expected == {"b": Decimal(1)}
+    assert world.counted == world.expected == {"b": Decimal(1)}
     world.play([Read(count=1, again=0)])
-    assert world.told == {"b": Decimal(1)}
+    assert world.counted == {"b": Decimal(1)}
 
 
-def test_an_account_of_which_clickhouse_says_nothing_counts_what_came_meanwhile_once() -> None:
+def test_an_account_that_a_snapshot_leaves_out_counts_what_came_meanwhile_once() -> None:
     """As of tags that take too long to be summed."""
     kept = [budget(unit="requests"), budget("u", unit="requests", scope={"kind": "user", "value": "ada"})]
     world = World(kept, no_more_than_is_stored)
     world.reconcile([], [], is_answered=True)
     request = Store(0, [Event("ada", minutes(NOW), 1, Decimal(1))], is_sent=True)
     world.reconcile([request, Read(1, 0)], [request, Read(1, 0)], is_answered=True, unsummed="user")
-    assert world.told == world.expected == {"b": Decimal(2), "u": Decimal(2)}
+    assert world.counted == world.expected == {"b": Decimal(2), "u": Decimal(2)}
 
 
-def test_a_topic_made_anew_is_noticed_though_a_reconcile_came_in_between() -> None:
-    """Its offsets begin at 0 again, below what the cut says."""
+def test_a_recreated_topic_is_noticed_though_a_snapshot_came_in_between() -> None:
+    """Its offsets begin at 0 again, below the watermark."""
     one = budget(unit="requests")
     world = World([one], no_more_than_is_stored)
     world.reconcile([], [], is_answered=True)
     event = Event("ada", minutes(NOW), 1, Decimal(1))
     world.play([Store(0, [event, event], is_sent=True), Read(1, 0)])
     world.reconcile([], [], is_answered=True)
-    anew = Source(topic="t", topic_id="anew", partition=0, first=0, last=0)
-    assert accounts.apply(world.state, Increment(anew, usages([event]))) is not None
-    assert world.told == {"b": Decimal(3)}
+    recreated = Source(topic="t", topic_id="recreated", partition=0, first=0, last=0)
+    assert accounts.apply_increment(world.state, Increment(recreated, usages([event]))) is not None
+    assert world.counted == {"b": Decimal(3)}
 
 
 def exact_once_all_is_read(world: World) -> None:
-    if world.state.has_base and world.position >= len(world.topic):
+    if world.state.has_snapshot and world.position >= len(world.topic):
         expected = world.expected
-        assert all(spent == expected[name] for name, spent in world.told.items())
+        assert all(spent == expected[name] for name, spent in world.counted.items())
 
 
 @RUNS
@@ -233,7 +235,7 @@ def exact_once_all_is_read(world: World) -> None:
 def test_a_sum_is_exact_at_any_moment_when_no_increment_is_lost_and_no_request_is_late(
     kept: list[Budget], happening: list[tuple[list[Act], ...]]
 ) -> None:
-    """While ClickHouse is asked too, once all increments are read."""
+    """While a snapshot is taken too, once all increments are read."""
     world = World(kept, exact_once_all_is_read)
     world.reconcile([], [], is_answered=True)
     for before, reading, answering, after in happening:

@@ -8,7 +8,7 @@ import pytest
 from aggregator.budgets import model_health
 from aggregator.budgets.alert import AlertKind
 from aggregator.budgets.increment import Usage
-from aggregator.budgets.model_health import History
+from aggregator.budgets.model_health import ModelHistory
 from aggregator.budgets.period import minutes
 
 NOW = datetime(2026, 11, 24, 12, 30, 30, tzinfo=UTC)
@@ -21,9 +21,9 @@ def usage(ago: int, requests: int, errors: int = 0, unpriced: int = 0, mean_ms: 
 
 
 def kinds(*found: Usage, now: datetime = NOW) -> list[AlertKind]:
-    history = History()
+    history = ModelHistory()
     history.add(found)
-    return [alert.kind for alert in model_health.alerts(history, {}, now)]
+    return [alert.kind for alert in model_health.new_alerts(history, {}, now)]
 
 
 @pytest.mark.parametrize(
@@ -56,34 +56,34 @@ def test_a_rule_speaks_from_its_edge_on(found: list[Usage], expected: list[Alert
 
 
 def test_each_kind_speaks_once_per_model_and_hour() -> None:
-    history, known = History(), dict[str, datetime]()
+    history, known = ModelHistory(), dict[str, datetime]()
     history.add([usage(10, 100), usage(0, 100, errors=50, mean_ms=900)])
-    assert len(list(model_health.alerts(history, known, NOW))) == 2
-    assert list(model_health.alerts(history, known, NOW + timedelta(minutes=1))) == []
+    assert len(list(model_health.new_alerts(history, known, NOW))) == 2
+    assert list(model_health.new_alerts(history, known, NOW + timedelta(minutes=1))) == []
     later = NOW.replace(hour=13, minute=0)
     history.add([Usage("model", "gpt", minutes(later), 100, 90, 0, 0, Decimal(0), 90_000, 100)])
-    assert [alert.kind for alert in model_health.alerts(history, known, later)] == [AlertKind.ERROR_RATE]
+    assert [alert.kind for alert in model_health.new_alerts(history, known, later)] == [AlertKind.ERROR_RATE]
 
 
 def test_usage_of_other_scopes_is_not_a_models() -> None:
-    history = History()
+    history = ModelHistory()
     history.add([usage(0, 100)._replace(kind="user"), usage(0, 100)._replace(kind="total", value="")])
     assert not history.models
 
 
-def test_what_rollups_have_told_of_settled_minutes_is_not_added_to() -> None:
-    history = History()
+def test_usage_of_closed_minutes_is_not_added_to_what_rollups_hold() -> None:
+    history = ModelHistory()
     history.add([usage(20, 7), usage(5, 7)])
-    history.settled = minutes(NOW) - 15
+    history.closed_before = minutes(NOW) - 15
     history.add([usage(20, 1), usage(16, 1), usage(15, 1), usage(5, 1)])
     [sums] = history.models.values()
     assert {minutes(NOW) - minute: each.requests for minute, each in sums.items()} == {20: 7, 15: 1, 5: 8}
 
 
-def test_what_is_too_old_is_forgotten() -> None:
-    history = History()
+def test_what_is_too_old_is_dropped() -> None:
+    history = ModelHistory()
     history.add([usage(201, 1), usage(199, 1)])
-    history.forget(NOW)
+    history.drop_old(NOW)
     assert [len(found) for found in history.models.values()] == [1]
-    history.forget(NOW + timedelta(hours=1))
+    history.drop_old(NOW + timedelta(hours=1))
     assert not history.models
