@@ -1,6 +1,6 @@
-"""Makes each secret of docker-compose.yml once, into the volume of who needs it; what is there is kept.
+"""Makes each secret of docker-compose.yml once, in the volume of the service that needs it; existing files are kept.
 
-To choose one yourself, write its file into the volume before the first start. Standard library only.
+To choose a secret yourself, write its file into the volume before the first start. Standard library only.
 """
 
 import hashlib
@@ -13,11 +13,11 @@ USERS = ("admin", "writer", "api", "grafana")
 
 
 def secret(path: Path, make: str) -> str:
-    """The text of a file, which is made from `make` when it is not there."""
+    """The text of a file, which is written with the text `make` if it does not exist."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(make)
-        # Containers run as users of their own, and each sees only its own volume.
+        # Each container runs as another user, and mounts only its own volume.
         path.chmod(0o444)
     return path.read_text().strip()
 

@@ -1,4 +1,4 @@
-"""Writes the dashboards' JSON from `charts.py`: `make dashboards`. A test holds the files to it."""
+"""Writes the dashboards' JSON from `panels.py`: `make dashboards`. A test holds the files to it."""
 
 import json
 from pathlib import Path
@@ -10,18 +10,18 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.variants import Dataquery
 from grafana_foundation_sdk.models import dashboard as models
 
-from deploy.grafana.charts import BOARDS, TEXT, Board, Chart
+from deploy.grafana.panels import BOARDS, TEXT, Board, GrafanaPanel
 
 FOLDER = Path(__file__).with_name("boards")
 PLUGIN, PLUGIN_VERSION = "grafana-clickhouse-datasource", "4.20.0"
 SOURCE = models.DataSourceRef(type_val=PLUGIN, uid="insights")
 TAG = "router-insights"
-# Where the API is reached from the reader's browser; a constant of each dashboard.
+# The API's address in the browser of whoever reads the dashboard; a constant of each dashboard.
 API_URL = "http://localhost:8080"
 
 
 class ClickHouseQuery(Dataquery, Builder[Dataquery]):
-    """The data source's query in its SQL editor; time series are told by `format`."""
+    """The data source's query as its SQL editor stores it; `format` 0 makes it a time series."""
 
     def __init__(self, sql: str, is_series: bool) -> None:
         self._sql = sql
@@ -42,32 +42,32 @@ class ClickHouseQuery(Dataquery, Builder[Dataquery]):
         }
 
 
-def _panel(chart: Chart) -> Any:
-    # Their common base lacks what all of them have; which type mypy infers hangs on the order in which it reads files.
+def _builder(panel: GrafanaPanel) -> Any:
+    # The builders' common base lacks their methods, and which type mypy infers depends on the order of its files.
     kinds: dict[str, Any] = {"timeseries": timeseries.Panel, "stat": stat.Panel, "table": table.Panel}
-    panel = (
-        kinds[chart.kind]()
-        .title(chart.title)
-        .description(chart.description)
+    builder = (
+        kinds[panel.kind]()
+        .title(panel.title)
+        .description(panel.description)
         .datasource(SOURCE)
-        .span(chart.width)
-        .height(chart.height)
-        .with_target(ClickHouseQuery(chart.sql, chart.kind == "timeseries"))
+        .span(panel.width)
+        .height(panel.height)
+        .with_target(ClickHouseQuery(panel.sql, panel.kind == "timeseries"))
     )
-    if chart.kind == "timeseries":
-        units = {unit for column, unit in chart.units.items() if column != "time" and unit != TEXT}
-        # One axis.
+    if panel.kind == "timeseries":
+        units = {unit for column, unit in panel.units.items() if column != "time" and unit != TEXT}
+        # All series share one axis.
         [unit] = units
-        return panel.unit(unit).fill_opacity(10).min(0)
-    for column, unit in chart.units.items():
+        return builder.unit(unit).fill_opacity(10).min(0)
+    for column, unit in panel.units.items():
         properties = [models.DynamicConfigValue("unit", unit)] if unit != TEXT else []
-        if column == chart.link:
+        if column == panel.link:
             url = "${api}/v1/request-logs/${__value.raw:percentencode}"
             link = {"title": "the log in the API", "url": url, "targetBlank": True}
             properties.append(models.DynamicConfigValue("links", [link]))
         if properties:
-            panel.override_by_name(column, properties)
-    return panel
+            builder.override_by_name(column, properties)
+    return builder
 
 
 def _variable(name: str, sql: str) -> dashboard.QueryVariable:
@@ -103,8 +103,8 @@ def build(board: Board) -> str:
     )
     for name, sql in board.variables.items():
         made.with_variable(_variable(name, sql))
-    for chart in board.charts:
-        made.with_panel(_panel(chart))
+    for panel in board.panels:
+        made.with_panel(_builder(panel))
     return json.dumps(made.build(), cls=JSONEncoder, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from aggregator.clickhouse.client import Warehouse
 from aggregator.clickhouse.migrate import migrate
-from deploy.grafana.charts import BOARDS, COUNT, DOLLARS, MS, SHARE, TEXT, TIME, Board, Chart
 from deploy.grafana.dashboards import FOLDER, build
+from deploy.grafana.panels import BOARDS, COUNT, DOLLARS, MS, SHARE, TEXT, TIME, Board, GrafanaPanel
 from ingest.consumer.sink import Sink
 from ingest.pricing import PriceBook
 from tests.integration.ingest.test_sink import batch_of
@@ -20,7 +20,7 @@ from tests.support.rows import START, insert_rows, random_rows
 
 FROM_MS = int(START.timestamp() // 3600 * 3600 * 1000)
 TO_MS = FROM_MS + int(timedelta(days=4).total_seconds() * 1000)
-PANELS = [pytest.param(board, chart, id=f"{board.uid}: {chart.title}") for board in BOARDS for chart in board.charts]
+PANELS = [pytest.param(board, panel, id=f"{board.uid}: {panel.title}") for board in BOARDS for panel in board.panels]
 # Panels of rows, each with its reason in the description; all others ask rollups, dead letters or alerts.
 OF_ROWS = {"Tags", "Time to first token", "Newest failures", "From request to row", "Partitions"}
 ALERT = """
@@ -71,12 +71,12 @@ def filled(engine_url: str) -> Iterator[Warehouse]:
     warehouse.close()
 
 
-@pytest.mark.parametrize(("board", "chart"), PANELS)
-def test_a_panel_answers_with_its_columns(filled: Warehouse, board: Board, chart: Chart) -> None:
-    rows = filled.query(expand(chart.sql, {}))
+@pytest.mark.parametrize(("board", "panel"), PANELS)
+def test_a_panel_answers_with_its_columns(filled: Warehouse, board: Board, panel: GrafanaPanel) -> None:
+    rows = filled.query(expand(panel.sql, {}))
     assert rows
-    assert list(rows[0]) == list(chart.units)
-    for column, unit in chart.units.items():
+    assert list(rows[0]) == list(panel.units)
+    for column, unit in panel.units.items():
         values = [row[column] for row in rows if row[column] is not None]
         assert values, column
         check_unit(column, unit, values)
@@ -97,11 +97,13 @@ def check_unit(column: str, unit: str, values: list[Any]) -> None:
         assert unit == named[column]
 
 
-@pytest.mark.parametrize(("board", "chart"), PANELS)
-def test_variables_narrow_a_panel_and_odd_values_are_values(filled: Warehouse, board: Board, chart: Chart) -> None:
+@pytest.mark.parametrize(("board", "panel"), PANELS)
+def test_variables_narrow_a_panel_and_odd_values_are_values(
+    filled: Warehouse, board: Board, panel: GrafanaPanel
+) -> None:
     chosen = {name: ["gpt-5", "meta/llama: 'big'", "a'; DROP TABLE request_logs; --"] for name in board.variables}
-    rows = filled.query(expand(chart.sql, {"model": chosen.get("model", [])}))
-    if "model" in chart.units and "${model" in chart.sql:
+    rows = filled.query(expand(panel.sql, {"model": chosen.get("model", [])}))
+    if "model" in panel.units and "${model" in panel.sql:
         assert {row["model"] for row in rows} == {"gpt-5", "meta/llama: 'big'"}
     assert filled.query("SELECT count() AS n FROM request_logs")[0]["n"] == 3_000
 
@@ -112,18 +114,18 @@ def test_variables_list_values_of_the_time(filled: Warehouse, board: Board) -> N
         assert filled.query(expand(sql, {}))
 
 
-@pytest.mark.parametrize(("board", "chart"), PANELS)
-def test_rows_are_read_only_where_no_rollup_holds_the_answer(board: Board, chart: Chart) -> None:
-    reads_rows = "FROM request_logs" in chart.sql
-    assert reads_rows == (chart.title in OF_ROWS)
+@pytest.mark.parametrize(("board", "panel"), PANELS)
+def test_rows_are_read_only_where_no_rollup_holds_the_answer(board: Board, panel: GrafanaPanel) -> None:
+    reads_rows = "FROM request_logs" in panel.sql
+    assert reads_rows == (panel.title in OF_ROWS)
     if reads_rows:
-        assert "rows" in chart.description.lower()
+        assert "rows" in panel.description.lower()
         # The macro of seconds would not use the primary key of a DateTime64.
-        assert "$__timeFilter_ms(timestamp)" in chart.sql
+        assert "$__timeFilter_ms(timestamp)" in panel.sql
 
 
 def test_the_sums_of_the_dashboard_are_those_of_the_rows(filled: Warehouse) -> None:
-    shown = filled.query(expand(BOARDS[0].charts[0].sql, {}))[0]["cost"]
+    shown = filled.query(expand(BOARDS[0].panels[0].sql, {}))[0]["cost"]
     stored = filled.query("SELECT toFloat64(sum(cost)) AS cost FROM request_logs")[0]["cost"]
     assert shown == pytest.approx(stored)
 
@@ -135,7 +137,7 @@ def test_the_committed_json_is_what_the_code_makes(board: Board) -> None:
     assert text == build(board)
     made = json.loads(text)
     assert made["uid"] == board.uid
-    assert [panel["title"] for panel in made["panels"]] == [chart.title for chart in board.charts]
+    assert [panel["title"] for panel in made["panels"]] == [panel.title for panel in board.panels]
     assert {panel["datasource"]["uid"] for panel in made["panels"]} == {"insights"}
 
 

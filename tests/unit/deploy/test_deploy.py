@@ -225,12 +225,12 @@ def test_no_log_of_the_server_grows_without_bound() -> None:
 
 
 def test_grafana_may_read_what_its_panels_ask_and_no_payload() -> None:
-    from deploy.grafana.charts import BOARDS
+    from deploy.grafana.panels import BOARDS
 
     queries = ElementTree.parse(USERS_XML).findall(".//insights_grafana/grants/query")
     grants = " ".join(node.text or "" for node in queries)
     granted = set(re.findall(r"ON insights\.(\w+)", grants))
-    asked = {table for board in BOARDS for chart in board.charts for table in re.findall(r"FROM (\w+)", chart.sql)}
+    asked = {table for board in BOARDS for panel in board.panels for table in re.findall(r"FROM (\w+)", panel.sql)}
     assert asked <= granted
     assert "request_payloads" not in granted
 
