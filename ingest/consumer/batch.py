@@ -1,4 +1,4 @@
-"""What is written at once: a run of one partition's records, its plan, and the token that makes it count once."""
+"""What is written at once: a run of one partition's records, and the token that makes it count once."""
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
@@ -8,7 +8,8 @@ from functools import cached_property
 from typing import Protocol
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ingest.consumer.intent import WriteIntent
 
 
 class Record(Protocol):
@@ -25,50 +26,12 @@ class Record(Protocol):
 DIGEST_CHARS = 32
 
 
-class WriteIntent(BaseModel):
-    """What a worker is about to write: the batch that begins at the committed offset.
-
-    A worker that finds a plan writes exactly that batch again, down to `created_at` and `generation`, so
-    that ClickHouse sees the same insert twice and counts it once.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    last: int
-    created_at_ms: int
-    generation: int
-    digest: str
-
-
-class CommitMetadata(BaseModel):
-    """The metadata of a commit: whose offset it is, and the plan if it is not just a confirmation.
-
-    An offset means nothing in another topic of the same name, so the commit says which one it counts in.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    topic_id: str
-    plan: WriteIntent | None = None
-
-    def to_metadata(self) -> str:
-        return self.model_dump_json()
-
-    @classmethod
-    def from_metadata(cls, metadata: str | None) -> "CommitMetadata":
-        """Without id and plan for an offset that another tool has set."""
-        try:
-            return cls.model_validate_json(metadata or "")
-        except ValidationError:
-            return cls(topic_id="")
-
-
 @dataclass(frozen=True)
 class Batch:
     """Records `[first, last]` of one partition, in order; offsets may have gaps (compaction, transactions).
 
-    `found_plan` is the plan that it follows, if an earlier worker made one. `stored` has, by table, the offsets
-    that are not to be inserted because they are there under another token.
+    `found_intent` is the intent that an earlier worker declared for it, if one did. `stored` has, by table, the
+    offsets that are not to be inserted because they are there under another token.
     """
 
     topic: str
@@ -76,7 +39,7 @@ class Batch:
     records: Sequence[Record]
     created_at_ms: int
     generation: int
-    found_plan: WriteIntent | None = None
+    found_intent: WriteIntent | None = None
     stored: Mapping[str, Collection[int]] = field(default_factory=dict)
 
     @property
@@ -97,7 +60,7 @@ class Batch:
 
     @cached_property
     def digest(self) -> str:
-        """Of offsets, times and values. A topic that was deleted and made anew starts at offset 0 again:
+        """Of offsets, times and values. A topic that was deleted and created again starts at offset 0 again:
         with the offsets alone its records would be taken for the old ones and lost."""
         numbers = np.empty((len(self.records), 3), np.int64)
         numbers[:, 0] = [record.offset for record in self.records]
@@ -114,8 +77,8 @@ class Batch:
         return f"{self.topic}/{self.partition}/{self.first}-{self.last}/{self.digest}"
 
     @property
-    def plan(self) -> WriteIntent:
-        # A plan that was found stays as it is, so that the next worker sees as well that records are missing.
-        return self.found_plan or WriteIntent(
+    def intent(self) -> WriteIntent:
+        # An intent that was found stays as it is, so that the next worker sees as well that records are missing.
+        return self.found_intent or WriteIntent(
             last=self.last, created_at_ms=self.created_at_ms, generation=self.generation, digest=self.digest
         )

@@ -34,13 +34,13 @@ from ingest.consumer.topic_id import TopicIdRequest, id_in
 
 RETRY_SECONDS = 0.1
 READ_SECONDS = 30.0
-HANG_UP_SECONDS = 0.3
+CLOSE_SECONDS = 0.3
 _COORDINATOR_MOVED = (GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError, RequestTimedOutError)
 _FENCED = (IllegalGenerationError, RebalanceInProgressError, UnknownMemberIdError)
 
 
 class PartitionLostError(Exception):
-    """The partition belongs to another worker now; its batch is left to the plan that was committed."""
+    """The partition belongs to another worker now; that one writes the batch by its committed intent."""
 
 
 @dataclass(frozen=True)
@@ -115,10 +115,10 @@ class GroupCoordinator:
                 raise error
         return response
 
-    async def hang_up(self) -> None:
+    async def close_connections(self) -> None:
         """Close the connections of a consumer that could not be stopped in time."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(HANG_UP_SECONDS):
+            async with asyncio.timeout(CLOSE_SECONDS):
                 await self._consumer._client.close()
 
     async def topic_id(self, partition: TopicPartition) -> str:

@@ -1,4 +1,4 @@
-"""One partition while it is ours: its unwritten records, the batch in hand, the plan to write again."""
+"""One assigned partition: its unwritten records, the batch in flight, the intent to write again."""
 
 import asyncio
 import time
@@ -8,13 +8,16 @@ from itertools import islice
 
 from aiokafka import ConsumerRecord, TopicPartition
 
-from ingest.consumer.batch import WriteIntent
 from ingest.consumer.group_coordinator import Member
+from ingest.consumer.intent import WriteIntent
 from ingest.settings import IngestSettings
 
 
 class PartitionBuffer:
-    """Buffers records of a partition and says when a batch is due. Times are `time.monotonic()` seconds."""
+    """Buffers records of a partition and says when a batch is due. Times are `time.monotonic()` seconds.
+
+    `position` is the next offset to fetch. `replay` is the intent of an earlier worker, until its batch is written.
+    """
 
     def __init__(
         self,
@@ -31,15 +34,15 @@ class PartitionBuffer:
         # Who holds the partition, and in which of the topics that have had this name.
         self.member = member
         self.topic_id = topic_id
-        self.batch_in_hand: asyncio.Task[None] | None = None
+        self.batch_in_flight: asyncio.Task[None] | None = None
         self.is_lost = False
-        # While nothing is being written yet; `planned_at` is in seconds of the wall clock, which a suspended
+        # While nothing is being written yet; `declared_at` is in seconds of the wall clock, which a suspended
         # machine does not stop.
-        self.is_planning = False
-        self.planned_at = 0.0
-        # The next offset to plan, once a batch is written that no later plan has confirmed.
-        self.unconfirmed: int | None = None
-        # Of a batch; the worker lowers it when many partitions share its memory.
+        self.is_declaring_intent = False
+        self.declared_at = 0.0
+        # The offset after the last written batch, until a commit has taken it.
+        self.uncommitted: int | None = None
+        # The size at which a batch ends; the worker lowers it when many partitions share its memory.
         self.batch_bytes = settings.flush_bytes
         self._settings = settings
         self._buffer: deque[ConsumerRecord] = deque()
@@ -50,7 +53,7 @@ class PartitionBuffer:
         self._written_at = time.monotonic()
 
     def add(self, records: Sequence[ConsumerRecord]) -> None:
-        """Take fetched records; `position` is then the next offset to fetch."""
+        """Take fetched records."""
         self._last_added = time.monotonic()
         if not self._buffer:
             self._oldest = self._last_added
@@ -62,9 +65,9 @@ class PartitionBuffer:
 
     @property
     def is_full(self) -> bool:
-        """Whether to fetch no more: a whole batch waits."""
+        """Whether a whole batch waits, so that no more is to be fetched."""
         if self.replay is not None:
-            return self.has_replay_at_hand
+            return self.has_whole_replay
         return len(self._buffer) >= self._settings.flush_rows or self._buffered_bytes >= self.batch_bytes
 
     @property
@@ -73,41 +76,41 @@ class PartitionBuffer:
 
     @property
     def waited_seconds(self) -> float:
-        """How long the oldest record has been here."""
+        """How long the oldest record has been in the buffer."""
         return time.monotonic() - self._oldest if self._buffer else 0.0
 
     @property
-    def has_replay_at_hand(self) -> bool:
+    def has_whole_replay(self) -> bool:
         return self.replay is not None and self.position > self.replay.last
 
-    def written(self, next_offset: int) -> None:
-        """A batch is in ClickHouse; the offset is confirmed by the next plan, or when the lane falls idle."""
-        self.unconfirmed = next_offset
+    def mark_written(self, next_offset: int) -> None:
+        """A batch is in ClickHouse; its offset is committed with the next intent, or when the partition falls idle."""
+        self.uncommitted = next_offset
         self._written_at = time.monotonic()
 
     def is_idle_for(self, seconds: float) -> bool:
-        is_idle = not self._buffer and self.batch_in_hand is None
+        is_idle = not self._buffer and self.batch_in_flight is None
         return is_idle and time.monotonic() - self._written_at >= seconds
 
     def is_due(self, flush_seconds: float) -> bool:
-        """Whether a batch can be taken now: a plan is complete, or the rows, bytes or time are reached."""
-        if self.is_lost or self.batch_in_hand is not None:
+        """Whether a batch can be taken now: a replay is complete, or the rows, bytes or time are reached."""
+        if self.is_lost or self.batch_in_flight is not None:
             return False
         if self.replay is not None:
-            return self.has_replay_at_hand
+            return self.has_whole_replay
         if not self._buffer:
             return False
         return self.is_full or time.monotonic() - self._oldest >= flush_seconds
 
     def take(self) -> list[ConsumerRecord]:
-        """The records of the next batch; of the plan's batch while there is a plan."""
-        count = self._fitting() if self.replay is None else self._planned(self.replay)
+        """The records of the next batch; of the replayed batch while there is one."""
+        count = self._fitting() if self.replay is None else self._replayed(self.replay)
         records = [self._buffer.popleft() for _ in range(count)]
         self._buffered_bytes -= sum(self._sizes.popleft() for _ in range(count))
         self._oldest = self._last_added
         return records
 
-    def _planned(self, replay: WriteIntent) -> int:
+    def _replayed(self, replay: WriteIntent) -> int:
         return sum(record.offset <= replay.last for record in self._buffer)
 
     def _fitting(self) -> int:

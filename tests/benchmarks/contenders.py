@@ -150,9 +150,9 @@ def run_ours(task: Task, warehouse: Warehouse) -> Figures:
     meter, watch = Meter("ours", task), Stopwatch()
     add = PartitionBuffer.add
 
-    def begin_and_add(lane: PartitionBuffer, records: Sequence[Any]) -> None:
+    def begin_and_add(buffer: PartitionBuffer, records: Sequence[Any]) -> None:
         meter.begin()
-        add(lane, records)
+        add(buffer, records)
 
     setattr(PartitionBuffer, "add", begin_and_add)  # noqa: B010 - it is a method, which mypy lets nobody assign
     watch.watch(Decoder, "decode", "decode")
@@ -177,7 +177,7 @@ def run_ours(task: Task, warehouse: Warehouse) -> Figures:
             if _stored() >= task.records:
                 break
         figures = meter.end(warehouse)
-        watch.seconds["fetch, plan and commit"] = time.thread_time() - loop_cpu - watch.seconds["digest"]
+        watch.seconds["fetch, declare and commit"] = time.thread_time() - loop_cpu - watch.seconds["digest"]
         stop.set()
         await consuming
         python = sum(watch.seconds.values())

@@ -229,7 +229,7 @@ async def log_is_truncated(run: Run) -> Verdict:
     """Retention deletes records that a lagging worker has not read, perhaps in the middle of a planned batch: the
     gap is counted, and nothing else is missing."""
     await run.produce(run.events(150), partition=0)
-    point = run.rng.choice(("after_plan", "between_tables", "after_insert", "before_confirm"))
+    point = run.rng.choice(("after_intent", "between_tables", "after_insert", "before_commit"))
     worker = run.start_worker(point, countdown=run.rng.randint(1, 2))
     await _join(worker, 8.0)
     run.kill(worker)

@@ -5,12 +5,12 @@ from aiokafka import TopicPartition
 from aiokafka.protocol.commit import OffsetCommitResponse_v3, OffsetFetchResponse_v3
 from aiokafka.structs import OffsetAndMetadata
 
-from ingest.consumer.batch import CommitMetadata, WriteIntent
+from ingest.consumer.assignment import starting_point
 from ingest.consumer.group_coordinator import _codes, _offsets_in
-from ingest.consumer.worker import _starting_point
+from ingest.consumer.intent import CommitMetadata, WriteIntent
 
 LOADING = 14
-PLAN = WriteIntent(last=19, created_at_ms=1, generation=0, digest="d")
+INTENT = WriteIntent(last=19, created_at_ms=1, generation=0, digest="d")
 
 
 def test_an_error_of_the_whole_answer_is_seen_though_it_names_no_partition() -> None:
@@ -34,14 +34,14 @@ def test_offsets_come_with_their_metadata() -> None:
         pytest.param(-1, "", (3, None), id="nothing committed: the beginning"),
         pytest.param(10, "", (10, None), id="set by another tool"),
         pytest.param(10, "not ours", (10, None), id="another tool's metadata"),
-        pytest.param(10, CommitMetadata(topic_id="a").to_metadata(), (10, None), id="confirmed"),
-        pytest.param(10, CommitMetadata(topic_id="a", plan=PLAN).to_metadata(), (10, PLAN), id="planned"),
+        pytest.param(10, CommitMetadata(topic_id="a").to_metadata(), (10, None), id="committed"),
+        pytest.param(10, CommitMetadata(topic_id="a", intent=INTENT).to_metadata(), (10, INTENT), id="with an intent"),
         pytest.param(
-            10, CommitMetadata(topic_id="old", plan=PLAN).to_metadata(), (3, None), id="of a topic that is gone"
+            10, CommitMetadata(topic_id="old", intent=INTENT).to_metadata(), (3, None), id="of a topic that is gone"
         ),
     ],
 )
 def test_a_partition_goes_on_where_its_commit_says(
     offset: int, metadata: str, expected: tuple[int, WriteIntent | None]
 ) -> None:
-    assert _starting_point(0, OffsetAndMetadata(offset, metadata), topic_id="a", beginning=3) == expected
+    assert starting_point(0, OffsetAndMetadata(offset, metadata), topic_id="a", beginning=3) == expected

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -18,7 +19,10 @@ import pyarrow as pa
 from aggregator.clickhouse.client import Warehouse
 from cli.commands.services import stop_on_signals
 from cli.logging_config import configure_logs
+from ingest.consumer import worker
 from ingest.consumer.batch import Batch
+from ingest.consumer.commits import BatchCommits
+from ingest.consumer.group_coordinator import GroupCoordinator
 from ingest.consumer.partition_buffer import PartitionBuffer
 from ingest.consumer.sink import Sink
 from ingest.consumer.worker import Worker
@@ -26,13 +30,13 @@ from ingest.pricing import PriceBook
 from ingest.settings import IngestSettings
 
 Point = Literal[
-    "before_plan",
-    "after_plan",
+    "before_intent",
+    "after_intent",
     "before_insert",
     "between_tables",
     "after_insert",
-    "before_confirm",
-    "after_confirm",
+    "before_commit",
+    "after_commit",
 ]
 POINTS: tuple[Point, ...] = get_args(Point)
 
@@ -70,24 +74,31 @@ class FusedSink(Sink):
         super()._insert(table, rows, batch)
 
 
+class FusedCommits(BatchCommits):
+    def __init__(self, coordinator: GroupCoordinator, fuse: Fuse) -> None:
+        super().__init__(coordinator)
+        self._fuse = fuse
+
+    async def declare_intent(self, buffer: PartitionBuffer, batch: Batch) -> None:
+        self._fuse.passes("before_intent")
+        await super().declare_intent(buffer, batch)
+        self._fuse.passes("after_intent")
+
+    async def commit_written(self, buffers: Collection[PartitionBuffer]) -> None:
+        is_due = any(buffer.uncommitted is not None for buffer in buffers)
+        if is_due:
+            self._fuse.passes("before_commit")
+        await super().commit_written(buffers)
+        if is_due:
+            self._fuse.passes("after_commit")
+
+
 class FusedWorker(Worker):
     def __init__(self, settings: IngestSettings, warehouse: Warehouse, fuse: Fuse) -> None:
         super().__init__(settings, warehouse)
         self._sink = FusedSink(warehouse, fuse)
-        self._fuse = fuse
-
-    async def _plan(self, lane: PartitionBuffer, batch: Batch) -> None:
-        self._fuse.passes("before_plan")
-        await super()._plan(lane, batch)
-        self._fuse.passes("after_plan")
-
-    async def _confirm(self, lanes: Collection[PartitionBuffer]) -> None:
-        is_due = any(lane.unconfirmed is not None for lane in lanes)
-        if is_due:
-            self._fuse.passes("before_confirm")
-        await super()._confirm(lanes)
-        if is_due:
-            self._fuse.passes("after_confirm")
+        # The worker makes its commits when it runs, and this process has one worker.
+        vars(worker)["BatchCommits"] = partial(FusedCommits, fuse=fuse)
 
 
 def _show_tasks() -> None:

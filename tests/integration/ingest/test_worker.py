@@ -235,7 +235,7 @@ async def test_a_broken_producer_stops_the_worker_before_its_records_are_drained
     assert_exactly_once(warehouse, topic, good | broken)
 
 
-async def test_a_stop_under_load_finishes_the_batch_in_hand(broker: str, topic: str, warehouse: Warehouse) -> None:
+async def test_a_stop_under_load_finishes_the_batches_in_flight(broker: str, topic: str, warehouse: Warehouse) -> None:
     produced = await produce(broker, topic, events(2000))
     settings = make_settings(broker, topic, flush_rows=50)
     async with running(Worker(settings, warehouse)) as task:
@@ -253,20 +253,20 @@ async def test_no_more_batches_are_taken_ahead_than_there_are_threads_and_who_wa
     settings = make_settings("127.0.0.1:9", "t", insert_threads=1, flush_seconds=0.001)
     worker, member = Worker(settings, warehouse), Member(1, "member")
     for number in (2, 0, 1):
-        lane = PartitionBuffer(TopicPartition("t", number), 0, None, settings, member, "id")
-        lane.add([ConsumerRecord("t", number, 0, 0, 0, None, b"x", None, 0, 1, ())])
-        worker._lanes[lane.partition] = lane
+        buffer = PartitionBuffer(TopicPartition("t", number), 0, None, settings, member, "id")
+        buffer.add([ConsumerRecord("t", number, 0, 0, 0, None, b"x", None, 0, 1, ())])
+        worker._buffers[buffer.partition] = buffer
         await asyncio.sleep(0.01)
-    assert [lane.partition.partition for lane in worker._next_lanes()] == [2]
+    assert [buffer.partition.partition for buffer in worker._next_due()] == [2]
     is_released = threading.Event()
-    jobs = [asyncio.create_task(worker._threads.run(is_released.wait)) for _ in range(2)]
+    jobs = [asyncio.create_task(worker._insert_threads.run(is_released.wait)) for _ in range(2)]
     async with asyncio.timeout(30):
         # One is at work, the other waits.
-        while worker._threads.waiting != 1:  # noqa: ASYNC110 - a thread
+        while worker._insert_threads.waiting != 1:  # noqa: ASYNC110 - a thread
             await asyncio.sleep(0.01)
-    assert worker._next_lanes() == []
+    assert worker._next_due() == []
     is_released.set()
     await asyncio.gather(*jobs)
-    assert [lane.partition.partition for lane in worker._next_lanes()] == [2]
-    worker._threads.close()
-    worker._planning_thread.close()
+    assert [buffer.partition.partition for buffer in worker._next_due()] == [2]
+    worker._insert_threads.close()
+    worker._intent_thread.close()

@@ -6,15 +6,15 @@ from aiokafka import ConsumerRecord, TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.consumer.batch import WriteIntent
 from ingest.consumer.group_coordinator import Member
+from ingest.consumer.intent import WriteIntent
 from ingest.consumer.partition_buffer import PartitionBuffer
 from ingest.settings import IngestSettings
 
 NEVER, NOW = 3600.0, 0.0
 
 
-def lane(replay: WriteIntent | None = None, **settings: Any) -> PartitionBuffer:
+def buffer(replay: WriteIntent | None = None, **settings: Any) -> PartitionBuffer:
     return PartitionBuffer(
         TopicPartition("t", 0), 0, replay, IngestSettings(**settings), Member(1, "member"), "topic-id"
     )
@@ -29,19 +29,19 @@ def records(*sizes: int, first: int = 0) -> list[ConsumerRecord]:
 
 
 def test_a_batch_is_due_at_its_rows_its_bytes_or_its_time_whichever_comes_first() -> None:
-    by_rows = lane(flush_rows=3)
+    by_rows = buffer(flush_rows=3)
     by_rows.add(records(1, 1))
     assert not by_rows.is_due(NEVER)
     by_rows.add(records(1, first=2))
     assert by_rows.is_due(NEVER)
 
-    by_bytes = lane(flush_bytes=100)
+    by_bytes = buffer(flush_bytes=100)
     by_bytes.add(records(99))
     assert not by_bytes.is_due(NEVER)
     by_bytes.add(records(1, first=1))
     assert by_bytes.is_due(NEVER)
 
-    by_time = lane()
+    by_time = buffer()
     assert not by_time.is_due(NOW)
     by_time.add(records(1))
     assert not by_time.is_due(NEVER)
@@ -56,7 +56,7 @@ def test_a_batch_is_due_at_its_rows_its_bytes_or_its_time_whichever_comes_first(
 def test_batches_hold_every_record_once_in_order_and_end_where_a_limit_is_reached(
     sizes: list[int], rows: int, size: int
 ) -> None:
-    filled = lane(flush_rows=rows, flush_bytes=size)
+    filled = buffer(flush_rows=rows, flush_bytes=size)
     filled.add(records(*sizes))
     batches = []
     while filled.buffered:
@@ -72,13 +72,13 @@ def test_batches_hold_every_record_once_in_order_and_end_where_a_limit_is_reache
     assert not filled.is_full
 
 
-def test_a_plan_is_due_once_all_of_it_is_at_hand_and_is_taken_whole() -> None:
-    planned = lane(WriteIntent(last=4, created_at_ms=0, generation=0, digest=""), flush_rows=2)
-    planned.add(records(1, 1, 1, 1))
+def test_an_intent_is_due_once_all_its_records_are_there_and_is_taken_whole() -> None:
+    replayed = buffer(WriteIntent(last=4, created_at_ms=0, generation=0, digest=""), flush_rows=2)
+    replayed.add(records(1, 1, 1, 1))
     # Past the row limit, and fetching must go on all the same.
-    assert not planned.is_full
-    assert not planned.is_due(NOW)
-    planned.add(records(1, 1, first=4))
-    assert planned.is_full
-    assert planned.is_due(NEVER)
-    assert [record.offset for record in planned.take()] == [0, 1, 2, 3, 4]
+    assert not replayed.is_full
+    assert not replayed.is_due(NOW)
+    replayed.add(records(1, 1, first=4))
+    assert replayed.is_full
+    assert replayed.is_due(NEVER)
+    assert [record.offset for record in replayed.take()] == [0, 1, 2, 3, 4]

@@ -1,0 +1,155 @@
+"""Which partitions the worker holds, and where each of them starts: on assignment, and after its log has changed."""
+
+import asyncio
+from collections.abc import Collection
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.structs import OffsetAndMetadata
+
+from ingest import metrics
+from ingest.consumer.commits import COMMIT_SECONDS, BatchCommits
+from ingest.consumer.group_coordinator import GroupCoordinator
+from ingest.consumer.intent import CommitMetadata, WriteIntent
+from ingest.consumer.partition_buffer import PartitionBuffer
+from ingest.settings import IngestSettings
+
+log = structlog.get_logger(__name__)
+
+# How long a worker takes to leave its group: a part of `stop_seconds`.
+LEAVE_SECONDS = 1.0
+SKIP_SECONDS = 1.0
+RETRY_FETCH_SECONDS = 0.05
+TOPIC_POLL_SECONDS = 0.2
+
+
+class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Keeps `buffers` at one for each partition that Kafka has assigned to this worker.
+
+    `failure` is what went wrong on an assignment, for the worker to raise: aiokafka would log it and go on without
+    the partitions.
+    """
+
+    def __init__(
+        self,
+        consumer: AIOKafkaConsumer,
+        coordinator: GroupCoordinator,
+        commits: BatchCommits,
+        buffers: dict[TopicPartition, PartitionBuffer],
+        settings: IngestSettings,
+    ) -> None:
+        self.failure: Exception | None = None
+        self._consumer = consumer
+        self._coordinator = coordinator
+        self._commits = commits
+        self._buffers = buffers
+        self._settings = settings
+
+    async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        try:
+            await self._open(assigned)
+        except Exception as error:
+            self.failure = error
+
+    async def _open(self, assigned: Collection[TopicPartition]) -> None:
+        """A buffer for each partition at its committed offset, with the intent that is found there."""
+        if assigned:
+            member = self._coordinator.member
+            committed = await self._coordinator.read(assigned)
+            beginnings = await self._consumer.beginning_offsets(list(assigned))
+            for partition in assigned:
+                topic_id = await self.topic_id(partition)
+                position, intent = starting_point(
+                    partition.partition, committed[partition], topic_id, beginnings[partition]
+                )
+                self._consumer.seek(partition, position)
+                self._buffers[partition] = PartitionBuffer(
+                    partition, position, intent, self._settings, member, topic_id
+                )
+        log.info("partitions_assigned", partitions=sorted(partition.partition for partition in assigned))
+
+    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        """Finish the batches in flight within a time bound and commit them. The partition's next worker writes the
+        others by their intents."""
+        buffers = [buffer for partition in revoked if (buffer := self._buffers.pop(partition, None)) is not None]
+        for buffer in buffers:
+            # A commit that waits for its coordinator would go out under the next generation: too late for this intent.
+            if buffer.is_declaring_intent and buffer.batch_in_flight is not None:
+                buffer.batch_in_flight.cancel()
+        tasks = [buffer.batch_in_flight for buffer in buffers if buffer.batch_in_flight is not None]
+        if tasks:
+            timeout_seconds = max(0.0, self._settings.stop_seconds - COMMIT_SECONDS - LEAVE_SECONDS)
+            done, _ = await asyncio.wait(tasks, timeout=timeout_seconds)
+            for task in done:
+                if not task.cancelled() and (error := task.exception()) is not None:
+                    log.warning("batch_left_to_plan", error=str(error)[:500])
+        await self._commits.commit_written([buffer for buffer in buffers if not buffer.is_lost])
+        for buffer in buffers:
+            buffer.is_lost = True
+
+    async def topic_id(self, partition: TopicPartition) -> str:
+        """The id of the partition's topic; waits while there is no such topic."""
+        while True:
+            try:
+                return await self._coordinator.topic_id(partition)
+            except KafkaError as error:
+                if not error.retriable:
+                    raise
+                await asyncio.sleep(TOPIC_POLL_SECONDS)
+
+    async def start_over(self, buffer: PartitionBuffer, dropped: int) -> None:
+        """Read a topic that was created again from its beginning; `dropped` fetched records are not written."""
+        partition = buffer.partition
+        topic_id = await self.topic_id(partition)
+        beginning = (await self._consumer.beginning_offsets([partition]))[partition]
+        if self._buffers.get(partition) is not buffer:
+            return
+        metrics.RECREATED_TOPICS.labels(partition.partition).inc()
+        log.error(
+            "topic_recreated", partition=partition.partition, position=buffer.position, beginning=beginning,
+            dropped=dropped + buffer.buffered,
+        )  # fmt: skip
+        self._buffers[partition] = PartitionBuffer(partition, beginning, None, self._settings, buffer.member, topic_id)
+        self._consumer.seek(partition, beginning)
+
+    async def skip_missing(self, positions: dict[TopicPartition, int]) -> None:
+        """Move on where the log does not hold the next offset. What fails here is tried again after the next fetch."""
+        try:
+            async with asyncio.timeout(SKIP_SECONDS):
+                for partition, position in positions.items():
+                    buffer = self._buffers.get(partition)
+                    if buffer is not None and buffer.batch_in_flight is None:
+                        await self._skip(buffer, position)
+        except (IllegalStateError, KafkaError, TimeoutError) as error:
+            log.warning("skip_failed", reason=str(error) or type(error).__name__)
+        await asyncio.sleep(RETRY_FETCH_SECONDS)
+
+    async def _skip(self, buffer: PartitionBuffer, position: int) -> None:
+        """Go to where the log goes on, and report how many records are missing."""
+        partition = buffer.partition
+        if await self.topic_id(partition) != buffer.topic_id:
+            await self.start_over(buffer, 0)
+            return
+        beginning = (await self._consumer.beginning_offsets([partition]))[partition]
+        # An end before the position: an unclean election of a leader has cut the log.
+        target = beginning if position < beginning else (await self._consumer.end_offsets([partition]))[partition]
+        self._consumer.seek(partition, target)
+        buffer.position = target
+        missing = abs(target - position)
+        metrics.SKIPPED_RECORDS.labels(partition.partition).inc(missing)
+        log.error("log_truncated", partition=partition.partition, position=position, target=target, missing=missing)
+
+
+def starting_point(
+    partition: int, committed: OffsetAndMetadata, topic_id: str, beginning: int
+) -> tuple[int, WriteIntent | None]:
+    """The offset that a partition is read from, and the intent whose batch is written first."""
+    if committed.offset < 0:
+        return beginning, None
+    metadata = CommitMetadata.from_metadata(committed.metadata)
+    if metadata.topic_id and metadata.topic_id != topic_id:
+        metrics.RECREATED_TOPICS.labels(partition).inc()
+        log.error("topic_recreated", partition=partition, position=committed.offset, beginning=beginning, dropped=0)
+        return beginning, None
+    return committed.offset, metadata.intent

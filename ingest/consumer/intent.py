@@ -1,0 +1,42 @@
+"""What a worker says in the metadata of its commits: whose offset it is, and which batch it is about to write."""
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+
+class WriteIntent(BaseModel):
+    """What a worker is about to write: the batch that begins at the committed offset.
+
+    A worker that finds an intent writes exactly that batch again, down to `created_at_ms` (epoch milliseconds) and
+    `generation` (of the rollups), so that ClickHouse sees the same insert twice and counts it once.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    last: int
+    created_at_ms: int
+    generation: int
+    digest: str
+
+
+class CommitMetadata(BaseModel):
+    """The metadata of a commit: which topic the offset counts in, and the intent if a batch follows.
+
+    An offset means nothing in another topic of the same name, so the commit names the topic's id.
+    """
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+    topic_id: str
+    # Kafka holds it as `plan`: a worker of any version reads what one of another has committed.
+    intent: WriteIntent | None = Field(None, alias="plan")
+
+    def to_metadata(self) -> str:
+        return self.model_dump_json(by_alias=True)
+
+    @classmethod
+    def from_metadata(cls, metadata: str | None) -> "CommitMetadata":
+        """Without id and intent for an offset that another tool has set."""
+        try:
+            return cls.model_validate_json(metadata or "")
+        except ValidationError:
+            return cls(topic_id="")
