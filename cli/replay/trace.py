@@ -21,6 +21,7 @@ from aggregator.errors import InsightsError
 from aggregator.rollups.planner import EPOCH
 from cli.demo.generator import Record, dress, records
 from ingest.events import MAX_TOKENS, RequestEvent, parse_timestamp
+from ingest.transform.surrogates import without_lone_surrogates
 
 SEED = 2023
 CHUNK_LINES = 5_000
@@ -137,7 +138,7 @@ def _reason(error: ValidationError) -> str:
 def _read_events(lines: Iterator[tuple[int, bytes]], complain: Callable[[Malformed], None]) -> Iterator[Request]:
     for number, line in lines:
         try:
-            event = RequestEvent.model_validate_json(line)
+            event = RequestEvent.model_validate_json(without_lone_surrogates(line))
         except ValidationError as error:
             complain(Malformed(number, _reason(error)))
             continue

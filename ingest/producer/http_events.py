@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from ingest.events import RequestEvent
 from ingest.producer.emitter import EventEmitter, EventTooLargeError
 from ingest.transform.decoder import field_path
+from ingest.transform.surrogates import without_lone_surrogates
 
 # Enough to see what is wrong with a body; the rest is likely the same again.
 MAX_PROBLEMS = 100
@@ -61,7 +62,7 @@ class EventGate:
         problems: list[EventProblem] = []
         for line, value in _lines(body, is_ndjson):
             try:
-                key = RequestEvent.model_validate_json(value).request_id.encode()
+                key = RequestEvent.model_validate_json(without_lone_surrogates(value)).request_id.encode()
                 self._emitter.check_size(key, value)
                 records.append((key, value))
             except ValidationError as error:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from aggregator.clickhouse.scalar import text_of
+from ingest.transform.surrogates import without_lone_surrogates
 
 # White space before JSON; stripping a long text to look at its first sign would copy it.
 MAX_INDENT = 64
@@ -64,9 +65,20 @@ def parse(text: str) -> Any:
     if text[:1] not in ("{", "[") and text[:MAX_INDENT].lstrip()[:1] not in ("{", "["):
         return text
     try:
-        return msgspec.json.decode(text)
+        return _decoded(text.encode())
     except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
         return text
+
+
+def _decoded(json_text: bytes) -> Any:
+    """Raises msgspec.DecodeError and RecursionError."""
+    try:
+        return msgspec.json.decode(json_text)
+    except msgspec.DecodeError:
+        repaired = without_lone_surrogates(json_text)
+        if repaired == json_text:
+            raise
+        return msgspec.json.decode(repaired)
 
 
 def scalars(value: Any, path: str = "") -> Iterator[tuple[str, str]]:

@@ -24,6 +24,7 @@ from ingest.transform.strict_json import (
     json_text,
     json_types,
 )
+from ingest.transform.surrogates import without_lone_surrogates
 
 # Few enough to stay in the processor's cache while they are Python objects, and to be gone before Python counts them.
 ROWS_AT_ONCE = 1_000
@@ -169,7 +170,7 @@ def decode_one(row_index: int, value: bytes | None) -> dict[str, Any] | Rejectio
         message = f"the record has {len(value):,} bytes, more than the {MAX_EVENT_BYTES:,} that are allowed"
         return Rejection(row_index, "too_large", "", message)
     try:
-        return _row(row_index, RequestEvent.model_validate_json(value))
+        return _row(row_index, RequestEvent.model_validate_json(without_lone_surrogates(value)))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         return Rejection(row_index, first["type"], field_path(first["loc"]), first["msg"])

@@ -5,7 +5,7 @@ a value that passes has its types proven; what a schema cannot say is left to th
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from functools import lru_cache
 from typing import Annotated, Any, Union
 
@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from ingest.events import FIELD_NAMES, MAX_NESTING, RequestEvent, check_free_json, check_paths
 from ingest.transform.redaction import redact_headers
+from ingest.transform.surrogates import without_lone_surrogates
 
 # Above the largest bodies gateways log, below what would let one record starve a batch.
 MAX_EVENT_BYTES = 8 * 1024 * 1024
@@ -177,6 +178,12 @@ class StrictDecoder:
         """
         if value is None or len(value) > MAX_EVENT_BYTES or ESCAPED_NUL in value:
             return None
+        fields = self._proven(value, unknown)
+        if fields is None and (repaired := without_lone_surrogates(value)) != value:
+            return self._proven(repaired, unknown)
+        return fields
+
+    def _proven(self, value: bytes, unknown: Counter[str]) -> list[Any] | None:
         try:
             # msgspec looks at the text of strings only when it builds them.
             if not value.isascii():
@@ -186,7 +193,8 @@ class StrictDecoder:
             return None
 
     def _fields(self, value: bytes, unknown: Counter[str]) -> list[Any]:
-        """Raises what `read` catches."""
+        """Raises what `_proven` catches."""
+        unknown_names: Set[str] = frozenset()
         try:
             event = self._strict(value)
         except msgspec.ValidationError:
@@ -194,7 +202,7 @@ class StrictDecoder:
             members = self._object(value)
             # Nobody reads what unknown fields hold, but the model refuses some of it.
             check_free_json(members)
-            unknown.update(members.keys() - FIELD_NAMES)
+            unknown_names = members.keys() - FIELD_NAMES
         fields = list(msgspec.structs.astuple(event))
         for place, text_of in self._objects:
             raw = fields[place]
@@ -204,4 +212,5 @@ class StrictDecoder:
             body = fields[place]
             if body is not None and body.__class__ is not str:
                 fields[place] = _checked_text(body, json_text)
+        unknown.update(unknown_names)
         return fields
