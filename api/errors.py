@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from aggregator.clickhouse.client import DatabaseError, WarehouseUnavailableError
+from aggregator.clickhouse.client import NOT_MIGRATED_CODES, DatabaseError, WarehouseUnavailableError
 from api.analytics import errors as v2
 
 log = structlog.get_logger()
@@ -164,8 +164,7 @@ BY_CLICKHOUSE_CODE = {
     241: TOO_EXPENSIVE,
     307: TOO_EXPENSIVE,
     396: TOO_EXPENSIVE,
-    60: NO_SCHEMA,
-    81: NO_SCHEMA,
+    **dict.fromkeys(NOT_MIGRATED_CODES, NO_SCHEMA),
 }
 
 

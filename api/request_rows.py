@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from aggregator.rollups.measures import KEY_COLUMNS
-from aggregator.rollups.planner import micros
+from aggregator.clickhouse.tables import KEY_COLUMNS
+from aggregator.times import micros
 from api.security.reader import Reader
 
 KEY = f"({', '.join(KEY_COLUMNS)})"

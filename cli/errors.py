@@ -7,11 +7,8 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from aggregator.clickhouse.client import DatabaseError
+from aggregator.clickhouse.client import NOT_MIGRATED_CODES, DatabaseError
 from aggregator.errors import InsightsError
-
-# ClickHouse's codes for a table and a database that are not there.
-NOT_MIGRATED = (60, 81)
 
 
 def sentence_for(error: Exception) -> str | None:
@@ -22,7 +19,7 @@ def sentence_for(error: Exception) -> str | None:
         return _about_settings(error)
     if isinstance(error, ClickHouseError) and "chdb engine" in str(error):
         return _about_engine(str(error))
-    if isinstance(error, DatabaseError) and error.code in NOT_MIGRATED:
+    if isinstance(error, DatabaseError) and error.code in NOT_MIGRATED_CODES:
         return f"the database lacks what this asks for: run insights migrate first ({_first_line(error)})"
     if isinstance(error, ClickHouseError):
         return f"ClickHouse refused: {_first_line(error)}"

@@ -11,7 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from aggregator.clickhouse.client import Warehouse
-    from aggregator.rollups.planner import Span
+    from aggregator.times import Span
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -119,7 +119,7 @@ To = typer.Option("--to", parser=_moment, metavar="TIME", help="Exclusive: RFC 3
 
 
 def _span(start: datetime | None, end: datetime | None) -> "Span":
-    from aggregator.rollups.planner import Span
+    from aggregator.times import Span
 
     if start is not None and end is not None and start >= end:
         raise typer.BadParameter(f"--from {start.isoformat()} must be before --to {end.isoformat()}")

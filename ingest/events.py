@@ -23,9 +23,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-# Within what ClickHouse's DateTime (rollup buckets) and DateTime64 (rows) both hold.
-FIRST_TIMESTAMP = datetime(1970, 1, 1, tzinfo=UTC)
-LAST_TIMESTAMP = datetime(2100, 1, 1, tzinfo=UTC)
+from aggregator.times import END_OF_TIME, EPOCH
+
 MAX_REQUEST_ID_CHARS = 128
 # A billion tokens at the dearest known price stays below the million dollars that Decimal(18, 12) holds.
 MAX_TOKENS = 1_000_000_000
@@ -83,12 +82,12 @@ def parse_timestamp(value: Any) -> datetime:
     elif isinstance(value, str):
         moment = _parse_rfc3339(value)
     elif isinstance(value, int) and not isinstance(value, bool):
-        if not 0 <= value < LAST_TIMESTAMP.timestamp() * 1000:
+        if not 0 <= value < END_OF_TIME.timestamp() * 1000:
             raise _reject("timestamp_range", "must be from 1970-01-01 up to, not including, 2100-01-01")
-        moment = FIRST_TIMESTAMP + timedelta(milliseconds=value)
+        moment = EPOCH + timedelta(milliseconds=value)
     else:
         raise _reject("timestamp_format", "must be RFC 3339 with a zone, or epoch milliseconds as an integer")
-    if not FIRST_TIMESTAMP <= moment < LAST_TIMESTAMP:
+    if not EPOCH <= moment < END_OF_TIME:
         raise _reject("timestamp_range", "must be from 1970-01-01 up to, not including, 2100-01-01")
     return moment
 

@@ -19,7 +19,7 @@ from aggregator.budgets.increment import Increment, Source, Usage
 from aggregator.budgets.model_health import ModelHistory
 from aggregator.budgets.period import MINUTE, minutes
 from aggregator.budgets.subject import SubjectKind
-from aggregator.rollups.planner import EPOCH
+from aggregator.times import EPOCH
 
 ZERO = Decimal(0)
 

@@ -4,15 +4,14 @@ from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any, Self
-from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from aggregator.budgets.period import Period, rolling_span, span_of
 from aggregator.budgets.subject import Subject
+from aggregator.times import Timezone
 
-TIMEZONES = frozenset(available_timezones())
 # Sums of dollars are Decimal(38, 12) in ClickHouse.
 MAX_LIMIT = 10**15
 
@@ -27,12 +26,6 @@ class Level(StrEnum):
     OK = "ok"
     WARNING = "warning"
     EXCEEDED = "exceeded"
-
-
-def _known_timezone(name: str) -> str:
-    if name not in TIMEZONES:
-        raise PydanticCustomError("timezone", "must be the name of an IANA time zone, like Europe/Berlin")
-    return name
 
 
 def _ascending(percents: tuple[int, ...]) -> tuple[int, ...]:
@@ -74,9 +67,7 @@ class BudgetTerms(BaseModel):
         description="A decimal string is exact; whole for tokens and requests.", examples=["250"]
     )
     period: Period
-    timezone: Annotated[str, AfterValidator(_known_timezone)] = Field(
-        "UTC", description="IANA time zone in which the period begins; UTC for a rolling one."
-    )
+    timezone: Timezone = Field("UTC", description="IANA time zone in which the period begins; UTC for a rolling one.")
     rolling: bool = Field(
         False, description="The last hour, 24 hours, 7 days or 30 days, instead of a calendar period."
     )

@@ -6,7 +6,7 @@ from enum import StrEnum
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
-from aggregator.rollups.planner import EPOCH
+from aggregator.times import EPOCH
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 

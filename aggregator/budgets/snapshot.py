@@ -33,7 +33,8 @@ from aggregator.rollups.measures import (
     Bucket,
     Dimension,
 )
-from aggregator.rollups.planner import EPOCH, Question, Span, compile_states, floor, micros
+from aggregator.rollups.planner import Question, compile_states, floor
+from aggregator.times import EPOCH, Span, micros
 
 log = structlog.get_logger(__name__)
 

@@ -40,6 +40,9 @@ class WarehouseUnavailableError(InsightsError):
 # Server-side conditions that pass by themselves or by an operator's hand, by ClickHouse's error code:
 # timeout, too many queries, no space, memory, read-only table, too many parts, Keeper, shutting down.
 TRANSIENT_CODES = frozenset({159, 164, 202, 209, 210, 236, 241, 242, 243, 252, 319, 394, 439, 999})
+# Before the first `insights migrate`.
+UNKNOWN_TABLE, UNKNOWN_DATABASE = 60, 81
+NOT_MIGRATED_CODES = frozenset({UNKNOWN_TABLE, UNKNOWN_DATABASE})
 
 
 def is_transient(error: BaseException) -> bool:

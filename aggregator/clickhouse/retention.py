@@ -13,11 +13,10 @@ from typing import Any
 from aggregator.clickhouse.client import Warehouse
 from aggregator.clickhouse.cluster import ClusterError, is_cluster
 from aggregator.clickhouse.migrate import runner
+from aggregator.clickhouse.tables import REQUEST_LOGS, REQUEST_PAYLOADS
 from aggregator.errors import InsightsError
-from aggregator.rollups.measures import RAW_TABLE
-from aggregator.rollups.planner import EPOCH, Span
+from aggregator.times import EPOCH, Span
 
-PAYLOADS = "request_payloads"
 # What people and models wrote and request_logs holds: it goes with the bodies.
 WRITTEN_COLUMNS = ("error_message", "output", "output_keys", "variables", "input_variable_keys")
 # Budgets count a month from rows where no rollup knows what they ask for; a month of another time zone is longer.
@@ -27,10 +26,10 @@ EXPIRY = "toStartOfDay(timestamp) + toIntervalDay({days})"
 EXPIRY_SHOWN = re.compile(r"toStartOfDay\(timestamp\) \+ toIntervalDay\((\d+)\)")
 TABLE_TTL = re.compile(r" TTL (.+?)(?: SETTINGS |$)", re.DOTALL)
 # On a cluster the rows are in the shard's database.
-DEFINITIONS = """
+DEFINITIONS = f"""
 SELECT name, engine_full, create_table_query FROM system.tables
 WHERE database IN (currentDatabase(), concat(currentDatabase(), '_shard')) AND engine LIKE '%MergeTree'
-AND name IN ('request_logs', 'request_payloads')
+AND name IN ('{REQUEST_LOGS}', '{REQUEST_PAYLOADS}')
 """
 REACHED = "SELECT max(rows_from) AS marked, toStartOfDay(now('UTC')) AS today FROM retention_marks"
 MARK = """
@@ -98,13 +97,13 @@ def _days(definition: dict[str, Any] | None) -> int | None:
 def current(warehouse: Warehouse) -> Retention:
     """What is in force. Raises RetentionError for a TTL of another form."""
     tables = _definitions(warehouse)
-    return Retention(_days(tables.get(RAW_TABLE)), _days(tables.get(PAYLOADS)))
+    return Retention(_days(tables.get(REQUEST_LOGS)), _days(tables.get(REQUEST_PAYLOADS)))
 
 
 def stocks(warehouse: Warehouse, retention: Retention) -> list[Stock]:
     """What rows and bodies there are, and what of them `retention` would delete now."""
     found = []
-    for table, days in ((RAW_TABLE, retention.rows_days), (PAYLOADS, retention.bodies_days)):
+    for table, days in ((REQUEST_LOGS, retention.rows_days), (REQUEST_PAYLOADS, retention.bodies_days)):
         row = warehouse.query(STOCK, {"table": table, "days": days or 0})[0]
         oldest = row["oldest"].replace(tzinfo=UTC) if row["stored"] else None
         found.append(Stock(table, days, row["stored"], row["expired"], oldest))
@@ -118,7 +117,7 @@ def kept_from(warehouse: Warehouse) -> datetime:
     """
     [row] = warehouse.query(REACHED)
     marked, today = (row[name].replace(tzinfo=UTC) for name in ("marked", "today"))
-    days = _days(_definitions(warehouse).get(RAW_TABLE))
+    days = _days(_definitions(warehouse).get(REQUEST_LOGS))
     # The day after tomorrow, less what is kept: nothing of it goes before tomorrow has passed.
     reached: datetime = marked if days is None else max(marked, today + timedelta(days=2 - days))
     return reached
@@ -153,8 +152,8 @@ def _statements(wanted: Retention, tables: dict[str, dict[str, Any]]) -> Iterato
     columns = [_of_column(name, wanted.bodies_days, tables) for name in WRITTEN_COLUMNS]
     changes = [change for change in columns if change]
     if changes:
-        yield f"ALTER TABLE {RAW_TABLE} {', '.join(changes)}"
-    for table, days in ((RAW_TABLE, wanted.rows_days), (PAYLOADS, wanted.bodies_days)):
+        yield f"ALTER TABLE {REQUEST_LOGS} {', '.join(changes)}"
+    for table, days in ((REQUEST_LOGS, wanted.rows_days), (REQUEST_PAYLOADS, wanted.bodies_days)):
         if days is not None:
             yield f"ALTER TABLE {table} MODIFY TTL {EXPIRY.format(days=days)}"
         elif table in tables and TABLE_TTL.search(tables[table]["engine_full"]):
@@ -164,6 +163,6 @@ def _statements(wanted: Retention, tables: dict[str, dict[str, Any]]) -> Iterato
 def _of_column(name: str, days: int | None, tables: dict[str, dict[str, Any]]) -> str:
     if days is not None:
         return f"MODIFY COLUMN {name} TTL {EXPIRY.format(days=days)}"
-    definition = tables[RAW_TABLE]["create_table_query"] if RAW_TABLE in tables else ""
+    definition = tables[REQUEST_LOGS]["create_table_query"] if REQUEST_LOGS in tables else ""
     has_one = re.search(rf"`{name}` [^,]*? TTL ", definition)
     return f"MODIFY COLUMN {name} REMOVE TTL" if has_one else ""

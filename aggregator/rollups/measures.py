@@ -7,6 +7,8 @@ migrations/, 0004_create_rollups.sql first, the views in 0019_store_what_fees_ad
 from dataclasses import dataclass
 from enum import StrEnum
 
+from aggregator.clickhouse.tables import REQUEST_LOGS
+
 # Relative error of every percentile: durations are counted in buckets whose bounds grow by (1 + e) / (1 - e), and a
 # bucket stands for the value that is within e of all of it, as in DDSketch (Masson et al. 2019, sections 2.1 and 2.2).
 RELATIVE_ERROR = 0.01
@@ -17,10 +19,6 @@ _MS = "assumeNotNull(duration_ms)"
 _SLOT = f"toUInt16(1 + ({_MS} > 0) + ceil(log(greatest({_MS}, 1)) / log({_GROWTH})))"
 _MIDDLE_MS = f"multiIf(slot = 0, nan, slot = 1, 0, 2 * pow({_GROWTH}, slot - 2) / (1 + {_GROWTH}))"
 _QUANTILES = f"({', '.join(map(str, LEVELS))})"
-
-RAW_TABLE = "request_logs"
-# What tells a row from every other, here and in request_payloads; it begins like the primary key of both.
-KEY_COLUMNS = ("timestamp", "request_id", "created_at", "source_partition", "source_offset")
 
 
 class Dimension(StrEnum):
@@ -48,12 +46,12 @@ class Measure:
 
 
 def _summed(column: str) -> Measure:
-    return Measure(column, f"sum(ifNull({RAW_TABLE}.{column}, 0))")
+    return Measure(column, f"sum(ifNull({REQUEST_LOGS}.{column}, 0))")
 
 
 REQUESTS = Measure("requests", "count()")
 ERRORS = Measure("errors", "countIf(is_error)")
-UNPRICED = Measure("unpriced", f"countIf(isNull({RAW_TABLE}.cost))")
+UNPRICED = Measure("unpriced", f"countIf(isNull({REQUEST_LOGS}.cost))")
 INPUT_TOKENS = _summed("input_tokens")
 OUTPUT_TOKENS = _summed("output_tokens")
 CACHED_INPUT_TOKENS = _summed("cached_input_tokens")
@@ -61,7 +59,7 @@ CACHE_CREATION_INPUT_TOKENS = _summed("cache_creation_input_tokens")
 THINKING_TOKENS = _summed("thinking_tokens")
 COST = _summed("cost")
 # Spelled out: a view that names the computed column itself would keep migration 19 from being run again.
-COST_BEFORE_FEE = Measure("cost_before_fee", f"sum(ifNull({RAW_TABLE}.cost - {RAW_TABLE}.cost_fee, 0))")
+COST_BEFORE_FEE = Measure("cost_before_fee", f"sum(ifNull({REQUEST_LOGS}.cost - {REQUEST_LOGS}.cost_fee, 0))")
 INPUT_TOKENS_COST = _summed("input_tokens_cost")
 CACHED_INPUT_TOKENS_COST = _summed("cached_input_tokens_cost")
 CACHE_CREATION_INPUT_TOKENS_COST = _summed("cache_creation_input_tokens_cost")

@@ -12,15 +12,9 @@ from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from aggregator.rollups.measures import RAW_TABLE, ROLLUPS, WIDTH_SECONDS, Bucket, Dimension, Measure, Rollup, Summary
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def micros(moment: datetime) -> int:
-    """Microseconds since 1970; a moment without a zone is one of UTC, as ClickHouse's come back."""
-    return (moment.replace(tzinfo=moment.tzinfo or UTC) - EPOCH) // timedelta(microseconds=1)
-
+from aggregator.clickhouse.tables import REQUEST_LOGS
+from aggregator.rollups.measures import ROLLUPS, WIDTH_SECONDS, Bucket, Dimension, Measure, Rollup, Summary
+from aggregator.times import EPOCH, EVERYTHING, Span, micros
 
 # From an expression and a zone to an instant. Weeks and longer come as dates, whose start is local midnight.
 BUCKET_START = {
@@ -39,21 +33,6 @@ BUCKET_START = {
 def bucket_key(column: str, bucket: Bucket, zone: str) -> str:
     """SQL for the start of the bucket in Unix seconds; `zone` is an expression."""
     return f"toUnixTimestamp({BUCKET_START[bucket].format(column=column, zone=zone)})"
-
-
-@dataclass(frozen=True)
-class Span:
-    """A half-open range of time, `start <= t < end`; None is unbounded."""
-
-    start: datetime | None = None
-    end: datetime | None = None
-
-    @property
-    def is_empty(self) -> bool:
-        return self.start is not None and self.end is not None and self.start >= self.end
-
-
-EVERYTHING = Span()
 
 
 @dataclass(frozen=True)
@@ -241,7 +220,7 @@ def compile_states(question: Question) -> tuple[str, dict[str, Any]]:
     branches = []
     for part in chosen.parts:
         if part.summary is None or chosen.rollup is None:
-            table, start, spans = RAW_TABLE, "timestamp", part.spans
+            table, start, spans = REQUEST_LOGS, "timestamp", part.spans
             columns = [measure.from_raw for measure in question.measures]
         else:
             table, start = chosen.rollup.table, part.summary.start

@@ -15,8 +15,10 @@ from typing import Any
 from aggregator.clickhouse.client import Warehouse
 from aggregator.clickhouse.cluster import refuse_on_cluster
 from aggregator.clickhouse.retention import with_rows
-from aggregator.rollups.measures import DURATION_HISTOGRAM, MEASURES, RAW_TABLE, ROLLUPS, Bucket, Measure, Rollup
-from aggregator.rollups.planner import EVERYTHING, Span, ceiling, floor, micros
+from aggregator.clickhouse.tables import REQUEST_LOGS
+from aggregator.rollups.measures import DURATION_HISTOGRAM, MEASURES, ROLLUPS, Bucket, Measure, Rollup
+from aggregator.rollups.planner import ceiling, floor
+from aggregator.times import EVERYTHING, Span, micros
 
 # Workers look at the generation before every batch and keep it for less than this.
 SETTLE_SECONDS = 3.0
@@ -74,7 +76,7 @@ def _drift_of(measure: Measure) -> str:
 def _value(measure: Measure, table: str) -> str:
     """SQL for a measure of a group on one side. Of a histogram it is the answer, as text: comparing states would merge
     those of both sides once more, which took half of the time, and NaN, what an empty one answers, equals nothing."""
-    value = measure.from_raw if table == RAW_TABLE else measure.merge.format(column=f"{table}.{measure.name}")
+    value = measure.from_raw if table == REQUEST_LOGS else measure.merge.format(column=f"{table}.{measure.name}")
     if measure is DURATION_HISTOGRAM:
         value = f"toString(finalizeAggregation({value}))"
     return f"{value} AS {measure.name}"
@@ -82,7 +84,7 @@ def _value(measure: Measure, table: str) -> str:
 
 def _grouped(rollup: Rollup, table: str, side: int, span: Span, newest: int) -> str:
     keys = ", ".join(dimension.value for dimension in rollup.dimensions)
-    if table == RAW_TABLE:
+    if table == REQUEST_LOGS:
         bucket, column = f"{rollup.bucket_of('timestamp')} AS bucket", "timestamp"
     else:
         bucket, column = "bucket", "bucket"
@@ -114,7 +116,8 @@ def _verify_one(warehouse: Warehouse, rollup: Rollup, span: Span, newest: int) -
     sql = f"""
     SELECT count() AS groups, countIf({any_drift}) AS drifted_groups, {totals} FROM (
         SELECT bucket, {keys}, {drifts} FROM (
-            {_grouped(rollup, rollup.table, 1, span, newest)} UNION ALL {_grouped(rollup, RAW_TABLE, 0, span, newest)}
+            {_grouped(rollup, rollup.table, 1, span, newest)}
+            UNION ALL {_grouped(rollup, REQUEST_LOGS, 0, span, newest)}
         ) AS sides GROUP BY bucket, {keys}
     )"""
     row = warehouse.query(sql)[0]
@@ -139,7 +142,7 @@ class _Slice:
 
 
 def _slices(warehouse: Warehouse, span: Span, newest: int) -> Iterator[_Slice]:
-    raw = f"SELECT toYYYYMM(timestamp) AS month, generation FROM {RAW_TABLE} WHERE {_in_span('timestamp', span)}"
+    raw = f"SELECT toYYYYMM(timestamp) AS month, generation FROM {REQUEST_LOGS} WHERE {_in_span('timestamp', span)}"
     for rollup in ROLLUPS:
         kept = f"SELECT toYYYYMM(bucket) AS month, generation FROM {rollup.table} WHERE {_in_span('bucket', span)}"
         sql = (
@@ -173,7 +176,7 @@ def _rebuild_slice(warehouse: Warehouse, piece: _Slice, span: Span, staging: str
         )
         raw_keys = keys.replace("bucket", f"{piece.rollup.bucket_of('timestamp')} AS bucket", 1)
         warehouse.command(
-            f"{insert} SELECT {raw_keys}, {counted} FROM {RAW_TABLE} WHERE toYYYYMM(timestamp) = {piece.month}"
+            f"{insert} SELECT {raw_keys}, {counted} FROM {REQUEST_LOGS} WHERE toYYYYMM(timestamp) = {piece.month}"
             f" AND generation = {piece.generation} AND {_in_span('timestamp', span)} GROUP BY {keys}"
         )
         warehouse.command(f"ALTER TABLE {table} {_swap(warehouse, piece, staging)}")

@@ -7,7 +7,7 @@ from typing import Any
 
 from aggregator.clickhouse.client import Warehouse
 from aggregator.clickhouse.cluster import refuse_on_cluster
-from aggregator.rollups.planner import EPOCH, EVERYTHING, Span
+from aggregator.times import EPOCH, EVERYTHING, Span
 
 COLUMNS = """
     created_at, source_topic, source_partition, source_offset, record_timestamp, reason, field, message,

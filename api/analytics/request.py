@@ -7,7 +7,8 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, StrictStr, field_validator, model_validator
 from pydantic.config import JsonDict
 
-from aggregator.rollups.planner import Condition, Span, micros
+from aggregator.rollups.planner import Condition
+from aggregator.times import Span, micros
 from api.analytics.filters.compile import Binder, FilterTooLargeError, compile_group, dimensions_of, split_span
 from api.analytics.filters.fields import BY_NAME
 from api.analytics.filters.tree import FilterGroup, FilterTree, check_text, semantic

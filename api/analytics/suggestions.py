@@ -12,7 +12,8 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from aggregator.rollups.measures import REQUESTS
-from aggregator.rollups.planner import Condition, Question, Span, compile_answer, plan
+from aggregator.rollups.planner import Condition, Question, compile_answer, plan
+from aggregator.times import Span
 from api.analytics.errors import describe
 from api.analytics.filters.compile import Binder, nested_values
 from api.analytics.filters.fields import BY_NAME, Kind

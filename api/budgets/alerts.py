@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from aggregator.budgets.alert import Alert, AlertKind
-from aggregator.rollups.planner import EPOCH, micros
+from aggregator.times import EPOCH, micros
 from api.parameters import TimeRange
 from api.security.reader import Reader
 

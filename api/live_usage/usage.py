@@ -20,7 +20,7 @@ from aggregator.rollups.measures import (
     REQUESTS,
     UNPRICED,
 )
-from aggregator.rollups.planner import EPOCH
+from aggregator.times import EPOCH
 from api.security.reader import Reader
 
 MINUTE = timedelta(minutes=1)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from aggregator.rollups.planner import micros
+from aggregator.times import micros
 from api.request_logs.parameters import LogParameters
 
 CONDITIONS = {

@@ -1,9 +1,9 @@
 """One request log by its id, with the explanation of its cost."""
 
+from aggregator.clickhouse.tables import KEY_COLUMNS, PAYLOAD_COLUMNS
 from aggregator.costs import explain, unpriced_reason
-from aggregator.rollups.measures import KEY_COLUMNS
-from aggregator.rollups.planner import micros
-from api.request_logs.rows import PAYLOAD_COLUMNS, SELECT_ROWS, fields_of, with_payloads
+from aggregator.times import micros
+from api.request_logs.rows import SELECT_ROWS, fields_of, with_payloads
 from api.request_logs.schemas import CostExplanation, ExplainedLog
 from api.request_rows import Row
 from api.security.reader import Reader

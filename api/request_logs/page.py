@@ -7,9 +7,8 @@ rows only. Sorting whole rows would read all of them, and from every part of the
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from aggregator.rollups.measures import KEY_COLUMNS
-from aggregator.rollups.planner import EPOCH, micros
-from api.parameters import LAST_MOMENT
+from aggregator.clickhouse.tables import KEY_COLUMNS
+from aggregator.times import END_OF_TIME, EPOCH, micros
 from api.request_logs.conditions import filters_of, where
 from api.request_logs.count import cheap_count, count_rows
 from api.request_logs.cursor import Cursor, PageTotal, decode, encode
@@ -75,7 +74,7 @@ def page_query(
 def _extent_of(parameters: LogParameters, found: Row) -> Extent:
     """From the oldest to the newest moment at which there can be a row; `found` answers OLDEST_AND_NEWEST."""
     oldest = max(found["oldest"].replace(tzinfo=UTC), parameters.start_time or EPOCH)
-    return oldest, min(found["newest"].replace(tzinfo=UTC), parameters.end_time or LAST_MOMENT)
+    return oldest, min(found["newest"].replace(tzinfo=UTC), parameters.end_time or END_OF_TIME)
 
 
 def _total_and_extent(

@@ -5,7 +5,8 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from api.parameters import TimeRange, Timezone, check_order
+from aggregator.times import Timezone
+from api.parameters import TimeRange, check_order
 
 MAX_UINT32 = 2**32 - 1
 

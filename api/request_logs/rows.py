@@ -3,21 +3,12 @@
 from collections.abc import Iterable, Iterator
 from decimal import ROUND_HALF_UP, Decimal
 
-from aggregator.rollups.measures import KEY_COLUMNS
-from aggregator.rollups.planner import micros
+from aggregator.clickhouse.tables import KEY_COLUMNS, PAYLOAD_COLUMNS
+from aggregator.times import micros
 from api.request_logs.schemas import RequestLog
 from api.request_rows import KEY_HASH, OF_KEYS, Row, in_order_of, key_of, keys_bound
 from api.security.reader import Reader
 
-PAYLOAD_COLUMNS = (
-    "request_headers",
-    "request_body",
-    "response_headers",
-    "response_body",
-    "response_body_raw",
-    "llm_parameters",
-    "input_variables",
-)
 DERIVED_FIELDS = {"id", "input_tokens_cost_microdollar", "output_tokens_cost_microdollar", "metadata"}
 ROW_COLUMNS = (
     "toJSONString(request_logs.metadata) AS metadata",

@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from clickhouse_connect.driver.binding import format_str
 
+from aggregator.clickhouse.tables import DEAD_LETTERS, REQUEST_LOGS, REQUEST_PAYLOADS
 from aggregator.rollups.measures import ROLLUPS, Dimension
 
 
@@ -43,9 +44,9 @@ PERMISSIONS: dict[Scope, frozenset[Permission]] = {
 
 # How each table is confined; a test holds this to the tables of the migrated database.
 # - by their columns user_id and api_key_id:
-CONFINED_TABLES = ("request_logs", "request_payloads")
+CONFINED_TABLES = (REQUEST_LOGS, REQUEST_PAYLOADS)
 # - not at all for a confined caller; what is in them belongs to nobody in particular:
-CLOSED_TABLES = ("dead_letters", "api_keys", "api_key_revocations", "api_key_uses", "audit_log")
+CLOSED_TABLES = (DEAD_LETTERS, "api_keys", "api_key_revocations", "api_key_uses", "audit_log")
 # - not at all for a confined caller either, though nobody's words are in them:
 SHARED_TABLES = ("alerts",)
 # - not necessary: nothing of a request is in them.
@@ -57,7 +58,7 @@ NOTHING = "0"
 REFUSED = "throwIf(1, 'this table cannot be confined to a caller')"
 
 # Content: whole tables, which do not exist for who may not see it, and columns of request_logs, which come back empty.
-CONTENT_TABLES = ("request_payloads", "dead_letters")
+CONTENT_TABLES = (REQUEST_PAYLOADS, DEAD_LETTERS)
 CONTENT_COLUMNS: dict[str, object] = {
     "error_message": "",
     "output": {},

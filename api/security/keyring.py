@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import structlog
 
-from aggregator.clickhouse.client import DatabaseError, Warehouse, WarehouseUnavailableError
+from aggregator.clickhouse.client import NOT_MIGRATED_CODES, DatabaseError, Warehouse, WarehouseUnavailableError
 from aggregator.tables.api_keys import StoredKey, hash_of, stored_keys, write_uses
 from api.errors import ApiError
 from api.security.access import Caller, Restriction, Scope
@@ -19,8 +19,6 @@ REFRESH_SECONDS = 5.0
 # While ClickHouse is away the keys that were read last stay in force, but not for longer than this.
 STALE_SECONDS = 600.0
 USES_SECONDS = 60.0
-# No such table, no such database: before the first `insights migrate`.
-NO_SCHEMA_CODES = (60, 81)
 
 
 def caller_of(key: StoredKey) -> Caller | None:
@@ -82,7 +80,7 @@ class KeyRing:
                 self._tried_at = time.monotonic()
                 self._read(self._warehouse)
         except DatabaseError as error:
-            if error.code in NO_SCHEMA_CODES:
+            if error.code in NOT_MIGRATED_CODES:
                 self._read_at = time.monotonic()  # nobody has made a key yet
             log.warning("keys cannot be read", error=str(error))
         except WarehouseUnavailableError as error:

@@ -2,12 +2,10 @@
 
 from urllib.parse import urlsplit
 
-from aggregator.clickhouse.client import DatabaseError, Warehouse
+from aggregator.clickhouse.client import UNKNOWN_DATABASE, DatabaseError, Warehouse
 from aggregator.clickhouse.cluster import is_shard
 from aggregator.clickhouse.migrate import Migration, pending, read_migrations
 from aggregator.errors import InsightsError
-
-UNKNOWN_DATABASE = 81
 
 
 class DatabaseUrlError(InsightsError):

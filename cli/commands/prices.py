@@ -16,7 +16,7 @@ from rich.table import Table
 from aggregator.clickhouse.client import Warehouse
 from aggregator.costs import Explanation, explain, unpriced_reason, with_costs_before_fee
 from aggregator.errors import InsightsError
-from aggregator.rollups.planner import EPOCH
+from aggregator.times import EPOCH
 from ingest.pricing import PriceBook, PriceKey, load, price_events
 from ingest.pricing.price_row import PriceRow
 from ingest.pricing.rate_card import BASE, Rates, plain

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from aggregator.clickhouse.client import Warehouse
-from aggregator.rollups.planner import Span
+from aggregator.times import Span
 from cli.commands.prices import prices_in_force
 from cli.commands.retention import tell_what_has_gone
 from cli.commands.rollups import drift_table

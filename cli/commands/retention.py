@@ -10,11 +10,12 @@ from rich.text import Text
 
 from aggregator.clickhouse.client import Warehouse
 from aggregator.clickhouse.retention import Retention, Stock, current, kept_from, set_retention, stocks
-from aggregator.rollups.planner import EPOCH, Span
+from aggregator.clickhouse.tables import REQUEST_LOGS, REQUEST_PAYLOADS
 from aggregator.tables.audit_log import Action
+from aggregator.times import EPOCH, Span
 from cli.commands.audit import record_here
 
-WORDS = {"request_logs": "rows", "request_payloads": "bodies"}
+WORDS = {REQUEST_LOGS: "rows", REQUEST_PAYLOADS: "bodies"}
 
 
 def _kept(days: int | None) -> str:
@@ -27,7 +28,7 @@ def stock_table(before: Retention, found: Sequence[Stock]) -> Table:
     for heading in ("stored", "oldest", "past it now"):
         table.add_column(heading, justify="right")
     for stock in found:
-        was = before.rows_days if stock.table == "request_logs" else before.bodies_days
+        was = before.rows_days if stock.table == REQUEST_LOGS else before.bodies_days
         kept = _kept(stock.days) if was == stock.days else f"{_kept(was)} → {_kept(stock.days)}"
         oldest = f"{stock.oldest:%F}" if stock.oldest else ""
         style = "bold red" if stock.expired else ""

@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from aggregator.clickhouse.client import Warehouse
-from aggregator.rollups.planner import Span
 from aggregator.rollups.rebuild import Drift, rebuild, verify
+from aggregator.times import Span
 from cli.commands.retention import tell_what_has_gone
 
 

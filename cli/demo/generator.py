@@ -14,7 +14,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from aggregator.rollups.planner import EPOCH
+from aggregator.times import EPOCH
 from cli.demo.profiles import (
     APPLICATIONS,
     KEYS_PER_USER,

@@ -9,7 +9,7 @@ import structlog
 from aggregator.clickhouse.client import Warehouse
 from aggregator.clickhouse.migrate import migrate
 from aggregator.rollups import rebuild
-from aggregator.rollups.planner import EVERYTHING
+from aggregator.times import EVERYTHING
 
 log = structlog.get_logger(__name__)
 

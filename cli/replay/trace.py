@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
 from aggregator.errors import InsightsError
-from aggregator.rollups.planner import EPOCH
+from aggregator.times import EPOCH
 from cli.demo.generator import Record, dress, records
 from ingest.events import MAX_TOKENS, RequestEvent, parse_timestamp
 from ingest.transform.surrogates import without_lone_surrogates

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from opentelemetry.trace import get_tracer
 
 from aggregator.clickhouse.client import Warehouse
+from aggregator.clickhouse.tables import DEAD_LETTERS, PAYLOAD_COLUMNS, REQUEST_LOGS, REQUEST_PAYLOADS
 from aggregator.rollups.rebuild import current_generation
 from ingest import metrics
 from ingest.consumer.batch import Batch, Record
@@ -30,15 +31,6 @@ TRUNCATION_MARK = b"... [truncated]"
 # Shorter than what a rebuild waits for after it has opened a new generation (aggregator/rollups/rebuild.py).
 GENERATION_SECONDS = 1.0
 
-PAYLOAD_FIELDS = (
-    "request_headers",
-    "request_body",
-    "response_headers",
-    "response_body",
-    "response_body_raw",
-    "llm_parameters",
-    "input_variables",
-)
 TEXT_FIELDS = ("input_text", "output_text")
 STORED_OFFSETS = """
 SELECT source_offset AS offset FROM {table} WHERE created_at = fromUnixTimestamp64Milli({{created_at_ms:Int64}}, 'UTC')
@@ -69,7 +61,7 @@ def _provenance(batch: Batch, events: pa.Table) -> dict[str, pa.Array]:
 
 def request_logs(batch: Batch, events: pa.Table, costs: pa.Table) -> pa.Table:
     """Rows of request_logs; `costs` is aligned with `events`."""
-    table = events.drop_columns(["row_index", *PAYLOAD_FIELDS, *TEXT_FIELDS])
+    table = events.drop_columns(["row_index", *PAYLOAD_COLUMNS, *TEXT_FIELDS])
     added = {
         **_provenance(batch, events),
         "source_topic": _constant(batch.topic, pa.string(), len(events)),
@@ -84,9 +76,9 @@ def request_logs(batch: Batch, events: pa.Table, costs: pa.Table) -> pa.Table:
 
 def request_payloads(batch: Batch, events: pa.Table) -> pa.Table:
     """Rows of request_payloads for the events that have any header or body."""
-    has_payload = reduce(pc.or_, (pc.not_equal(events[name], "") for name in PAYLOAD_FIELDS))
+    has_payload = reduce(pc.or_, (pc.not_equal(events[name], "") for name in PAYLOAD_COLUMNS))
     kept = events if pc.all(has_payload).as_py() else events.filter(has_payload)
-    table = kept.select(["timestamp", "request_id", "user_id", "api_key_id", *PAYLOAD_FIELDS, *TEXT_FIELDS])
+    table = kept.select(["timestamp", "request_id", "user_id", "api_key_id", *PAYLOAD_COLUMNS, *TEXT_FIELDS])
     for name, column in _provenance(batch, kept).items():
         table = table.append_column(name, column)
     return table.combine_chunks()
@@ -196,10 +188,10 @@ class Sink:
             with TRACER.start_as_current_span("price"):
                 costs = price_events(events, self._prices_for(batch))
         with metrics.INSERT_SECONDS.time():
-            self._insert("dead_letters", dead_letters(batch, decoded.rejections), batch)
-            self._insert("request_payloads", request_payloads(batch, events), batch)
+            self._insert(DEAD_LETTERS, dead_letters(batch, decoded.rejections), batch)
+            self._insert(REQUEST_PAYLOADS, request_payloads(batch, events), batch)
             rows = request_logs(batch, events, costs)
-            self._insert("request_logs", rows, batch)
+            self._insert(REQUEST_LOGS, rows, batch)
         self._chosen.pop(batch.token, None)
         self._count(batch, decoded)
         _count_unpriced(events, costs)
@@ -216,7 +208,7 @@ class Sink:
                 row["offset"]
                 for row in self._warehouse.shard_for(batch.partition).query(STORED_OFFSETS.format(table=table), values)
             }
-            for table in ("dead_letters", "request_payloads", "request_logs")
+            for table in (DEAD_LETTERS, REQUEST_PAYLOADS, REQUEST_LOGS)
         }
 
     def _prices_for(self, batch: Batch) -> PriceBook:
@@ -232,7 +224,7 @@ class Sink:
             "insert", attributes={"db.collection.name": table, "insights.rows": len(rows)}
         ):
             # To squeeze bodies takes a fifth of the ingest process's CPU, and leaves three quarters of what it sends.
-            is_compressed = table != "request_payloads"
+            is_compressed = table != REQUEST_PAYLOADS
             self._warehouse.shard_for(batch.partition).insert(table, rows, batch.token, is_compressed)
 
     def _count(self, batch: Batch, decoded: Decoded) -> None:

@@ -8,6 +8,7 @@ from functools import lru_cache
 from itertools import pairwise, product
 from typing import NamedTuple, TypeVar
 
+from aggregator.times import END_OF_TIME, EPOCH
 from ingest.pricing import catalogue
 from ingest.pricing.catalogue import Listing
 from ingest.pricing.operator_prices import FeeEntry, PriceEntry, PriceFile
@@ -16,8 +17,8 @@ from ingest.pricing.rate_card import Tier
 from ingest.pricing.units import UnitCost, UnitQuantities, unit_cost
 
 # The event contract takes no timestamps outside of these.
-FIRST_DATE = date(1970, 1, 1)
-LAST_DATE = date(2100, 1, 1)
+FIRST_DATE = EPOCH.date()
+LAST_DATE = END_OF_TIME.date()
 MIDNIGHT = time(0)
 DAY_US = 86_400_000_000
 # Names come from outside, so what is remembered about them is bounded.

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from aggregator.costs import BUCKETS, OTHER, TOKEN_BUCKETS, cost_column, usage_of
-from aggregator.rollups.planner import EPOCH
+from aggregator.times import EPOCH
 from ingest.pricing.lookup import keys_of, match
 from ingest.pricing.price_book import PriceBook, PriceKey
 from ingest.pricing.price_row import MILLION, fee_factor

@@ -19,11 +19,11 @@ import pyarrow.compute as pc
 from aggregator.clickhouse.client import Warehouse
 from aggregator.clickhouse.cluster import refuse_on_cluster
 from aggregator.clickhouse.retention import with_rows
+from aggregator.clickhouse.tables import REQUEST_LOGS
 from aggregator.errors import InsightsError
 from aggregator.rollups import rebuild
-from aggregator.rollups.measures import RAW_TABLE
-from aggregator.rollups.planner import EPOCH, Span, micros
 from aggregator.rollups.rebuild import Drift
+from aggregator.times import END_OF_TIME, EPOCH, Span, micros
 from ingest.pricing import PRICED_SCHEMA, PriceBook, price_events
 
 PIECE_ROWS = 250_000
@@ -45,25 +45,26 @@ CHOSEN = (
     " AND ({model:String} = '' OR model_name = {model:String})"
 )
 MINUTES = f"""
-SELECT toStartOfMinute(timestamp) AS minute, count() AS requests FROM {RAW_TABLE} WHERE {CHOSEN}
+SELECT toStartOfMinute(timestamp) AS minute, count() AS requests FROM {REQUEST_LOGS} WHERE {CHOSEN}
 GROUP BY minute ORDER BY minute
 """
-ROWS = f"SELECT {', '.join((*KEY, *USED, *AMOUNTS))} FROM {RAW_TABLE} WHERE {CHOSEN}"
+ROWS = f"SELECT {', '.join((*KEY, *USED, *AMOUNTS))} FROM {REQUEST_LOGS} WHERE {CHOSEN}"
 LEFTOVERS = """
 SELECT name FROM system.tables WHERE database = currentDatabase() AND match(name, '^reprice_[0-9a-f]{32}$')
 AND metadata_modification_time < now() - INTERVAL 1 DAY
 """
 COLUMN_TYPES = f"""
 SELECT name, type FROM system.columns
-WHERE database = currentDatabase() AND table = '{RAW_TABLE}' AND name IN {{names:Array(String)}}
+WHERE database = currentDatabase() AND table = '{REQUEST_LOGS}' AND name IN {{names:Array(String)}}
 """
 UNFINISHED = f"""
 SELECT parts_to_do, latest_fail_reason FROM system.mutations
-WHERE database = currentDatabase() AND table = '{RAW_TABLE}' AND NOT is_done
+WHERE database = currentDatabase() AND table = '{REQUEST_LOGS}' AND NOT is_done
 AND position(command, {{changes:String}}) > 0
 """
 STOP = f"""
-KILL MUTATION WHERE database = currentDatabase() AND table = '{RAW_TABLE}' AND position(command, {{changes:String}}) > 0
+KILL MUTATION WHERE database = currentDatabase() AND table = '{REQUEST_LOGS}'
+AND position(command, {{changes:String}}) > 0
 """
 
 Progress = Callable[[str, int, int], Any]
@@ -143,8 +144,8 @@ def _rebuild(warehouse: Warehouse, span: Span, changed_rows: int, progress: Prog
 
 
 def _bound(span: Span, model: str) -> dict[str, Any]:
-    """Parameters of CHOSEN. Events end before the year 2100."""
-    start, end = span.start or EPOCH, span.end or datetime(2100, 1, 1, tzinfo=UTC)
+    """Parameters of CHOSEN."""
+    start, end = span.start or EPOCH, span.end or END_OF_TIME
     return {"start_us": micros(start), "end_us": micros(end), "model": model}
 
 
@@ -234,7 +235,7 @@ def _apply(warehouse: Warehouse, span: Span, changes: str, progress: Progress) -
     updates = ", ".join(f"{name} = joinGet({table}, '{name}', {key})" for name in PRICED)
     bound = _bound(span, "")
     warehouse.command(
-        f"ALTER TABLE {RAW_TABLE} UPDATE {updates}"
+        f"ALTER TABLE {REQUEST_LOGS} UPDATE {updates}"
         f" WHERE timestamp >= fromUnixTimestamp64Micro(toInt64({bound['start_us']}), 'UTC')"
         f" AND timestamp < fromUnixTimestamp64Micro(toInt64({bound['end_us']}), 'UTC')"
         # Every change has a version, so that an empty one means there is none.

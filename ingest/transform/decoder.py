@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import ValidationError
 
-from ingest.events import FIELD_NAMES, FIRST_TIMESTAMP, LAST_TIMESTAMP, RequestEvent
+from aggregator.times import END_OF_TIME, EPOCH
+from ingest.events import FIELD_NAMES, RequestEvent
 from ingest.transform.strict_json import (
     HEADER_FIELDS,
     MAX_EVENT_BYTES,
@@ -90,10 +91,10 @@ def _timestamps(values: Sequence[str | int]) -> pa.Array:
         # One day that does not exist, and Arrow takes none of them.
         moments = pa.array([_moment(text) for text in texts.to_pylist()], _MICROSECONDS)
     if moments.null_count:
-        last_ms = int(LAST_TIMESTAMP.timestamp() * 1000)
+        last_ms = int(END_OF_TIME.timestamp() * 1000)
         numbers = [value * 1000 if isinstance(value, int) and value < last_ms else None for value in values]
         moments = pc.coalesce(moments, pa.array(numbers, pa.int64()).cast(_MICROSECONDS))
-    in_range = pc.and_(pc.greater_equal(moments, FIRST_TIMESTAMP), pc.less(moments, LAST_TIMESTAMP))
+    in_range = pc.and_(pc.greater_equal(moments, EPOCH), pc.less(moments, END_OF_TIME))
     return pc.if_else(in_range, moments, None)
 
 

@@ -11,7 +11,7 @@ import time
 from aggregator.clickhouse.client import Warehouse
 from aggregator.clickhouse.migrate import migrate
 from aggregator.rollups import rebuild
-from aggregator.rollups.planner import Span
+from aggregator.times import Span
 from ingest.consumer.batch import Batch
 from ingest.consumer.sink import Sink
 from ingest.events import parse_timestamp

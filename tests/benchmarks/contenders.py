@@ -32,6 +32,7 @@ from pydantic import BaseModel
 
 from aggregator.clickhouse.client import Warehouse
 from aggregator.clickhouse.migrate import migrate
+from aggregator.clickhouse.tables import PAYLOAD_COLUMNS
 from ingest import metrics
 from ingest.consumer import sink, worker
 from ingest.consumer.batch import Batch
@@ -228,7 +229,7 @@ async def _pump(task: Task, meter: Meter, write: Callable[[Sequence[bytes]], Non
 
 def raw_writer(warehouse: Warehouse) -> Callable[[Sequence[bytes]], None]:
     """Inserts raw bytes. One parse feeds both tables: a Null table whose views fill them is faster than two inserts."""
-    payload = ", ".join(f"{name} String" for name in sink.PAYLOAD_FIELDS)
+    payload = ", ".join(f"{name} String" for name in PAYLOAD_COLUMNS)
     columns = warehouse.query(
         "SELECT name, type FROM system.columns WHERE database = currentDatabase() AND table = 'request_logs'"
         " AND default_kind = ''"
@@ -237,8 +238,8 @@ def raw_writer(warehouse: Warehouse) -> Callable[[Sequence[bytes]], None]:
     names = ", ".join(row["name"] for row in columns)
     warehouse.command(f"CREATE TABLE landing ({log}, {payload}) ENGINE = Null")
     warehouse.command(f"CREATE MATERIALIZED VIEW landing_logs TO request_logs AS SELECT {names} FROM landing")
-    fields = ", ".join(sink.PAYLOAD_FIELDS)
-    has_payload = " OR ".join(f"{name} != ''" for name in sink.PAYLOAD_FIELDS)
+    fields = ", ".join(PAYLOAD_COLUMNS)
+    has_payload = " OR ".join(f"{name} != ''" for name in PAYLOAD_COLUMNS)
     warehouse.command(
         "CREATE MATERIALIZED VIEW landing_payloads TO request_payloads AS"
         f" SELECT timestamp, request_id, created_at, source_partition, source_offset, {fields} FROM landing"
@@ -264,7 +265,7 @@ def run_pydantic(task: Task, warehouse: Warehouse) -> Figures:
     meter = Meter("pydantic", task)
     json_names = {"request_headers", "request_body", "response_headers", "response_body", "llm_parameters",
                   "input_variables", "usage"}  # fmt: skip
-    payload = list(sink.PAYLOAD_FIELDS)
+    payload = list(PAYLOAD_COLUMNS)
     logs = [name for name in RequestEvent.model_fields if name not in payload]
 
     def text(name: str, value: Any) -> Any:

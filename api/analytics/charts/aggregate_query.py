@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from aggregator.rollups.measures import Bucket, Dimension
-from aggregator.rollups.planner import Condition, Question, Span, bucket_key, compile_states, micros, plan
+from aggregator.rollups.planner import Condition, Question, bucket_key, compile_states, plan
+from aggregator.times import Span, micros
 from api.analytics.charts.metric_sql import Value, raw_sql, rollup_measures, rollup_sql, sketch_flag_sql
 from api.analytics.charts.request import ChartMetric
 from api.analytics.filters.compile import Binder, nested_values

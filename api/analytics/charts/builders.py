@@ -13,7 +13,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from aggregator.rollups.measures import Bucket
-from aggregator.rollups.planner import Span
+from aggregator.times import Span
 from api.analytics.charts.aggregate_query import AggregateQuery, AggregateRow, BinKey, Grouping, GroupKey, Key, TimeKey
 from api.analytics.charts.metric_sql import FIRST_SECONDS, LAST_SECONDS, Value, value_of
 from api.analytics.charts.request import HIERARCHIES, ChartMetric, ChartSpec, ChartType, TimeBucket

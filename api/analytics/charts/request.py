@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, StrictBool, StrictStr, StringConstraints, field_validator, model_validator
 from pydantic.config import JsonDict
 
+from aggregator.times import Timezone
 from api.analytics.filters.fields import GROUP_FIELDS, METRIC_FIELDS
 from api.analytics.filters.tree import OneOf, check_text, semantic
 from api.analytics.request import EXAMPLE_FILTER, Body, RequestQuery
-from api.parameters import Timezone
 
 MAX_CHARTS = 25
 MAX_SERIES = 20

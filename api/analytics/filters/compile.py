@@ -11,8 +11,9 @@ from typing import Any
 from urllib.parse import quote
 
 from aggregator.clickhouse.scalar import text_of
-from aggregator.rollups.measures import KEY_COLUMNS, Dimension
-from aggregator.rollups.planner import EPOCH, EVERYTHING, Span
+from aggregator.clickhouse.tables import KEY_COLUMNS
+from aggregator.rollups.measures import Dimension
+from aggregator.times import EPOCH, EVERYTHING, Span
 from api.analytics.filters.fields import BY_NAME, VALUE, Field, Kind
 from api.analytics.filters.tree import Filter, FilterGroup
 

@@ -12,8 +12,9 @@ from math import ceil
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
-from aggregator.rollups.measures import KEY_COLUMNS
-from aggregator.rollups.planner import EPOCH, Condition, Span, micros
+from aggregator.clickhouse.tables import KEY_COLUMNS
+from aggregator.rollups.planner import Condition
+from aggregator.times import EPOCH, Span, micros
 from api.analytics.filters.compile import Binder
 from api.analytics.request import RequestQuery, SortBy, SortOrder, span_and_condition_of, times_of
 from api.analytics.search.request import SearchQuery

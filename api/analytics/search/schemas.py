@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
-from aggregator.rollups.measures import KEY_COLUMNS
+from aggregator.clickhouse.tables import KEY_COLUMNS
 from api.analytics.search.find import SearchTotal, find, search_of
 from api.analytics.search.request import SearchQuery
 from api.request_rows import OF_KEYS, Row, rows_by_key

@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 from aggregator.clickhouse.client import DatabaseError, Warehouse, WarehouseUnavailableError
 from aggregator.clickhouse.migrate import MigrationError
 from aggregator.clickhouse.retention import RetentionError, current
-from aggregator.rollups.measures import RAW_TABLE, ROLLUPS
-from aggregator.rollups.planner import Span
+from aggregator.clickhouse.tables import DEAD_LETTERS, REQUEST_LOGS, REQUEST_PAYLOADS
+from aggregator.rollups.measures import ROLLUPS
 from aggregator.rollups.rebuild import verify
+from aggregator.times import Span
 from cli.adapters.clickhouse import missing_migrations
 from cli.commands.doctor.finding import Finding, Severity, judge
 from cli.errors import sentence_for
@@ -18,7 +19,7 @@ from cli.errors import sentence_for
 OLDEST_VERSION = (26, 3)
 # What the delivery protocol rests on (docs/delivery.md).
 DEDUPLICATION_WINDOW = 10_000
-DEDUPLICATED = (RAW_TABLE, "request_payloads", "dead_letters", *(rollup.table for rollup in ROLLUPS))
+DEDUPLICATED = (REQUEST_LOGS, REQUEST_PAYLOADS, DEAD_LETTERS, *(rollup.table for rollup in ROLLUPS))
 SKEW_SECONDS = 1.0
 FREE_DISK_SHARE, LEAST_FREE_DISK_SHARE = 0.15, 0.05
 # Of the number at which ClickHouse begins to slow inserts down.

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from aggregator.rollups.measures import RAW_TABLE, ROLLUPS
+from aggregator.clickhouse.tables import REQUEST_LOGS
+from aggregator.rollups.measures import ROLLUPS
 from cli.demo.api_client import ApiClient
 from cli.local_stack.process import UpChild
 from tests.support.checkout import ROOT
@@ -48,7 +49,7 @@ def assert_answers(child: UpChild, times: int) -> None:
 def assert_stored(data_dir: Path, times: int) -> None:
     """Raw rows and every rollup hold `times` the trace, and nothing else was kept."""
     sums = "toUInt64(sum(input_tokens)) AS input_tokens, toUInt64(sum(output_tokens)) AS output_tokens"
-    tables = [f"SELECT count() AS requests, uniqExact(request_id) AS ids, {sums} FROM {RAW_TABLE}"]
+    tables = [f"SELECT count() AS requests, uniqExact(request_id) AS ids, {sums} FROM {REQUEST_LOGS}"]
     tables += [f"SELECT sum(requests) AS requests, {REQUESTS} AS ids, {sums} FROM {rollup.table}" for rollup in ROLLUPS]
     wanted = {
         "requests": times * REQUESTS,

@@ -9,7 +9,7 @@ import pytest
 
 from aggregator.clickhouse.client import Warehouse
 from aggregator.rollups import rebuild
-from aggregator.rollups.planner import Span
+from aggregator.times import Span
 from ingest.consumer.batch import Batch
 from ingest.consumer.sink import Sink
 from ingest.pricing import PriceBook

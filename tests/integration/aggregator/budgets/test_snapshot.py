@@ -13,7 +13,7 @@ from aggregator.budgets.accounts import Account, Window, amount, open_account
 from aggregator.budgets.budget import Budget, BudgetUnit
 from aggregator.budgets.snapshot import Watermark
 from aggregator.clickhouse.client import Warehouse
-from aggregator.rollups.planner import EPOCH
+from aggregator.times import EPOCH
 from tests.support.api import filled_warehouse
 from tests.support.rows import Row, random_rows
 

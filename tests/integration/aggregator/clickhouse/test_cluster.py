@@ -9,9 +9,10 @@ from aggregator.clickhouse.cluster import Cluster, ClusterError, is_shard
 from aggregator.clickhouse.migrate import CREATE_LEDGER, cluster_of, migrate, read_migrations
 from aggregator.clickhouse.retention import Retention, set_retention
 from aggregator.rollups.measures import COST, REQUESTS, Dimension
-from aggregator.rollups.planner import EVERYTHING, Question, compile_answer
+from aggregator.rollups.planner import Question, compile_answer
 from aggregator.rollups.rebuild import rebuild, verify
 from aggregator.tables.dead_letters import Selection, drop
+from aggregator.times import EVERYTHING
 from api.errors import ApiError
 from api.security.access import Caller, Restriction, Scope
 from api.security.reader import Reader

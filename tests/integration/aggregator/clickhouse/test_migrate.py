@@ -9,7 +9,8 @@ from aggregator.clickhouse.client import DatabaseError, Warehouse
 from aggregator.clickhouse.migrate import MIGRATIONS_FOLDER, MigrationError, migrate, pending, read_migrations
 from aggregator.rollups import rebuild
 from aggregator.rollups.measures import MEASURES, Dimension
-from aggregator.rollups.planner import EVERYTHING, Question, compile_answer
+from aggregator.rollups.planner import Question, compile_answer
+from aggregator.times import EVERYTHING
 from tests.conftest import CREATED
 from tests.support.rows import COSTS, LOG_SCHEMA_17, Row, insert_rows, random_rows
 

@@ -24,7 +24,8 @@ from aggregator.clickhouse.retention import (
 )
 from aggregator.rollups import rebuild
 from aggregator.rollups.measures import COST, REQUESTS, ROLLUPS, Dimension
-from aggregator.rollups.planner import EPOCH, EVERYTHING, Question, Span, compile_answer
+from aggregator.rollups.planner import Question, compile_answer
+from aggregator.times import EPOCH, EVERYTHING, Span
 from cli.commands.doctor import clickhouse
 from cli.commands.doctor.finding import Severity
 from cli.commands.retention import run_set, run_show

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from aggregator.clickhouse.client import Warehouse
 from aggregator.rollups import measures, planner
 from aggregator.rollups.measures import FINE_SECONDS, MEASURES, ROLLUPS, Bucket, Dimension, Rollup, Summary
-from aggregator.rollups.planner import Question, Span, compile_answer, compile_states
+from aggregator.rollups.planner import Question, compile_answer, compile_states
+from aggregator.times import Span
 from tests.support.api import filled_warehouse
 from tests.support.rows import KEYS, MODELS, START, STATUSES, USERS, Row, random_rows
 

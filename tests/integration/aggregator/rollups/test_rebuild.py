@@ -8,7 +8,8 @@ import pytest
 from aggregator.clickhouse.client import Warehouse
 from aggregator.rollups import planner, rebuild
 from aggregator.rollups.measures import MEASURES, ROLLUPS, Bucket, Dimension, Rollup
-from aggregator.rollups.planner import EVERYTHING, Question, Span, compile_answer
+from aggregator.rollups.planner import Question, compile_answer
+from aggregator.times import EVERYTHING, Span
 from tests.support.rows import START, insert_rows, random_rows
 
 

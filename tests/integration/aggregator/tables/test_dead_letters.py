@@ -7,8 +7,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from aggregator.clickhouse.client import Warehouse
-from aggregator.rollups.planner import Span
 from aggregator.tables.dead_letters import Selection, drop, newest, reasons
+from aggregator.times import Span
 from cli import main
 from ingest.consumer.batch import Batch
 from ingest.consumer.sink import Sink

@@ -10,7 +10,7 @@ import pytest
 
 from aggregator.clickhouse.client import Warehouse
 from aggregator.clickhouse.migrate import migrate
-from aggregator.rollups.planner import EPOCH
+from aggregator.times import EPOCH
 from api.request_logs.cursor import Cursor
 from api.request_logs.lookup import LOOKUP_SETTINGS, NEWEST_OF_ID, PAYLOADS_OF_ROW
 from api.request_logs.page import FIRST_WINDOW, SELECT_KEYS, page_query
