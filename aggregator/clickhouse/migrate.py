@@ -38,9 +38,19 @@ INSERT INTO schema_migrations (number, name, checksum) SETTINGS distributed_fore
 VALUES ({number:UInt32}, {name:String}, {checksum:String})
 """
 
+FOREIGN_SCHEMA = (
+    "the database {database} was made by an unreleased version of router-insights (it has the migration {name}) and"
+    " cannot be upgraded: name an empty database in INSIGHTS_CLICKHOUSE_URL, or another --data-dir for insights up, and"
+    " send the events again, from Kafka with another INSIGHTS_KAFKA_GROUP or from files with insights replay"
+)
+
 
 class MigrationError(InsightsError):
     """The files and the database's ledger disagree; the message says which migration and how."""
+
+
+class ForeignSchemaError(MigrationError):
+    """The database has migrations that no release has; the message says how to move its events."""
 
 
 @dataclass(frozen=True)
@@ -64,13 +74,13 @@ def read_migrations(folder: Path = MIGRATIONS_FOLDER) -> list[Migration]:
     """The migrations of a folder in order.
 
     Numbers may have gaps: branches get theirs before they are merged, and one may never need it.
-    Raises MigrationError for a file name that is not `NNNN_verb_object.sql` and for a number that is there twice.
+    Raises MigrationError for a file name that is not `NNNN_name.sql` and for a number that is there twice.
     """
     found = []
     for path in sorted(folder.glob("*.sql")):
         match = FILE_NAME.match(path.name)
         if not match:
-            raise MigrationError(f"{path.name}: a migration is named NNNN_verb_object.sql")
+            raise MigrationError(f"{path.name}: a migration is named NNNN_name.sql")
         found.append(Migration(int(match[1]), path.stem, path.read_text()))
     numbers = [migration.number for migration in found]
     if len(set(numbers)) < len(numbers):
@@ -81,7 +91,8 @@ def read_migrations(folder: Path = MIGRATIONS_FOLDER) -> list[Migration]:
 def pending(warehouse: Warehouse, migrations: list[Migration]) -> list[Migration]:
     """Those of `migrations` that the database has not seen.
 
-    Raises MigrationError when an applied migration was edited, or when the database is newer than the code.
+    Raises MigrationError when an applied migration was edited, when the database is newer than the code, and when its
+    migrations are others (ForeignSchemaError).
     """
     applied: dict[int, tuple[str, str]] = {}
     if warehouse.query(LEDGER_EXISTS, {"database": warehouse.database})[0]["found"]:
@@ -89,11 +100,14 @@ def pending(warehouse: Warehouse, migrations: list[Migration]) -> list[Migration
         applied = {row["number"]: (row["name"], row["checksum"]) for row in rows}
     for migration in migrations:
         name, checksum = applied.get(migration.number, (migration.name, migration.checksum))
-        if checksum != migration.checksum:
-            raise MigrationError(
-                f"migration {name} was edited after it was applied; add a new one instead of changing it"
-            )
+        if checksum == migration.checksum:
+            continue
+        if name != migration.name:
+            raise ForeignSchemaError(FOREIGN_SCHEMA.format(database=warehouse.database, name=name))
+        raise MigrationError(f"migration {name} was edited after it was applied; add a new one instead of changing it")
     unknown = sorted(set(applied) - {migration.number for migration in migrations})
+    if unknown and unknown[0] < max((migration.number for migration in migrations), default=0):
+        raise ForeignSchemaError(FOREIGN_SCHEMA.format(database=warehouse.database, name=applied[unknown[0]][0]))
     if unknown:
         raise MigrationError(f"the database has migrations {unknown} that this version does not know: upgrade it")
     return [migration for migration in migrations if migration.number not in applied]
@@ -105,14 +119,10 @@ def cluster_of(name: str, database: str, folder: Path = MIGRATIONS_FOLDER) -> Cl
     return Cluster(name, database, [CREATE_LEDGER.strip(), *statements])
 
 
-def migrate(
-    warehouse: Warehouse, dry_run: bool = False, folder: Path = MIGRATIONS_FOLDER, cluster: str = ""
-) -> list[Migration]:
+def migrate(warehouse: Warehouse, folder: Path = MIGRATIONS_FOLDER, cluster: str = "") -> list[Migration]:
     """Bring the database up to date, on every node of `cluster` if one is named; returns the migrations that were
-    (or, dry, would be) applied."""
+    applied. Raises MigrationError as `pending` does."""
     migrations = read_migrations(folder)
-    if dry_run:
-        return pending(warehouse, migrations)
     run = runner(warehouse, cluster, folder)
     run(CREATE_LEDGER.strip())
     todo = pending(warehouse, migrations)

@@ -1,7 +1,7 @@
 """What is counted and where: the measures, the dimensions, and the rollups that hold them.
 
-The planner, `rollups verify`, `rollups rebuild` and the tests all read this catalogue; the tables themselves are in
-migrations/, 0004_create_rollups.sql first, the views in 0019_store_what_fees_add.sql.
+The planner, `rollups verify`, `rollups rebuild` and the tests all read this catalogue; the tables and views
+themselves are in aggregator/clickhouse/migrations/0004_rollups.sql.
 """
 
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ CACHED_INPUT_TOKENS = _summed("cached_input_tokens")
 CACHE_CREATION_INPUT_TOKENS = _summed("cache_creation_input_tokens")
 THINKING_TOKENS = _summed("thinking_tokens")
 COST = _summed("cost")
-# Spelled out: a view that names the computed column itself would keep migration 19 from being run again.
+# Spelled out: ClickHouse drops no column that a view names, and so a later migration could not change this one.
 COST_BEFORE_FEE = Measure("cost_before_fee", f"sum(ifNull({REQUEST_LOGS}.cost - {REQUEST_LOGS}.cost_fee, 0))")
 INPUT_TOKENS_COST = _summed("input_tokens_cost")
 CACHED_INPUT_TOKENS_COST = _summed("cached_input_tokens_cost")

@@ -6,7 +6,6 @@ keys with quotes and other scripts, several months.
 
 import json
 import random
-import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -89,8 +88,6 @@ LOG_SCHEMA = pa.schema(
         "use_object_storage": pa.bool_(),
     }
 )
-# Until migration 19 the costs without fees were stored.
-LOG_SCHEMA_17 = pa.schema([(re.sub("_fee$", "_before_fee", field.name), field.type) for field in LOG_SCHEMA])
 KEY_NAMES = ("timestamp", "request_id", "created_at", "source_partition", "source_offset")
 PAYLOAD_NAMES = (
     "request_headers",

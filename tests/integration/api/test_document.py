@@ -136,6 +136,14 @@ def test_a_migrated_warehouse_is_ready(warehouse: Warehouse) -> None:
         assert get(client, "/readyz") == {"status": "ok"}
 
 
+def test_a_warehouse_of_an_unreleased_version_is_not_ready(warehouse: Warehouse) -> None:
+    warehouse.command("INSERT INTO schema_migrations (number, name) VALUES (0, '0000_create_request_payloads')")
+    with client_of(warehouse) as client:
+        answer = client.get("/readyz")
+    assert answer.status_code == 503
+    assert "cannot be upgraded: name an empty database" in answer.json()["message"]
+
+
 def test_the_version_is_that_of_the_distribution(client: TestClient) -> None:
     assert get(client, "/version") == {"name": "router-insights", "version": version("router-insights")}
 

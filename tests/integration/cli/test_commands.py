@@ -19,6 +19,7 @@ warehouse.query("SELECT 1")
 print("open", flush=True)
 sys.stdin.read()
 """
+OLDER_MIGRATION = "INSERT INTO schema_migrations (number, name) VALUES (0, '0000_create_request_payloads')"
 NOWHERE = "http://user:secret@127.0.0.1:1/insights"
 AWAY = "ClickHouse at http://127.0.0.1:1 (INSIGHTS_CLICKHOUSE_URL) does not answer: [Errno 111] Connection refused"
 
@@ -160,6 +161,17 @@ def test_ingest_refuses_a_database_that_was_not_migrated(tmp_path: Path) -> None
     done = insights("ingest", INSIGHTS_CLICKHOUSE_URL=f"chdb://{tmp_path}/clickhouse")
     assert done.returncode == 1
     assert "run insights migrate first" in done.stderr
+
+
+def test_a_database_of_an_unreleased_version_is_refused_by_whoever_looks_at_migrations(tmp_path: Path) -> None:
+    settings = {"INSIGHTS_CLICKHOUSE_URL": f"chdb://{tmp_path}/clickhouse"}
+    assert insights("migrate", **settings).returncode == 0
+    query(tmp_path, OLDER_MIGRATION)
+    for arguments in (["migrate"], ["migrate", "--dry-run"], ["ingest"], ["aggregate"]):
+        done = insights(*arguments, **settings)
+        assert done.returncode == 1
+        assert "it has the migration 0000_create_request_payloads) and cannot be upgraded" in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_a_database_directory_that_another_process_has_open_is_named(tmp_path: Path) -> None:

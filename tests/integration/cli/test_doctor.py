@@ -128,6 +128,13 @@ def test_the_advice_about_projections_mends_them(filled: Warehouse) -> None:
     assert clickhouse.projections(filled) == Finding("projections", Severity.OK, "in every part")
 
 
+def test_a_database_of_an_unreleased_version_is_a_fault(filled: Warehouse) -> None:
+    filled.command("INSERT INTO schema_migrations (number, name) VALUES (0, '0000_create_request_payloads')")
+    found = by_check(clickhouse.examine(filled))["schema"]
+    assert found.level is Severity.FAULT
+    assert "cannot be upgraded: name an empty database" in found.said
+
+
 STRAINED = """<clickhouse>
   <merge_tree>
     <parts_to_delay_insert>PARTS</parts_to_delay_insert>

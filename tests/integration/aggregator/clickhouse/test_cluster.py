@@ -6,7 +6,7 @@ import pytest
 
 from aggregator.clickhouse.client import Warehouse
 from aggregator.clickhouse.cluster import Cluster, ClusterError, is_shard
-from aggregator.clickhouse.migrate import CREATE_LEDGER, cluster_of, migrate, read_migrations
+from aggregator.clickhouse.migrate import CREATE_LEDGER, Migration, cluster_of, migrate, read_migrations
 from aggregator.clickhouse.retention import Retention, set_retention
 from aggregator.rollups.measures import COST, REQUESTS, Dimension
 from aggregator.rollups.planner import Question, compile_answer
@@ -159,9 +159,5 @@ def test_a_statement_without_a_rendering_is_an_error(statement: str) -> None:
 
 
 def test_checksums_are_of_the_text_and_not_of_a_rendering() -> None:
-    assert [migration.checksum for migration in read_migrations() if 1 <= migration.number <= 4] == [
-        "56d925287831e9e2002dd39a1a526a28",
-        "091248a28f1f47400cb9f0b9b41e3b44",
-        "6340054177797f829092034c3c2b41ad",
-        "2d60d078ffe1aa80671500552255a9f4",
-    ]
+    text = "CREATE TABLE IF NOT EXISTS things (x UInt8) ENGINE = MergeTree ORDER BY x;\n"
+    assert Migration(1, "0001_things", text).checksum == "e3ce2d284031e2bd79cbe132541a308c"

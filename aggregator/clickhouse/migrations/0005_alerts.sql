@@ -1,4 +1,4 @@
--- Alerts of budgets and of models' behaviour, each once (aggregator/motion/delivery.py writes them).
+-- Alerts of budgets and of models' behaviour, each once (aggregator/budgets/notifications.py writes them).
 CREATE TABLE IF NOT EXISTS alerts
 (
     created_at DateTime64(3, 'UTC') CODEC(Delta, ZSTD),
@@ -12,7 +12,9 @@ CREATE TABLE IF NOT EXISTS alerts
     limit Decimal(38, 12),
     period_start DateTime64(3, 'UTC'),
     period_end DateTime64(3, 'UTC'),
-    message String
+    message String,
+    -- Of the process that wrote the row: it posts the alert to the webhook, and no other does.
+    claim String DEFAULT ''
 )
 ENGINE = MergeTree
 PARTITION BY toYYYYMM(created_at)

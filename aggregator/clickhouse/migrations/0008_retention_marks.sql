@@ -1,4 +1,5 @@
--- Rows from before `rows_from` may have been deleted under a retention that was in force once (aggregator/retention.py).
+-- Rows from before `rows_from` may have been deleted by a retention that was in force once
+-- (aggregator/clickhouse/retention.py).
 CREATE TABLE IF NOT EXISTS retention_marks
 (
     rows_from DateTime('UTC'),

@@ -31,22 +31,3 @@ CREATE TABLE IF NOT EXISTS api_key_uses
 )
 ENGINE = AggregatingMergeTree
 ORDER BY key_hash;
-
--- Who changed what. No TTL: it is small, and asked for late.
-CREATE TABLE IF NOT EXISTS audit_log
-(
-    at DateTime64(3, 'UTC') DEFAULT now64(3),
-    actor String,
-    action LowCardinality(String),
-    target String,
-    details String
-)
-ENGINE = MergeTree
-PARTITION BY toYear(at)
-ORDER BY at;
-
--- Whose payload it is, so that it can be confined to them without a look at request_logs. Rows written before
--- belong to nobody, and are shown to unconfined callers only.
-ALTER TABLE request_payloads
-    ADD COLUMN IF NOT EXISTS user_id String CODEC(ZSTD),
-    ADD COLUMN IF NOT EXISTS api_key_id String CODEC(ZSTD);
