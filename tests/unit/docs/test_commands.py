@@ -16,7 +16,7 @@ import yaml
 from cli.main import app
 from tests.support.checkout import ROOT
 
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
 SERVICES = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 # What stands for something of the reader's own.
 PLACEHOLDERS = {"FILE": str(ROOT / "README.md"), "TIME": "2026-11-01", "NAME": "a-name", "ID": "a-request"}
