@@ -25,13 +25,13 @@ backlog: $(VENV)/installed ## Work off a backlog of 2 GB and show the worker's p
 	$(BIN)/python -m tests.faults.backlog $(ARGS)
 
 motion: $(VENV)/installed ## Emit 5,000 requests a second and show how soon their alerts come, and the aggregator's memory
-	$(BIN)/python -m tests.benchmarks.bench_motion $(ARGS)
+	$(BIN)/python -m tests.benchmarks budgets $(ARGS)
 
 analytics-random: $(VENV)/installed ## Compare thousands of random filters and charts with plain Python
 	ANALYTICS_EXAMPLES=$(or $(EXAMPLES),3000) $(BIN)/pytest --timeout 0 -n0 -k 'random or rollups_are or together' tests/integration/api/analytics/test_filters.py tests/integration/api/analytics/test_charts.py $(ARGS)
 
 bench-analytics: $(VENV)/installed ## Time charts over ten million requests and find the memory they need (ARGS="rows [directory]")
-	$(BIN)/python -m tests.benchmarks.bench_analytics $(ARGS)
+	$(BIN)/python -m tests.benchmarks analytics $(ARGS)
 
 kafka: $(VENV)/installed ## Run an Apache Kafka on port 9092 until Ctrl-C
 	$(BIN)/python -m tests.support.kafka

@@ -1,6 +1,7 @@
-"""`make bench ARGS="PART ..."`: the benchmarks, each part alone or `all`; results go to docs/benchmarks as JSON.
+"""`make bench ARGS="PART ..."`: the benchmarks, a command for each part.
 
-`render` puts what is there into docs/performance/results.md and draws the plots; every part does so when it ends.
+The parts of `all` write their results to docs/benchmarks as JSON; `render` puts these into docs/performance/results.md
+and draws the plots, which each of those parts does when it ends. The other parts print their figures.
 """
 
 import asyncio
@@ -11,6 +12,8 @@ import platform
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -45,6 +48,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 console = Console(width=120)
 
 WorkerCount = Annotated[int, typer.Option(help="Processes, as many as an operator runs for so many processors")]
+Rows = Annotated[int, typer.Argument(help="Requests that are made up")]
+Folder = Annotated[Path | None, typer.Argument(help="Where the rows are kept; nowhere without")]
 Quick = Annotated[bool, typer.Option("--quick", help="A few seconds each; figures are no evidence")]
 
 
@@ -189,6 +194,60 @@ def growth(quick: Quick = False) -> None:
     save("growth", found, facts)
 
 
+@contextmanager
+def _kept_in(folder: Path | None) -> Iterator[Path]:
+    """The folder, or a temporary one."""
+    if folder is not None:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="router-insights-bench-") as temporary:
+        yield Path(temporary)
+
+
+@app.command()
+def analytics(rows: Rows = 10_000_000, folder: Folder = None) -> None:
+    """Charts over ten million requests: time and memory; exits 1 when a target is missed."""
+    from tests.benchmarks.analytics import run
+
+    with _kept_in(folder) as kept:
+        is_met = run(rows, kept)
+    raise typer.Exit(int(not is_met))
+
+
+@app.command()
+def search(rows: Rows = 10_000_000, folder: Folder = None) -> None:
+    """Pages of the search for requests over ten million of them; exits 1 when a search for words misses the goal."""
+    from tests.benchmarks.search import run
+
+    with _kept_in(folder) as kept:
+        is_met = run(rows, kept)
+    raise typer.Exit(int(not is_met))
+
+
+@app.command()
+def budgets(rate: int = 5_000, seconds: float = 60.0, keys: int = 100_000) -> None:
+    """From emitting a request to its alert on the topic, and the memory of an aggregator with a budget for each key."""
+    from tests.benchmarks.budgets import Load, run
+
+    run(Load(rate, seconds, keys))
+
+
+@app.command()
+def pricing() -> None:
+    """Pricing of 50,000 events, beside decoding them."""
+    from tests.benchmarks.pricing import run
+
+    run()
+
+
+@app.command()
+def reprice(rows: Rows = 1_000_000) -> None:
+    """Repricing a month of rows while ingestion goes on."""
+    from tests.benchmarks.reprice import run
+
+    run(rows)
+
+
 @app.command()
 def smoke(events: int = 60_000) -> None:
     """For CI: ratios of steps that are measured in turn in one process; exits 1 when one is twice what it should be."""
@@ -205,7 +264,7 @@ def smoke(events: int = 60_000) -> None:
 
 @app.command("all")
 def all_parts(quick: Quick = False) -> None:
-    """Every part, in the order of docs/performance/results.md."""
+    """Every part of docs/performance/results.md, in its order."""
     ingest_part(quick=quick, events=400_000, rounds=3)
     sustained(quick=quick)
     delay(quick=quick)
@@ -215,7 +274,7 @@ def all_parts(quick: Quick = False) -> None:
 
 @app.command()
 def render() -> None:
-    """Put the results that are there into docs/performance/results.md."""
+    """Put the results in docs/benchmarks into docs/performance/results.md."""
     report.render(RESULTS, console)
 
 

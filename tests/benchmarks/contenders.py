@@ -40,7 +40,7 @@ from ingest.consumer.partition_buffer import PartitionBuffer
 from ingest.events import RequestEvent
 from ingest.settings import IngestSettings
 from ingest.transform.decoder import Decoder
-from tests.faults.backlog import peak_bytes
+from tests.support.processes import peak_bytes
 
 POLL_SECONDS = 0.05
 BATCH_ROWS = 50_000
@@ -133,7 +133,6 @@ class Meter:
         self.figures.seconds = self.seconds
         self.figures.cpu_seconds = time.process_time() - cpu
         self.figures.engine_cpu_seconds = self._engine_cpu() - engine_cpu
-        # Not `ru_maxrss`, which begins with that of the process that has started this one.
         self.figures.peak_bytes = peak_bytes(os.getpid())
         self.figures.rows = warehouse.query("SELECT count() AS n FROM request_logs")[0]["n"]
         return self.figures

@@ -82,10 +82,10 @@ def grow(console: Console, rows: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="router-insights-growth-") as folder:
         for users in (1_000, 10_000, 100_000, 1_000_000):
             results["users"][users] = _fill(folder, replace(base, users=users))
-            _tell(console, f"{users:,} users", results["users"][users], rows)
+            _report(console, f"{users:,} users", results["users"][users], rows)
         for models in (10, 100, 1_000):
             results["models"][models] = _fill(folder, replace(base, models=models))
-            _tell(console, f"{models:,} models", results["models"][models], rows)
+            _report(console, f"{models:,} models", results["models"][models], rows)
         for batch_rows in (1_000, 5_000, 20_000, 50_000):
             found = _ingest(folder, min(rows, 100_000), batch_rows)
             results["batch_rows"][batch_rows] = found
@@ -117,7 +117,7 @@ def _medians(runs: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def _tell(console: Console, name: str, found: dict[str, Any], rows: int) -> None:
+def _report(console: Console, name: str, found: dict[str, Any], rows: int) -> None:
     tables = found["tables"]
     sizes = ", ".join(f"{table} {tables[table]['bytes'] / rows:.1f}" for table in sorted(tables) if "ro" in table)
     console.print(f"  {name:16} {found['cpu_us_per_row']:6.1f} µs CPU/row; bytes a request: {sizes}")

@@ -25,6 +25,7 @@ from cli.local_stack.supervisor import start_guarded, stop_guarded
 from ingest.producer.emitter import EventEmitter
 from ingest.topics.create import create_topics
 from tests.faults.stack import Stack, running_stack
+from tests.support.processes import peak_bytes
 
 TOPIC = "backlog"
 PARTITIONS = 6
@@ -56,12 +57,6 @@ async def fill(stack: Stack, total_bytes: int, progress: Progress) -> int:
             number, produced = number + 1, produced + len(value)
             progress.update(task, completed=produced)
     return number
-
-
-def peak_bytes(pid: int) -> int:
-    """The largest resident memory the process has had so far."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def find_worker(guard: int) -> int:

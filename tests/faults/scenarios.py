@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from multiprocessing.process import BaseProcess
 
-from tests.faults.motion import aggregators_are_killed
+from tests.faults.budgets import aggregators_are_killed
 from tests.faults.stack import EXIT_SECONDS, SESSION_SECONDS, Run, StuckError
 from tests.faults.verdict import Verdict
 from tests.faults.worker import POINTS

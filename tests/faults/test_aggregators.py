@@ -19,7 +19,7 @@ from aggregator.budgets.alert import Alert
 from aggregator.budgets.budget import Budget, BudgetStatus
 from aggregator.budgets.topics import ALERTS, BUDGET_STATUS, INCREMENTS, partitions_of
 from cli.adapters.budget_store import KafkaBudgets
-from tests.faults import motion
+from tests.faults.budgets import budgets, event, stored, until_windows_equal
 from tests.faults.stack import Run, Stack, running_stack
 from tests.support.kafka import KafkaMissingError, free_port, read_topic
 
@@ -102,13 +102,13 @@ def budget_of(user: str) -> Budget:
 
 
 async def produce(run: Run, first: int, of_each: int) -> None:
-    """So many requests of each of USERS, and of those that `motion.budgets` are about."""
+    """So many requests of each of USERS, and of those that `budgets` are about."""
     events = []
     for number in range(first, first + of_each):
         for user in USERS:
             key = f"{user}-{number}"
-            events.append((key, json.dumps({**json.loads(motion.event(run.rng, key)), "user_id": user}).encode()))
-            events.append((f"{key}-more", motion.event(run.rng, f"{key}-more")))
+            events.append((key, json.dumps({**json.loads(event(run.rng, key)), "user_id": user}).encode()))
+            events.append((f"{key}-more", event(run.rng, f"{key}-more")))
     await run.produce(events)
 
 
@@ -118,7 +118,7 @@ async def alerts_of(address: str, name: str) -> list[Alert]:
 
 
 async def statuses_of(address: str, name: str) -> list[BudgetStatus]:
-    """All that were ever told; the topic is not compacted within minutes."""
+    """All that were ever published; the topic is not compacted within minutes."""
     records = [record for record in await read_topic(address, BUDGET_STATUS) if record.value is not None]
     found = [BudgetStatus.model_validate_json(record.value) for record in records]
     return [status for status in found if status.budget_id.startswith(name)]
@@ -129,27 +129,27 @@ def thresholds(alerts: list[Alert]) -> set[tuple[str, int]]:
 
 
 async def test_two_aggregators_share_the_budgets_and_one_takes_over_from_the_other(stack: Stack) -> None:
-    kept = [*motion.budgets("sum"), *map(budget_of, USERS)]
+    kept = [*budgets("sum"), *map(budget_of, USERS)]
     address = stack.kafka.address
     async with counting(stack, kept) as (run, store, aggregators):
         first = aggregators.start()
         await run.until(lambda: aggregators.counts() == [len(kept)], SECONDS)
         aggregators.start()
         await run.until(lambda: min(aggregators.counts()) > 0 and sum(aggregators.counts()) == len(kept), SECONDS)
-        told = len(await statuses_of(address, aggregators.name))
+        published = len(await statuses_of(address, aggregators.name))
 
         await produce(run, 0, LIMIT // 2)
-        await motion.until_windows_equal(run, store, kept)
+        await until_windows_equal(run, store, kept)
         alerts = await alerts_of(address, aggregators.name)
         assert thresholds(alerts) == {(user, 50) for user in USERS}
         assert len(alerts) == len(USERS)
-        new = (await statuses_of(address, aggregators.name))[told:]
+        new = (await statuses_of(address, aggregators.name))[published:]
         assert max(Counter((one.budget_id, one.level, one.spent) for one in new).values()) == 1
 
         aggregators.end(first, signal.SIGKILL)
         await produce(run, LIMIT // 2, LIMIT // 2)
         await run.until(lambda: aggregators.counts() == [len(kept)], SECONDS)
-        await motion.until_windows_equal(run, store, kept)
+        await until_windows_equal(run, store, kept)
         expected = {(user, percent) for user in USERS for percent in (50, 100)}
         await until_alerted(run, address, aggregators.name, expected)
 
@@ -171,9 +171,9 @@ async def until_alerted(run: Run, address: str, name: str, expected: set[tuple[s
     assert len({alert.id for alert in alerts}) == len(expected)
 
 
-async def test_aggregators_that_wait_for_clickhouse_share_partitions_and_end_when_told(stack: Stack) -> None:
+async def test_aggregators_that_wait_for_clickhouse_share_partitions_and_end_on_sigterm(stack: Stack) -> None:
     """Increments are waiting to be counted all the while."""
-    kept = [*motion.budgets("sum"), *map(budget_of, USERS)]
+    kept = [*budgets("sum"), *map(budget_of, USERS)]
     async with counting(stack, kept) as (run, store, aggregators):
         await produce(run, 0, 2)
         await run.settle()
@@ -189,17 +189,17 @@ async def test_aggregators_that_wait_for_clickhouse_share_partitions_and_end_whe
             await run.until(lambda: aggregators.counts() == [len(kept)], SECONDS)
         finally:
             stack.clickhouse.pretend({})
-        await motion.until_windows_equal(run, store, kept)
+        await until_windows_equal(run, store, kept)
 
 
 async def test_offsets_that_faust_has_set_wrong_neither_lose_nor_double_anything(stack: Stack) -> None:
     """It may commit past what it has not counted, and go back to what it has."""
-    kept = [*motion.budgets("sum"), *map(budget_of, USERS)]
+    kept = [*budgets("sum"), *map(budget_of, USERS)]
     address = stack.kafka.address
     async with counting(stack, kept) as (run, store, aggregators):
         port = aggregators.start()
         await produce(run, 0, LIMIT // 2)
-        await motion.until_windows_equal(run, store, kept)
+        await until_windows_equal(run, store, kept)
         for number, to_end in enumerate((True, False), start=1):
             aggregators.end(port, signal.SIGTERM)
             await produce(run, number * LIMIT, LIMIT // 2)
@@ -207,13 +207,13 @@ async def test_offsets_that_faust_has_set_wrong_neither_lose_nor_double_anything
             await set_offsets(address, aggregators.group, to_end)
             port = aggregators.start()
             await no_status_exceeds_what_is_stored(run, store, kept)
-            await motion.until_windows_equal(run, store, kept)
+            await until_windows_equal(run, store, kept)
         expected = {(user, percent) for user in USERS for percent in (50, 100)}
         await until_alerted(run, address, aggregators.name, expected)
 
 
 async def set_offsets(address: str, group: str, to_end: bool) -> None:
-    """Of increments, what the group goes on from; it has no members, or is about to have none."""
+    """Set the offsets of the group in the increments; it has no members, or is about to have none."""
     async with AIOKafkaConsumer(bootstrap_servers=address, group_id=group, enable_auto_commit=False) as consumer:
         partitions = [TopicPartition(INCREMENTS, n) for n in range(await partitions_of(address, INCREMENTS))]
         consumer.assign(partitions)
@@ -234,5 +234,5 @@ async def no_status_exceeds_what_is_stored(run: Run, store: KafkaBudgets, kept: 
         for budget in kept:
             status = statuses.get(budget.id)
             if status is not None:
-                assert status.spent <= motion.stored(run, budget, status.updated_at)[0]
+                assert status.spent <= stored(run, budget, status.updated_at)[0]
         await asyncio.sleep(0.3)

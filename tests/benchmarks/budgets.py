@@ -1,25 +1,20 @@
-"""From a request that is emitted to its alert on the topic, and the memory of an aggregator with many budgets.
+"""How long an alert takes from the emitted request to the topic, and the memory of an aggregator with many budgets.
 
-`make motion` (ARGS="--rate 5000 --seconds 60 --keys 100000"): Apache Kafka, ClickHouse's engine behind HTTP, one
-`insights ingest` and one `insights aggregate`, all on this machine. Each api key has a budget and events come from all
-of them at the given rate. Among them are probes: a request of a key whose budget allows one request, so that its alert
-is due at once. A probe's time runs from before it is handed to the emitter to the time that Kafka gives its alert.
-What each left behind on its way tells how long every stage took: the batch's `created_at`, the time of its increment in
-Kafka, the alert's `created_at` and its time in Kafka.
+Apache Kafka, ClickHouse's engine behind HTTP, one `insights ingest` and one `insights aggregate` run on this machine.
+Each api key has a budget, and events come from all keys at the given rate. Among them are probes: a request of a key
+whose budget allows one request, so that its alert is due at once. The delay of a probe runs from before it is handed to
+the emitter to the timestamp of its alert in Kafka. Timestamps show where the time goes: `created_at` of the batch, the
+timestamp of its increment, `created_at` of the alert and the timestamp of the alert.
 """
 
-import argparse
 import asyncio
 import json
-import os
 import random
 import re
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -41,8 +36,10 @@ from aggregator.clickhouse.migrate import migrate
 from cli.adapters.emitter import connect
 from ingest.producer.emitter import EventEmitter
 from ingest.topics.create import create_topics
+from tests.benchmarks.workers import start_insights
 from tests.support.clickhouse_http import ClickHouseServer
 from tests.support.kafka import KafkaServer, free_port, read_topic
+from tests.support.processes import family_cpu_seconds, peak_bytes, resident_bytes
 
 TOPIC = "request-events"
 PARTITIONS = 6
@@ -50,10 +47,19 @@ PROBES_PER_SECOND = 5
 STEP_SECONDS = 0.1
 READY_SECONDS = 600.0
 PATIENCE_SECONDS = 60.0
-# By words of their command line.
+# Words of their command lines.
 PROCESSES = {"ingest": "cli.main ingest", "aggregate": "cli.main aggregate", "ClickHouse": "clickhouse_http",
-             "Kafka": "kafka.Kafka", "the load": "bench_motion"}  # fmt: skip
+             "Kafka": "kafka.Kafka", "the load": "tests.benchmarks budgets"}  # fmt: skip
 MODELS = ("gpt-4o", "gpt-4o-mini", "claude-sonnet-4-5", "gemini-2.5-flash")
+
+
+@dataclass(frozen=True)
+class Load:
+    """`rate` events a second for `seconds`, from `keys` api keys."""
+
+    rate: int
+    seconds: float
+    keys: int
 
 
 def budget(name: str, key: str, limit: int) -> Budget:
@@ -95,46 +101,14 @@ async def put_budgets(address: str, budgets: list[Budget]) -> None:
         await asyncio.gather(*sent)
 
 
-def start(command: str, log: Path, **settings: str) -> "subprocess.Popen[bytes]":
-    environment = {**os.environ, **{f"INSIGHTS_{name.upper()}": value for name, value in settings.items()}}
-    with log.open("ab") as file:
-        return subprocess.Popen([sys.executable, "-m", "cli.main", command], env=environment, stderr=file, stdout=file)
-
-
-def resident_mb(process: "subprocess.Popen[bytes]", peak: bool) -> float:
-    text = Path(f"/proc/{process.pid}/status").read_text()
-    found = re.search(rf"{'VmHWM' if peak else 'VmRSS'}:\s+(\d+) kB", text)
-    return int(found[1]) / 1024 if found else 0.0
-
-
-def cpu_seconds() -> dict[str, float]:
-    """User and system time so far of this process and of those that it has started, by what they are."""
-    found, parents = {}, {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            parents[folder.name] = fields[1]
-            found[folder.name] = (
-                (folder / "cmdline").read_text().replace("\0", " "),
-                (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"),
-            )
-    family = {str(os.getpid())}
-    while grown := {process for process, parent in parents.items() if parent in family} - family:
-        family |= grown
-    return {
-        name: sum(seconds for process, (command, seconds) in found.items() if process in family and words in command)
-        for name, words in PROCESSES.items()
-    }
-
-
 async def count_statuses(address: str) -> int:
     partition = TopicPartition(BUDGET_STATUS, 0)
     async with AIOKafkaConsumer(bootstrap_servers=address) as consumer:
         return int((await consumer.end_offsets([partition]))[partition])
 
 
-async def load(emitter: EventEmitter, rate: int, seconds: float, keys: int, name: str) -> dict[str, float]:
-    """Emit at the rate; when each probe was emitted (Unix seconds), by its budget."""
+async def emit(emitter: EventEmitter, rate: int, seconds: float, keys: int, name: str) -> dict[str, float]:
+    """Emit events at the rate. Returns when each probe was emitted (Unix seconds), by its budget."""
     rng, probes = random.Random(1), dict[str, float]()
     loop, number = asyncio.get_running_loop(), 0
     started = loop.time()
@@ -154,7 +128,7 @@ async def load(emitter: EventEmitter, rate: int, seconds: float, keys: int, name
 
 
 async def alerts_of(address: str, wanted: set[str]) -> dict[str, tuple[float, float]]:
-    """When the alert of each budget was made and when Kafka got it (Unix seconds)."""
+    """When the alert of each budget was created and when Kafka got it (Unix seconds)."""
     found: dict[str, tuple[float, float]] = {}
     async with AIOKafkaConsumer(bootstrap_servers=address, auto_offset_reset="earliest") as consumer:
         consumer.assign([TopicPartition(ALERTS, 0)])
@@ -171,10 +145,10 @@ class Journey(NamedTuple):
     """When a probe passed each point (Unix seconds)."""
 
     emitted: float
-    planned: float
-    told: float
+    batched: float
+    increment_sent: float
     counted: float
-    alerted: float
+    alert_sent: float
 
 
 STAGES = (
@@ -188,7 +162,7 @@ STAGES = (
 async def journeys(
     address: str, warehouse: Warehouse, emitted: Mapping[str, float], alerted: Mapping[str, tuple[float, float]]
 ) -> list[Journey]:
-    """Of the probes whose increment was sent and whose alert has come."""
+    """One for each probe whose increment was sent and whose alert has come."""
     rows = warehouse.query(
         "SELECT request_id, source_partition, source_offset, toUnixTimestamp64Milli(created_at) AS created_at_ms"
         " FROM request_logs WHERE startsWith(request_id, 'probe-')"
@@ -203,16 +177,16 @@ async def journeys(
     for row in rows:
         name, offset = row["request_id"], row["source_offset"]
         target = partition_of(SubjectKind.API_KEY.value, name, partitions)
-        told = [
+        sent_at = [
             at for first, last, at in increments.get((target, row["source_partition"]), []) if first <= offset <= last
         ]
-        if told and name in alerted and name in emitted:
-            found.append(Journey(emitted[name], row["created_at_ms"] / 1000, min(told), *alerted[name]))
+        if sent_at and name in alerted and name in emitted:
+            found.append(Journey(emitted[name], row["created_at_ms"] / 1000, min(sent_at), *alerted[name]))
     return found
 
 
 def show_stages(found: list[Journey]) -> None:
-    table = Table("stage", "p50 s", "p95 s", "mean s", title=f"where {len(found)} probes were")
+    table = Table("stage", "p50 s", "p95 s", "mean s", title=f"where the time of {len(found)} probes went")
     for number, stage in enumerate(STAGES):
         taken = [journey[number + 1] - journey[number] for journey in found]
         figures = (*np.percentile(taken, (50, 95)), np.mean(taken))
@@ -221,7 +195,7 @@ def show_stages(found: list[Journey]) -> None:
 
 
 def show_batches(text: str) -> None:
-    """What the worker's metrics say of a batch."""
+    """Means of a batch, from the worker's metrics."""
     found = dict(
         re.findall(r"^(insights_\w+_(?:sum|count)|insights_increments_dropped_total) (\S+)$", text, re.MULTILINE)
     )
@@ -237,29 +211,33 @@ def show_batches(text: str) -> None:
     )
 
 
-def show(delays: list[float], missing: int, rss_mb: float, peak_mb: float, arguments: argparse.Namespace) -> None:
-    table = Table("measure", "value", title=f"{arguments.rate:,} events/s for {arguments.seconds:g} s")
+def show(delays: list[float], missing: int, aggregator: int, planned: Load) -> None:
+    table = Table("measure", "value", title=f"{planned.rate:,} events/s for {planned.seconds:g} s")
     for percent in (50, 95, 99, 100):
         table.add_row(f"emit to alert, p{percent}", f"{np.percentile(delays, percent):.2f} s")
     table.add_row("probes, without an alert", f"{len(delays) + missing}, {missing}")
-    table.add_row(f"memory of the aggregator, {arguments.keys:,} api keys with budgets", f"{rss_mb:,.0f} MB")
-    table.add_row("its peak", f"{peak_mb:,.0f} MB")
+    table.add_row(f"memory of the aggregator, {planned.keys:,} api keys with budgets", _mb(resident_bytes(aggregator)))
+    table.add_row("its peak", _mb(peak_bytes(aggregator)))
     Console().print(table)
 
 
-async def measure(folder: Path, kafka: str, clickhouse: str, arguments: argparse.Namespace) -> None:
-    url = f"{clickhouse}/motion"
+def _mb(size: int) -> str:
+    return f"{size / 2**20:,.0f} MB"
+
+
+async def measure(folder: Path, kafka: str, clickhouse: str, planned: Load) -> None:
+    url = f"{clickhouse}/budgets"
     warehouse = Warehouse(url)
     migrate(warehouse)
     await create_topics(kafka, {TOPIC: PARTITIONS}, timeout_seconds=30)
     await create_motion_topics(kafka)
-    probes = int(arguments.seconds * PROBES_PER_SECOND) + 1
-    budgets = [budget(f"b-{n}", f"key-{n}", 10**9) for n in range(arguments.keys)]
+    probes = int(planned.seconds * PROBES_PER_SECOND) + 1
+    budgets = [budget(f"b-{n}", f"key-{n}", 10**9) for n in range(planned.keys)]
     await put_budgets(kafka, [*budgets, *(budget(f"probe-{n}", f"probe-{n}", 1) for n in range(probes))])
     settings = {"kafka_bootstrap_servers": kafka, "clickhouse_url": url}
     log, port = folder / "services.log", free_port()
-    ingest = start("ingest", log, **settings, metrics_port=str(port))
-    aggregate = start("aggregate", log, **settings, metrics_port="0")
+    ingest = start_insights("ingest", log, **settings, metrics_port=str(port))
+    aggregate = start_insights("aggregate", log, **settings, metrics_port="0")
     try:
         deadline = time.monotonic() + READY_SECONDS
         while await count_statuses(kafka) < len(budgets):
@@ -267,17 +245,19 @@ async def measure(folder: Path, kafka: str, clickhouse: str, arguments: argparse
                 raise SystemExit(f"the aggregator did not get ready\n{log.read_text()[-3000:]}")
             await asyncio.sleep(0.5)
         emitter = await connect(kafka, TOPIC)
-        await load(emitter, arguments.rate, 5.0, arguments.keys, "warm-up")
-        before = cpu_seconds()
-        emitted = await load(emitter, arguments.rate, arguments.seconds, arguments.keys, "probe")
-        used = {name: (seconds - before[name]) / arguments.seconds for name, seconds in cpu_seconds().items()}
+        await emit(emitter, planned.rate, 5.0, planned.keys, "warm-up")
+        before = family_cpu_seconds(PROCESSES)
+        emitted = await emit(emitter, planned.rate, planned.seconds, planned.keys, "probe")
+        used = {
+            name: (seconds - before[name]) / planned.seconds for name, seconds in family_cpu_seconds(PROCESSES).items()
+        }
         alerted = await alerts_of(kafka, set(emitted))
         await emitter.close()
         show_batches((await asyncio.to_thread(httpx2.get, f"http://127.0.0.1:{port}/metrics")).text)
         print("processors in use: " + ", ".join(f"{name} {share:.2f}" for name, share in used.items()), flush=True)
         show_stages(await journeys(kafka, warehouse, emitted, alerted))
         delays = [alerted[name][1] - at for name, at in emitted.items() if name in alerted]
-        show(delays, len(emitted) - len(delays), resident_mb(aggregate, False), resident_mb(aggregate, True), arguments)
+        show(delays, len(emitted) - len(delays), aggregate.pid, planned)
     finally:
         for process in (ingest, aggregate):
             process.terminate()
@@ -285,17 +265,9 @@ async def measure(folder: Path, kafka: str, clickhouse: str, arguments: argparse
         warehouse.close()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rate", type=int, default=5_000)
-    parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--keys", type=int, default=100_000)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="insights-motion-") as name:
+def run(planned: Load) -> None:
+    """Print how long alerts take by stage, and the memory of the aggregator."""
+    with tempfile.TemporaryDirectory(prefix="insights-budgets-") as name:
         folder = Path(name)
         with KafkaServer(folder / "kafka") as kafka, ClickHouseServer(folder / "clickhouse") as clickhouse:
-            asyncio.run(measure(folder, kafka.address, clickhouse.address, arguments))
-
-
-if __name__ == "__main__":
-    main()
+            asyncio.run(measure(folder, kafka.address, clickhouse.address, planned))

@@ -1,11 +1,7 @@
-"""How long analytics take over ten million requests, and how much memory; the targets are printed beside.
-
-Run: make bench-analytics, or python -m tests.benchmarks.bench_analytics [rows] [directory to keep the rows in]
-"""
+"""How long charts take over ten million requests, and how much memory; the targets are printed beside."""
 
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,11 +17,10 @@ from api.analytics.charts.request import CustomAnalyticsQuery
 from api.security.access import Caller, Scope
 from api.security.reader import Reader
 
-DEFAULT_ROWS = 10_000_000
 ROUNDS = 15
 CHUNK = 1_000_000
 DAYS = 60
-# The last is the target for every query.
+# The target is that every query runs under the last.
 MEMORY_LIMITS_MB = (50, 100, 200, 400, 700, 1000)
 ONE_DAY = {"field": "request_start_time", "operator": "between", "value": ["2026-02-10", "2026-02-10"]}
 
@@ -155,8 +150,8 @@ def _measure(reader: Reader, chart: dict[str, Any], filters: list[dict[str, Any]
     return times[1:] or times
 
 
-def _memory_mb(warehouse: Warehouse, chart: dict[str, Any], filters: list[dict[str, Any]]) -> int | None:
-    """The least of a few limits under which the queries still run; None if none of them is enough."""
+def _memory_limit_mb(warehouse: Warehouse, chart: dict[str, Any], filters: list[dict[str, Any]]) -> int | None:
+    """The lowest of MEMORY_LIMITS_MB under which the queries run; None if they need more."""
     for limit in MEMORY_LIMITS_MB:
         try:
             _ask(_reader(warehouse, limit), chart, filters)
@@ -170,9 +165,9 @@ def _reader(warehouse: Warehouse, limit_mb: int) -> Reader:
     return Reader(warehouse, {"max_memory_usage": limit_mb * 1_000_000}, Caller("bench", frozenset({Scope.ADMIN})))
 
 
-def run(rows: int, folder: str) -> bool:
-    """Print the table; whether every target was met."""
-    warehouse = Warehouse(f"chdb://{Path(folder).resolve()}")
+def run(rows: int, folder: Path) -> bool:
+    """Print the table, over rows that are kept in the folder. Returns whether every target was met."""
+    warehouse = Warehouse(f"chdb://{folder.resolve()}")
     migrate(warehouse)
     if warehouse.query("SELECT count() AS n FROM request_logs")[0]["n"] < rows:
         _fill(warehouse, rows)
@@ -181,7 +176,7 @@ def run(rows: int, folder: str) -> bool:
     for name, chart, filters, target in _cases():
         times = _measure(_reader(warehouse, MEMORY_LIMITS_MB[-1]), chart, filters)
         p50, p95 = statistics.median(times), sorted(times)[int(0.95 * (len(times) - 1))]
-        memory = _memory_mb(warehouse, chart, filters)
+        memory = _memory_limit_mb(warehouse, chart, filters)
         is_good = (target is None or p50 <= target) and memory is not None
         is_met = is_met and is_good
         style = None if is_good else "red"
@@ -196,15 +191,3 @@ def run(rows: int, folder: str) -> bool:
     Console(width=110).print(table)
     warehouse.close()
     return is_met
-
-
-def main() -> None:
-    rows = int(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT_ROWS
-    if len(sys.argv) > 2:
-        sys.exit(not run(rows, sys.argv[2]))
-    with tempfile.TemporaryDirectory(prefix="router-insights-bench-") as folder:
-        sys.exit(not run(rows, folder))
-
-
-if __name__ == "__main__":
-    main()

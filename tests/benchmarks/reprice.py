@@ -1,9 +1,5 @@
-"""How long it takes to reprice a month of a million rows while ingestion goes on, and whether the rollups agree after.
+"""How long it takes to reprice a month of rows while ingestion goes on, and whether the rollups agree afterwards."""
 
-Run: python -m tests.benchmarks.bench_reprice [rows]
-"""
-
-import sys
 import tempfile
 import threading
 import time
@@ -83,7 +79,7 @@ def measure(warehouse: Warehouse, name: str, book: PriceBook) -> None:
     print(f"    drift afterwards: {drifted or 0}")
 
 
-def main(rows: int) -> None:
+def run(rows: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         warehouse = Warehouse(f"chdb://{folder}")
         migrate(warehouse)
@@ -93,7 +89,3 @@ def main(rows: int) -> None:
         measure(warehouse, "one model of ten", corrected)
         measure(warehouse, "nothing to change", corrected)
         warehouse.close()
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000)

@@ -1,7 +1,4 @@
-"""How long pricing takes, per batch of 50,000 events and beside decoding them.
-
-Run: python -m tests.benchmarks.bench_pricing
-"""
+"""How long pricing takes, per batch of 50,000 events and beside decoding them."""
 
 import json
 import random
@@ -92,6 +89,6 @@ def measure(models: int) -> None:
         report(f"price, {models} models, {name}", seconds, f"{share:.1%} of both; first batch {first * 1e3:.0f} ms")
 
 
-if __name__ == "__main__":
-    for count in (10, 300):
-        measure(count)
+def run() -> None:
+    for models in (10, 300):
+        measure(models)

@@ -1,20 +1,16 @@
 """How long a page of `POST /api/public/v2/requests/search` takes, over ten million requests with texts, and whether
 that meets the goal.
 
-Where it can, a search is for other words each time: ClickHouse remembers words that it has looked for, and where they
-were not.
-
-Run: python -m tests.benchmarks.bench_search [rows] [folder to keep the rows in]
+Where possible each search is for other words: ClickHouse caches the words that it has looked up.
 """
 
 import logging
 import re
 import statistics
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from itertools import cycle
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -108,7 +104,7 @@ SEARCHES: dict[str, dict[str, Any]] = {
 
 
 def with_typo(word: str, place: int) -> str:
-    """Two neighbours that differ change places, at `place` or behind it."""
+    """Swaps two neighbours that differ, at `place` or behind it."""
     while word[place] == word[place + 1]:
         place += 1
     return word[:place] + word[place + 1] + word[place] + word[place + 2 :]
@@ -154,10 +150,10 @@ def measure(client: TestClient, body: dict[str, Any], rare: Iterator[str]) -> tu
     return clock_ms, cpu_ms, response.json()
 
 
-def run(rows: int, folder: str) -> bool:
-    """Print the table; whether the goal was met by every search for words."""
+def run(rows: int, folder: Path) -> bool:
+    """Print the table, over rows that are kept in the folder. Returns whether every search for words met the goal."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    warehouse = Warehouse(f"chdb://{folder}")
+    warehouse = Warehouse(f"chdb://{folder.resolve()}")
     warehouse.create_database()
     if not warehouse.query("SELECT 1 FROM system.tables WHERE database = currentDatabase() AND name = 'sentences'"):
         fill(warehouse, rows)
@@ -178,15 +174,3 @@ def run(rows: int, folder: str) -> bool:
     Console(width=110).print(table)
     warehouse.close()
     return is_met
-
-
-def main() -> None:
-    rows = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000_000
-    if len(sys.argv) > 2:
-        sys.exit(not run(rows, sys.argv[2]))
-    with tempfile.TemporaryDirectory() as folder:
-        sys.exit(not run(rows, folder))
-
-
-if __name__ == "__main__":
-    main()
