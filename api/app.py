@@ -9,7 +9,6 @@ from starlette.middleware.cors import CORSMiddleware
 from aggregator.clickhouse.client import Warehouse
 from api import docs_ui, errors, health
 from api.analytics import routes as analytics
-from api.analytics.search import routes as search
 from api.budgets import routes as budgets
 from api.budgets.store import BudgetStore
 from api.events import routes as events
@@ -70,7 +69,6 @@ def create_app(
         (request_logs.router, Permission.READ),
         (events.router, Permission.SEND),
         (analytics.router, Permission.READ),
-        (search.router, Permission.READ),
         (budgets.router, Permission.READ),
         (live_usage.router, Permission.READ),
     ):

@@ -8,13 +8,20 @@ from api.analytics.charts.executor import answer_custom_analytics
 from api.analytics.charts.request import CustomAnalyticsQuery
 from api.analytics.charts.schemas import CustomAnalyticsAnswer
 from api.analytics.errors import documented
-from api.analytics.filters.metadata import ANALYTICS_META, AnalyticsMeta
+from api.analytics.filters.metadata import ANALYTICS_META
+from api.analytics.filters.schemas import AnalyticsMeta
 from api.analytics.overview.queries import answer_analytics
 from api.analytics.overview.schemas import AnalyticsAnswer
 from api.analytics.request import RequestLogQuery, RequestQuery, asks_for_content
+from api.analytics.search.answer import answer_search
+from api.analytics.search.request import SearchQuery
+from api.analytics.search.schemas import SearchAnswer
+from api.analytics.suggestions.parameters import SuggestionParameters
+from api.analytics.suggestions.queries import answer_suggestions
+from api.analytics.suggestions.schemas import SuggestionAnswer
 from api.parameters import NoParameters
 from api.security.access import Permission
-from api.security.auth import require
+from api.security.auth import limited, require
 from api.security.reader import AppReader, Reader
 
 router = APIRouter(tags=["request analytics"])
@@ -50,3 +57,35 @@ def custom_analytics(
     """Charts over the requests that the filter leaves, in the order they are asked for."""
     _check_content(query, reader, query.group_fields)
     return answer_custom_analytics(reader, query)
+
+
+@router.post(
+    "/api/public/v2/requests/search",
+    response_model_exclude_unset=True,
+    responses=documented(400, 401, 403, 413, 422, 429, 500, 503, 504),
+    dependencies=[limited("search")],
+)
+def search_requests(query: SearchQuery, _: Annotated[NoParameters, Query()], reader: AppReader) -> SearchAnswer:
+    """Requests that the filter leaves and whose texts hold the words of `q`, page by page.
+
+    With words and without `sort_by`, texts that have every word as it is go first, then those with longer words, then
+    those with typos; each newest first.
+    """
+    _check_content(query, reader)
+    return answer_search(reader, query)
+
+
+@router.get(
+    "/api/public/v2/requests/suggestions",
+    responses=documented(400, 401, 403, 422, 429, 500, 503, 504),
+    dependencies=[limited("suggestions")],
+)
+def suggest_values(parameters: Annotated[SuggestionParameters, Query()], reader: AppReader) -> SuggestionAnswer:
+    """Values of a field that begin with a prefix, in any case, the most frequent first.
+
+    Models, providers and statuses of all time; of everything else those of the newest million requests.
+    """
+    query = parameters.query
+    if parameters.asks_for_content or asks_for_content(query):
+        require(reader.caller, Permission.CONTENT)
+    return answer_suggestions(reader, parameters, query)

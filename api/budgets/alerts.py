@@ -3,11 +3,10 @@
 from datetime import timedelta
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from aggregator.budgets.alert import Alert, AlertKind
+from aggregator.budgets.alert import Alert
 from aggregator.times import EPOCH, micros
-from api.parameters import TimeRange
+from api.budgets.parameters import AlertParameters
+from api.budgets.schemas import AlertList
 from api.security.reader import Reader
 
 ALERTS = """
@@ -26,32 +25,6 @@ CONDITIONS = {
     "kind": "alerts.kind = {kind:String}",
     "budget_id": "alerts.budget_id = {budget_id:String}",
 }
-EXAMPLE: dict[str, Any] = {
-    "id": "5e0c2a7be1f04d2f9a6a2f3c8d1b7e90",
-    "kind": "budget",
-    "created_at": "2026-11-24T12:00:00Z",
-    "scope": {"kind": "user", "value": "ada"},
-    "budget_id": "ada-monthly",
-    "threshold_percent": 80,
-    "value": "201.5",
-    "limit": "250",
-    "period_start": "2026-10-31T23:00:00Z",
-    "period_end": "2026-11-30T23:00:00Z",
-    "message": "user ada has used 201.5 of 250 dollars in its month: the 80 % of budget ada-monthly are reached",
-}
-
-
-class AlertParameters(TimeRange):
-    kind: AlertKind | None = Field(None, description="Only alerts of this kind.")
-    budget_id: str | None = Field(None, description="Only alerts of this budget.", examples=["ada-monthly"])
-    limit: int = Field(100, ge=1, le=1000, description="At most this many, the newest.")
-
-
-class AlertList(BaseModel):
-    model_config = ConfigDict(json_schema_extra={"examples": [{"alerts": [EXAMPLE], "truncated": False}]})
-
-    alerts: list[Alert] = Field(description="Newest first.")
-    truncated: bool = Field(description="True: there are more than `limit`.")
 
 
 def list_alerts(reader: Reader, parameters: AlertParameters) -> AlertList:

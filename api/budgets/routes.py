@@ -5,8 +5,11 @@ from starlette.concurrency import run_in_threadpool
 
 from aggregator.budgets.budget import Budget, BudgetTerms
 from aggregator.tables.audit_log import Action, record
-from api.budgets.alerts import AlertList, AlertParameters, list_alerts
-from api.budgets.store import EXAMPLE_BUDGET, BudgetList, BudgetStore, BudgetsUnavailableError, list_budgets
+from api.budgets.alerts import list_alerts
+from api.budgets.listing import list_budgets
+from api.budgets.parameters import AlertParameters
+from api.budgets.schemas import EXAMPLE_BUDGET, AlertList, BudgetList
+from api.budgets.store import BudgetStore, BudgetsUnavailableError
 from api.errors import ApiError, documented
 from api.parameters import NoParameters
 from api.security.access import Caller, Permission

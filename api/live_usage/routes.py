@@ -9,16 +9,9 @@ from fastapi.sse import EventSourceResponse
 
 from aggregator.clickhouse.client import DatabaseError, WarehouseUnavailableError
 from api.errors import documented
-from api.live_usage.usage import (
-    EXAMPLE_LIVE,
-    MINUTES,
-    LiveParameters,
-    LiveUsage,
-    MinuteUsage,
-    as_answer,
-    live_usage,
-    read_minutes,
-)
+from api.live_usage.parameters import LiveParameters
+from api.live_usage.schemas import EXAMPLE_LIVE, LiveUsage, MinuteUsage
+from api.live_usage.usage import MINUTES, as_answer, live_usage, read_minutes
 from api.security.reader import AppReader
 
 STREAM_SECONDS = 2.0

@@ -2,14 +2,9 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
-from typing import Annotated, Any, Self
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_validator
-from pydantic_core import PydanticCustomError
-
-from aggregator.budgets.budget import plain
-from aggregator.budgets.subject import MAX_VALUE_CHARACTERS, SubjectKind
+from aggregator.budgets.subject import SubjectKind
 from aggregator.rollups.measures import (
     COST,
     DURATION_COUNT,
@@ -21,6 +16,8 @@ from aggregator.rollups.measures import (
     UNPRICED,
 )
 from aggregator.times import EPOCH
+from api.live_usage.parameters import LiveParameters
+from api.live_usage.schemas import LiveUsage, MinuteUsage
 from api.security.reader import Reader
 
 MINUTE = timedelta(minutes=1)
@@ -39,60 +36,6 @@ WHERE timestamp >= fromUnixTimestamp64Micro({since:Int64}, 'UTC')
 AND timestamp < fromUnixTimestamp64Micro({until:Int64}, 'UTC') AND {condition}
 GROUP BY minute
 """
-
-
-class LiveParameters(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    scope: SubjectKind = Field(SubjectKind.TOTAL, description="Whose usage: everything, or one of a kind.")
-    value: str = Field(
-        "", max_length=MAX_VALUE_CHARACTERS, description="Its name; none for the total.", examples=["gpt-5-mini"]
-    )
-
-    @model_validator(mode="after")
-    def _has_a_name(self) -> Self:
-        if (self.scope is SubjectKind.TOTAL) == bool(self.value):
-            message = "must be empty for the total, and name one of any other scope"
-            raise PydanticCustomError("value", message, {"messages": {"value": message}})
-        return self
-
-
-class MinuteUsage(BaseModel):
-    minute: datetime = Field(description="When it began.")
-    requests: int = 0
-    errors: int = 0
-    unpriced: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost: Annotated[Decimal, PlainSerializer(plain, return_type=str)] = Field(Decimal(0), description="Dollars.")
-    avg_duration_ms: float | None = None
-
-
-EXAMPLE_MINUTE: dict[str, Any] = {
-    "minute": "2026-11-24T12:00:00Z",
-    "requests": 312,
-    "errors": 2,
-    "unpriced": 2,
-    "input_tokens": 402110,
-    "output_tokens": 90120,
-    "cost": "1.904",
-    "avg_duration_ms": 2310.5,
-}
-
-
-EXAMPLE_LIVE: dict[str, Any] = {
-    "as_of": "2026-11-24T12:00:31Z",
-    "current": EXAMPLE_MINUTE,
-    "minutes": [EXAMPLE_MINUTE],
-}
-
-
-class LiveUsage(BaseModel):
-    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_LIVE]})
-
-    as_of: datetime
-    current: MinuteUsage = Field(description="The minute that is not over yet.")
-    minutes: list[MinuteUsage] = Field(description="The sixty before it, newest first; those without requests too.")
 
 
 def read_minutes(reader: Reader, parameters: LiveParameters, now: datetime, count: int) -> dict[int, MinuteUsage]:

@@ -13,7 +13,8 @@ from aggregator.clickhouse.client import Warehouse
 from api.analytics.errors import PREFIX
 from api.analytics.search.request import SearchQuery
 from api.analytics.search.schemas import FoundRequest, SearchAnswer
-from api.analytics.suggestions import SuggestionAnswer, SuggestionParameters
+from api.analytics.suggestions.parameters import SuggestionParameters
+from api.analytics.suggestions.schemas import SuggestionAnswer
 from api.errors import CODES
 from api.request_logs.parameters import LogParameters, StatsParameters
 from api.request_logs.schemas import ExplainedLog, LogPage, RequestLog, StatsAnswer, StatsGroup

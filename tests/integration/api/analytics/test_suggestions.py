@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from api.analytics import suggestions
+from api.analytics.suggestions import queries
+from api.analytics.suggestions.schemas import MAX_VALUES
 from tests.support.analytics import flatten, holds
 from tests.support.analytics_stack import Analytics
 from tests.support.rows import Row
@@ -45,7 +46,7 @@ def values_of(row: Row, field: str) -> set[str]:
 def expected(rows: list[Row], field: str, prefix: str = "") -> list[str]:
     counts = Counter(text for row in rows for text in values_of(row, field) if text)
     names = [name for name in counts if name.lower().startswith(prefix.lower())]
-    return sorted(names, key=lambda name: (-counts[name], name))[: suggestions.MAX_VALUES]
+    return sorted(names, key=lambda name: (-counts[name], name))[:MAX_VALUES]
 
 
 @pytest.mark.parametrize("field", [*COLUMNS, *NESTED])
@@ -63,7 +64,7 @@ def test_every_field_suggests_its_values_most_frequent_first(analytics: Analytic
 
 
 def test_only_the_newest_requests_are_looked_at(analytics: Analytics, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(suggestions, "NEWEST_ROWS", 100)
+    monkeypatch.setattr(queries, "NEWEST_ROWS", 100)
     newest = sorted(analytics.rows, key=lambda row: row["timestamp"], reverse=True)
     rows = [row for row in newest if row["timestamp"] >= newest[100]["timestamp"]]
     assert suggest(analytics, field="tags")["values"] == expected(rows, "tags")

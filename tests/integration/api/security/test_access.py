@@ -16,8 +16,9 @@ from aggregator.rollups.measures import ROLLUPS, Dimension
 from aggregator.rollups.planner import Question, plan
 from api.analytics.filters.fields import FIELDS, INTENTS, Field, Kind
 from api.app import create_app
+from api.live_usage.parameters import LiveParameters
 from api.live_usage.routes import stream_live_usage
-from api.live_usage.usage import LiveParameters, live_usage
+from api.live_usage.usage import live_usage
 from api.security import access
 from api.security.access import Caller, Permission, Restriction, Scope
 from api.security.reader import Reader

@@ -12,7 +12,7 @@ from aggregator.clickhouse.client import Warehouse
 from api.analytics.charts.request import HIERARCHIES, ChartMetric, ChartType, TimeBucket
 from api.analytics.filters.fields import FIELDS, GROUP_FIELDS, INTENTS, METRIC_FIELDS, Field, Kind
 from api.analytics.request import SortBy, SortOrder
-from api.analytics.suggestions import NESTED, SuggestedField
+from api.analytics.suggestions.parameters import NESTED, SuggestedField
 from api.request_logs.parameters import GroupBy, OrderBy, OrderDirection, StatsMetric
 from api.security.access import Restriction
 from tests.integration.api.security.test_access import (

@@ -1,0 +1,72 @@
+"""Values that fit what somebody has begun to type into a filter.
+
+What a rollup holds is answered from it, over all time. Everything else is looked for in the newest requests only, so
+that an answer over a billion rows takes no longer than over a million.
+"""
+
+from dataclasses import replace
+
+from aggregator.rollups.measures import REQUESTS
+from aggregator.rollups.planner import Condition, Question, compile_answer, plan
+from aggregator.times import Span
+from api.analytics.filters.compile import Binder, nested_values
+from api.analytics.filters.fields import BY_NAME, Kind
+from api.analytics.request import RequestQuery, span_and_condition_of, times_of
+from api.analytics.suggestions.parameters import NESTED, SuggestedField, SuggestionParameters
+from api.analytics.suggestions.schemas import MAX_VALUES, SuggestionAnswer
+from api.security.reader import Reader
+
+NEWEST_ROWS = 1_000_000
+# Nobody has more models, providers or words for a status.
+MAX_GROUPS = 10_000
+
+NEWEST = "SELECT timestamp FROM request_logs WHERE {times} ORDER BY timestamp DESC LIMIT 1 OFFSET {offset}"
+
+
+def answer_suggestions(reader: Reader, parameters: SuggestionParameters, query: RequestQuery) -> SuggestionAnswer:
+    span, condition = span_and_condition_of(query)
+    question = reader.confine(_question(parameters, span, condition))
+    if question.group_by is not None and plan(question).rollup is not None:
+        return SuggestionAnswer(values=_from_rollup(reader, parameters, question))
+    return SuggestionAnswer(values=_from_rows(reader, parameters, span, condition))
+
+
+def _question(parameters: SuggestionParameters, span: Span, condition: Condition) -> Question:
+    field = BY_NAME.get(parameters.field)
+    return Question((REQUESTS,), span, group_by=field.dimension if field else None, condition=condition)
+
+
+def _from_rollup(reader: Reader, parameters: SuggestionParameters, question: Question) -> list[str]:
+    rows = reader.query(*compile_answer(question, "requests DESC, group_key", MAX_GROUPS))
+    names = [row["group_key"] for row in rows if not row["is_total"]]
+    wanted = parameters.prefix.lower()
+    return [name for name in names if name and name.lower().startswith(wanted)][:MAX_VALUES]
+
+
+def _values(parameters: SuggestionParameters, binder: Binder) -> str:
+    """SQL for the values of one row, a row each."""
+    if parameters.field in NESTED:
+        spec = BY_NAME[NESTED[parameters.field]]
+        return f"arrayJoin(arrayDistinct({nested_values(spec, parameters.metadata_key or '', binder)}))"
+    if parameters.field is SuggestedField.PROMPT:
+        return "prompt_name"
+    spec = BY_NAME[parameters.field]
+    return f"arrayJoin(arrayDistinct({spec.column}))" if spec.kind is Kind.ARRAY else spec.column
+
+
+def _from_rows(reader: Reader, parameters: SuggestionParameters, span: Span, condition: Condition) -> list[str]:
+    binder = Binder("s")
+    oldest = reader.query(NEWEST.format(times=times_of(span), offset=NEWEST_ROWS), {})
+    if oldest:
+        span = replace(span, start=oldest[0]["timestamp"])
+    where = [times_of(span), condition.sql]
+    if parameters.prompt_id is not None:
+        where.append(f"prompt_id = {binder.text(str(parameters.prompt_id))}")
+    sql = (
+        f"SELECT value FROM (\nSELECT {_values(parameters, binder)} AS value\nFROM request_logs"
+        f" WHERE {' AND '.join(where)}\n)\n"
+        f"WHERE value != '' AND startsWith(lowerUTF8(value), lowerUTF8({binder.text(parameters.prefix)}))\n"
+        f"GROUP BY value ORDER BY count() DESC, value LIMIT {MAX_VALUES}"
+    )
+    rows = reader.query(sql, {**condition.parameters, **binder.parameters})
+    return [row["value"] for row in rows]

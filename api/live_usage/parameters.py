@@ -1,0 +1,24 @@
+"""The query parameters of live usage."""
+
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from aggregator.budgets.subject import MAX_VALUE_CHARACTERS, SubjectKind
+
+
+class LiveParameters(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    scope: SubjectKind = Field(SubjectKind.TOTAL, description="Whose usage: everything, or one of a kind.")
+    value: str = Field(
+        "", max_length=MAX_VALUE_CHARACTERS, description="Its name; none for the total.", examples=["gpt-5-mini"]
+    )
+
+    @model_validator(mode="after")
+    def _has_a_name(self) -> Self:
+        if (self.scope is SubjectKind.TOTAL) == bool(self.value):
+            message = "must be empty for the total, and name one of any other scope"
+            raise PydanticCustomError("value", message, {"messages": {"value": message}})
+        return self
