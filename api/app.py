@@ -8,6 +8,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from aggregator.clickhouse.client import Warehouse
 from api import docs_ui, errors, health
+from api.analytics import errors as analytics_errors
 from api.analytics import routes as analytics
 from api.budgets import routes as budgets
 from api.budgets.store import BudgetStore
@@ -61,7 +62,7 @@ def create_app(
     }
     app.state.event_gate = event_gate
     app.state.budget_store = budget_store
-    errors.install(app)
+    errors.install(app, analytics_errors.FORMAT)
     docs_ui.install(app)
     _add_middleware(app, settings)
     app.include_router(health.router, dependencies=[Depends(refuse_repeats)])

@@ -1,7 +1,8 @@
-"""Every answer that is not a success has one shape: `{code, message, details}`."""
+"""Errors as JSON: `{code, message, details}`, unless the path has a format of its own (`ErrorFormat`)."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -14,7 +15,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from aggregator.clickhouse.client import NOT_MIGRATED_CODES, DatabaseError, WarehouseUnavailableError
-from api.analytics import errors as v2
 
 log = structlog.get_logger()
 
@@ -107,11 +107,21 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorAnswer, "description": MEANINGS[status]} for status in statuses}
 
 
-def _respond(request: Request, error: ApiError) -> JSONResponse:
-    if v2.concerns(request):
-        return JSONResponse(v2.Failure(message=error.message).model_dump(), error.status, error.headers)
+@dataclass(frozen=True)
+class ErrorFormat:
+    """How errors are written under the paths that begin with `prefix`.
+
+    `body` makes the JSON body. `of_invalid` makes the error for what pydantic found in a request: `(request, errors)`.
+    """
+
+    prefix: str
+    body: Callable[[ApiError], dict[str, Any]]
+    of_invalid: Callable[[Request, Sequence[Any]], ApiError]
+
+
+def _body(error: ApiError) -> dict[str, Any]:
     answer = ErrorAnswer(code=error.code, message=error.message, details=error.details)
-    return JSONResponse(answer.model_dump(exclude_none=True), error.status, error.headers)
+    return answer.model_dump(exclude_none=True)
 
 
 def _known_parameters(request: Request) -> list[str]:
@@ -133,14 +143,26 @@ def _detail_of(error: dict[str, Any], request: Request) -> list[ErrorDetail]:
     return [ErrorDetail(field=field, message=error["msg"], allowed=allowed)]
 
 
+def _of_invalid(request: Request, errors: Sequence[Any]) -> ApiError:
+    """For parameters of query and path. Bodies of events never get here: the event publisher judges them."""
+    details = [detail for item in errors for detail in _detail_of(item, request)]
+    return ApiError(400, "; ".join(f"{detail.field}: {detail.message}" for detail in details), details)
+
+
+DEFAULT_FORMAT = ErrorFormat("/", _body, _of_invalid)
+
+
+def _format_of(request: Request) -> ErrorFormat:
+    formats: tuple[ErrorFormat, ...] = request.app.state.error_formats
+    return next((each for each in formats if request.url.path.startswith(each.prefix)), DEFAULT_FORMAT)
+
+
+def _respond(request: Request, error: ApiError) -> JSONResponse:
+    return JSONResponse(_format_of(request).body(error), error.status, error.headers)
+
+
 def _on_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-    """Query and path; bodies only under /api/public/v2, since those of events are judged by the event gate."""
-    if v2.concerns(request):
-        status, message = v2.describe(error.errors())
-        return _respond(request, ApiError(status, message))
-    details = [detail for item in error.errors() for detail in _detail_of(item, request)]
-    message = "; ".join(f"{detail.field}: {detail.message}" for detail in details)
-    return _respond(request, ApiError(400, message, details))
+    return _respond(request, _format_of(request).of_invalid(request, error.errors()))
 
 
 def _on_http(request: Request, error: HTTPException) -> JSONResponse:
@@ -197,8 +219,12 @@ def on_timeout(request: Request) -> JSONResponse:
     return _respond(request, ApiError(504, message))
 
 
-def install(app: FastAPI) -> None:
-    """Give `app` the one shape for whatever goes wrong; what nobody foresaw is answered by the outermost middleware."""
+def install(app: FastAPI, *formats: ErrorFormat) -> None:
+    """Answer errors of `app` as JSON: in the first of `formats` whose prefix the path has, else in the default one.
+
+    Exceptions without a handler here are answered by the outermost middleware (`on_fault`).
+    """
+    app.state.error_formats = formats
     app.exception_handler(ApiError)(_on_api_error)
     app.exception_handler(RequestValidationError)(_on_invalid)
     app.exception_handler(HTTPException)(_on_http)

@@ -1,10 +1,12 @@
 """The error bodies of the paths under `/api/public/v2`: `{"success": false, "message": ...}`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field
+
+from api.errors import ApiError, ErrorFormat
 
 PREFIX = "/api/public/v2/"
 MEANINGS = {
@@ -42,11 +44,6 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Failure, "description": MEANINGS[status]} for status in statuses}
 
 
-def concerns(request: Request) -> bool:
-    """Whether the request is answered in the shape of this API."""
-    return request.url.path.startswith(PREFIX)
-
-
 def path_of(location: Iterable[Any], at: str = "") -> str:
     """`("filter_group", "filters", 2, "operator")` as `filter_group.filters[2].operator`."""
     path = ""
@@ -80,3 +77,14 @@ def _sentence(error: Any) -> str:
     if error["type"] == "missing" and len(error["loc"]) == 1:
         return "a JSON object is needed as body"
     return str(error["msg"])
+
+
+def _body(error: ApiError) -> dict[str, Any]:
+    return Failure(message=error.message).model_dump()
+
+
+def _of_invalid(_: Request, errors: Sequence[Any]) -> ApiError:
+    return ApiError(*describe(errors))
+
+
+FORMAT = ErrorFormat(PREFIX, _body, _of_invalid)

@@ -8,6 +8,7 @@ from starlette.testclient import TestClient
 
 from aggregator.clickhouse.client import Warehouse
 from api.errors import CODES
+from api.middleware import MAX_BODY_BYTES
 from tests.support.api import KEY, client_of, client_without_data, filled_warehouse, get
 from tests.support.rows import insert_rows, random_rows
 
@@ -76,7 +77,10 @@ def test_each_configured_key_is_let_in(client: TestClient, header: str) -> None:
     assert client.get(LOGS, headers={"Authorization": header}).status_code == 200
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/request-log", "/v2/request-logs", "/healthz/", "/../etc/passwd"])
+UNKNOWN_PATHS = ["/", "/v1", "/v1/request-log", "/v2/request-logs", "/healthz/", "/../etc/passwd", "/api/public/v2/no"]
+
+
+@pytest.mark.parametrize("path", UNKNOWN_PATHS)
 def test_an_unknown_route_is_404(client: TestClient, path: str) -> None:
     assert error_of(client.get(path)) == (404, "not_found")
 
@@ -91,6 +95,13 @@ def test_a_wrong_method_is_405_and_names_the_right_one(client: TestClient) -> No
             assert error_of(response) == (405, "method_not_allowed")
             assert set(response.headers["Allow"].split(", ")) <= methods
         assert client.head(path).status_code == 405
+
+
+def test_a_body_that_is_too_large_is_413(client: TestClient) -> None:
+    for path in ("/api/public/v2/requests/search", "/v1/budgets/one"):
+        method = "PUT" if "budgets" in path else "POST"
+        response = client.request(method, path, content=b" " * (MAX_BODY_BYTES + 1))
+        assert error_of(response) == (413, "payload_too_large")
 
 
 def test_clickhouse_being_away_is_503() -> None:
