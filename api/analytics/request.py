@@ -1,4 +1,4 @@
-"""What the three request endpoints share: filter, text search and order."""
+"""The part of a request that search and analytics share: filter, text search and order."""
 
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
@@ -7,12 +7,8 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, StrictStr, field_validator, model_validator
 from pydantic.config import JsonDict
 
-from aggregator.rollups.planner import Condition
-from aggregator.times import Span, micros
-from api.analytics.filters.compile import Binder, FilterTooLargeError, compile_group, dimensions_of, split_span
 from api.analytics.filters.fields import BY_NAME
 from api.analytics.filters.tree import FilterGroup, FilterTree, check_text, semantic
-from api.errors import ApiError
 
 EXAMPLE_FILTER: JsonDict = {
     "logic": "AND",
@@ -92,28 +88,3 @@ def asks_for_content(query: RequestQuery, others: Iterable[str] = ()) -> bool:
     tree = query.filter_group or FilterGroup(filters=[])
     asked = (*_fields_of(tree), *others)
     return query.q is not None or any(BY_NAME[name].is_content for name in asked if name in BY_NAME)
-
-
-def condition_of(query: RequestQuery) -> Condition:
-    """Raises ApiError 400 for a filter whose values are too many for one query."""
-    binder, tree = Binder(), query.filter_group or FilterGroup(filters=[])
-    try:
-        sql = compile_group(tree, binder)
-    except FilterTooLargeError as error:
-        raise ApiError(400, f"filter_group: {error}") from error
-    return Condition(sql, binder.parameters, dimensions_of(tree))
-
-
-def span_and_condition_of(query: RequestQuery) -> tuple[Span, Condition]:
-    """The query as a time range, which indexes and rollups know, and a condition for the rest of it."""
-    span, rest = split_span(query.filter_group or FilterGroup(filters=[]))
-    return span, condition_of(query.model_copy(update={"filter_group": rest}))
-
-
-def times_of(span: Span) -> str:
-    """SQL over the timestamp of a row."""
-    terms = []
-    for operator, moment in ((">=", span.start), ("<", span.end)):
-        if moment is not None:
-            terms.append(f"timestamp {operator} fromUnixTimestamp64Micro({micros(moment)}, 'UTC')")
-    return " AND ".join(terms) or "1"

@@ -8,22 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aggregator.rollups.measures import Bucket, Dimension
-from aggregator.rollups.planner import Condition, Question, bucket_key, compile_states, plan
-from aggregator.times import Span, micros
+from aggregator.rollups.measures import Bucket
+from aggregator.rollups.planner import Question, bucket_key, compile_states, plan
+from aggregator.times import micros
 from api.analytics.charts.metric_sql import Value, raw_sql, rollup_measures, rollup_sql, sketch_flag_sql
 from api.analytics.charts.request import ChartMetric
 from api.analytics.filters.compile import Binder, nested_values
 from api.analytics.filters.fields import BY_NAME, Kind
-
-
-@dataclass(frozen=True)
-class RequestFilter:
-    """Which requests are meant, and what who asks is confined by."""
-
-    span: Span
-    condition: Condition
-    confined_to: frozenset[Dimension] = frozenset()
+from api.analytics.where import RequestFilter
 
 
 @dataclass(frozen=True)

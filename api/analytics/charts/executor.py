@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 
-from aggregator.rollups.planner import Question
-from api.analytics.charts.aggregate_query import AggregateQuery, AggregateRow, RequestFilter, statements
+from api.analytics.charts.aggregate_query import AggregateQuery, AggregateRow, statements
 from api.analytics.charts.builders import ChartSteps, Context, chart
 from api.analytics.charts.request import CustomAnalyticsQuery
 from api.analytics.charts.schemas import Chart, CustomAnalyticsAnswer
-from api.analytics.request import RequestQuery
-from api.analytics.search.find import scope_of
+from api.analytics.where import RequestFilter, request_filter
 from api.security.reader import Reader
 
 # Rows of all groups and buckets of one query; what limits of ours allow stays far below.
@@ -19,12 +17,6 @@ SETTINGS = {
     # Groups that need more go to disk.
     "max_bytes_before_external_group_by": 400_000_000,
 }
-
-
-def scope_for(reader: Reader, query: RequestQuery) -> RequestFilter:
-    """What is asked about, words included. Raises ApiError 400."""
-    span, condition = scope_of(reader, query)
-    return RequestFilter(span, condition, reader.confine(Question(())).confined_to)
 
 
 def answer_asks(
@@ -57,7 +49,7 @@ def run(reader: Reader, scope: RequestFilter, charts: Sequence[ChartSteps]) -> l
 
 def answer_custom_analytics(reader: Reader, query: CustomAnalyticsQuery) -> CustomAnalyticsAnswer:
     """Raises ApiError 400 for words that cannot be looked for, and for what only the data shows to be too much."""
-    scope = scope_for(reader, query)
+    scope = request_filter(reader, query)
     charts = [
         chart(spec, Context(scope.span, query.timezone or "UTC", f"customCharts[{number}]"))
         for number, spec in enumerate(query.customCharts)

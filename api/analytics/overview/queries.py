@@ -12,10 +12,9 @@ from api.analytics.charts.aggregate_query import (
     AggregateRow,
     Grouping,
     GroupKey,
-    RequestFilter,
     TimeKey,
 )
-from api.analytics.charts.executor import answer_asks, scope_for
+from api.analytics.charts.executor import answer_asks
 from api.analytics.charts.metric_sql import FIRST_SECONDS, LAST_SECONDS, Value
 from api.analytics.charts.request import ChartMetric
 from api.analytics.charts.time_buckets import ABOUT_SECONDS, MAX_BUCKETS, key_of, label_of, pick, starts
@@ -37,6 +36,7 @@ from api.analytics.overview.schemas import (
     ToolUse,
 )
 from api.analytics.request import RequestLogQuery
+from api.analytics.where import RequestFilter, request_filter
 from api.security.access import Permission
 from api.security.reader import Reader
 
@@ -245,7 +245,7 @@ def _prompt_names(reader: Reader, prompts: Sequence[AggregateRow]) -> dict[str, 
 
 def answer_analytics(reader: Reader, query: RequestLogQuery) -> AnalyticsAnswer:
     """Two rounds: what is largest, and when; then everything over time, for the largest."""
-    scope = scope_for(reader, query)
+    scope = request_filter(reader, query)
     first = answer_asks(reader, scope, [TOTALS, EXTENT, *TOPS.values()])
     time = _time_of(scope, first[EXTENT][0])
     tops = {name: first[ask] for name, ask in TOPS.items()}

@@ -16,9 +16,10 @@ from aggregator.clickhouse.tables import KEY_COLUMNS
 from aggregator.rollups.planner import Condition
 from aggregator.times import EPOCH, Span, micros
 from api.analytics.filters.compile import Binder
-from api.analytics.request import RequestQuery, SortBy, SortOrder, span_and_condition_of, times_of
+from api.analytics.request import SortBy, SortOrder
 from api.analytics.search.request import SearchQuery
-from api.analytics.words import Closeness, Word, read_words, steps, texts_condition
+from api.analytics.where import has_text, span_and_condition, time_range, words_of
+from api.analytics.words import Closeness, Word, steps, texts_condition
 from api.request_rows import KEY, OF_KEYS, OLDEST_AND_NEWEST, Row, key_of, keys_bound
 from api.security.reader import Reader
 
@@ -37,8 +38,6 @@ COLUMNS = {SortBy.REQUEST_START_TIME: "timestamp", SortBy.LATENCY_MS: "duration_
 SELECT_KEYS = f"SELECT {', '.join(KEY_COLUMNS)}, cityHash64{KEY} AS key_hash"
 # Microseconds: as datetimes, thousands of them would take longer than to find them.
 TIME_US = "toUnixTimestamp64Micro(timestamp) AS time_us"
-# Tells rows apart as the whole key does (one record of Kafka is one row), and has a fixed length.
-SHORT_KEY = "timestamp, created_at, source_partition, source_offset"
 
 
 class SearchTotal(NamedTuple):
@@ -85,10 +84,10 @@ def _order(query: SearchQuery) -> tuple[str, str]:
 
 def search_of(reader: Reader, query: SearchQuery) -> Search:
     """Raises ApiError 400 for words or a filter that cannot be looked for."""
-    span, condition = span_and_condition_of(query)
+    span, condition = span_and_condition(query)
     column, order = _order(query)
     search = Search(span, condition, column, order, order.startswith("timestamp desc"))
-    words = _words_of(reader, query)
+    words = words_of(reader, query)
     return _with_words(search, words, by_closeness=query.sort_by is None) if words else search
 
 
@@ -102,35 +101,15 @@ def _with_words(search: Search, words: Sequence[Word], by_closeness: bool) -> Se
     return replace(search, tiers=tiers, words=binder.parameters, bound=min(word.texts for word in words), rare=rare)
 
 
-def scope_of(reader: Reader, query: RequestQuery) -> tuple[Span, Condition]:
-    """A time range and a condition over request_logs for all that is asked, words too. Raises ApiError 400."""
-    span, condition = span_and_condition_of(query)
-    words = _words_of(reader, query)
-    if not words:
-        return span, condition
-    binder = Binder("q")
-    texts = texts_condition(words, Closeness.TYPO, binder)
-    sql = f"{condition.sql} AND {_in_texts(times_of(span), texts)}"
-    return span, Condition(sql, {**condition.parameters, **binder.parameters}, None)
-
-
-def _words_of(reader: Reader, query: RequestQuery) -> list[Word]:
-    return read_words(reader, query.q) if query.q and not query.q.isspace() else []
-
-
-def _in_texts(times: str, texts: str) -> str:
-    return f"({SHORT_KEY}) IN (SELECT {SHORT_KEY} FROM request_payloads WHERE {times} AND {texts})"
-
-
 def _where(search: Search, tier: str) -> str:
     """FROM and WHERE; `tier` is a condition over request_payloads, or empty."""
-    times = times_of(search.span)
+    times = time_range(search.span)
     if not tier:
         return f"FROM request_logs WHERE {times} AND {search.condition.sql}"
     if search.is_of_texts_alone:
         return f"FROM request_payloads WHERE {times} AND {tier}"
     # What passes the filter is looked up among the texts, not the other way round.
-    return f"FROM request_logs PREWHERE {times} AND {search.condition.sql} WHERE {_in_texts(times, tier)}"
+    return f"FROM request_logs PREWHERE {times} AND {search.condition.sql} WHERE {has_text(times, tier)}"
 
 
 def find(reader: Reader, search: Search, limit: int, offset: int) -> tuple[SearchTotal, list[Row]]:
@@ -163,7 +142,7 @@ def _narrowed(reader: Reader, search: Search) -> tuple[Search, bool]:
     most texts have takes longer than to look whether some of them have it."""
     if not search.rare:
         return search, False
-    sql = f"SELECT {TIME_US} FROM request_payloads WHERE {times_of(search.span)} AND {search.rare} LIMIT {FEW + 1}"
+    sql = f"SELECT {TIME_US} FROM request_payloads WHERE {time_range(search.span)} AND {search.rare} LIMIT {FEW + 1}"
     found = reader.query(sql, search.parameters)
     if len(found) > FEW:
         return search, False
@@ -173,7 +152,7 @@ def _narrowed(reader: Reader, search: Search) -> tuple[Search, bool]:
 
 def _texts(reader: Reader, search: Search, columns: str, most: int) -> list[list[Row]]:
     """Of the texts of each tier, up to one more than `most`."""
-    of_texts = f"{columns} FROM request_payloads WHERE {times_of(search.span)}"
+    of_texts = f"{columns} FROM request_payloads WHERE {time_range(search.span)}"
     queries = [(f"{of_texts} AND {tier} LIMIT {most + 1}", search.parameters) for tier in search.tiers]
     return reader.query_all(queries)
 
@@ -222,10 +201,10 @@ def _few_by_time(reader: Reader, search: Search, limit: int, offset: int) -> tup
     tiers = _times(reader, search, COUNT_LIMIT)
     if tiers[-1].total() > COUNT_LIMIT:
         return None
-    texts = f"SELECT timestamp FROM request_payloads WHERE {times_of(search.span)} AND {search.tiers[-1]}"
+    texts = f"SELECT timestamp FROM request_payloads WHERE {time_range(search.span)} AND {search.tiers[-1]}"
     sql = (
         f"SELECT {TIME_US}, {search.column} AS sorted_by, {search.condition.sql} AS passes FROM request_logs"
-        f" WHERE {times_of(search.span)} AND timestamp IN ({texts}) LIMIT {2 * COUNT_LIMIT + 1}"
+        f" WHERE {time_range(search.span)} AND timestamp IN ({texts}) LIMIT {2 * COUNT_LIMIT + 1}"
     )
     requests = reader.query(sql, search.parameters)
     if len(requests) > 2 * COUNT_LIMIT:

@@ -11,20 +11,21 @@ from aggregator.rollups.planner import Condition, Question, compile_answer, plan
 from aggregator.times import Span
 from api.analytics.filters.compile import Binder, nested_values
 from api.analytics.filters.fields import BY_NAME, Kind
-from api.analytics.request import RequestQuery, span_and_condition_of, times_of
+from api.analytics.request import RequestQuery
 from api.analytics.suggestions.parameters import NESTED, SuggestedField, SuggestionParameters
 from api.analytics.suggestions.schemas import MAX_VALUES, SuggestionAnswer
+from api.analytics.where import span_and_condition, time_range
 from api.security.reader import Reader
 
 NEWEST_ROWS = 1_000_000
 # Nobody has more models, providers or words for a status.
 MAX_GROUPS = 10_000
 
-NEWEST = "SELECT timestamp FROM request_logs WHERE {times} ORDER BY timestamp DESC LIMIT 1 OFFSET {offset}"
+NEWEST = "SELECT timestamp FROM request_logs WHERE {range} ORDER BY timestamp DESC LIMIT 1 OFFSET {offset}"
 
 
 def answer_suggestions(reader: Reader, parameters: SuggestionParameters, query: RequestQuery) -> SuggestionAnswer:
-    span, condition = span_and_condition_of(query)
+    span, condition = span_and_condition(query)
     question = reader.confine(_question(parameters, span, condition))
     if question.group_by is not None and plan(question).rollup is not None:
         return SuggestionAnswer(values=_from_rollup(reader, parameters, question))
@@ -56,10 +57,10 @@ def _values(parameters: SuggestionParameters, binder: Binder) -> str:
 
 def _from_rows(reader: Reader, parameters: SuggestionParameters, span: Span, condition: Condition) -> list[str]:
     binder = Binder("s")
-    oldest = reader.query(NEWEST.format(times=times_of(span), offset=NEWEST_ROWS), {})
+    oldest = reader.query(NEWEST.format(range=time_range(span), offset=NEWEST_ROWS), {})
     if oldest:
         span = replace(span, start=oldest[0]["timestamp"])
-    where = [times_of(span), condition.sql]
+    where = [time_range(span), condition.sql]
     if parameters.prompt_id is not None:
         where.append(f"prompt_id = {binder.text(str(parameters.prompt_id))}")
     sql = (

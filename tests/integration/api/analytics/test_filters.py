@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from api.analytics.filters.compile import Binder, compile_filter
 from api.analytics.filters.fields import FIELDS, INTENTS, OPERATORS, Kind
 from api.analytics.filters.tree import Filter
-from api.analytics.request import RequestLogQuery, condition_of
+from api.analytics.request import RequestLogQuery
+from api.analytics.where import filter_condition
 from tests.support.analytics import NESTED, flatten, holds, value
 from tests.support.analytics_stack import KEYS, ODD_TEXTS, Analytics
 
@@ -24,7 +25,7 @@ ORDER = "ORDER BY timestamp, request_id"
 
 def matched(analytics: Analytics, tree: dict[str, Any]) -> list[str]:
     """Ids that the compiled filter lets through."""
-    condition = condition_of(RequestLogQuery.model_validate({"filter_group": tree}))
+    condition = filter_condition(RequestLogQuery.model_validate({"filter_group": tree}).filter_group)
     sql = f"SELECT request_id FROM request_logs WHERE {condition.sql} {ORDER}"
     return [row["request_id"] for row in analytics.warehouse.query(sql, condition.parameters)]
 

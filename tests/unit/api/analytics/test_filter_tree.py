@@ -12,7 +12,8 @@ from api.analytics.errors import describe
 from api.analytics.filters.fields import ALL_OPERATORS, BY_NAME, OPERATORS
 from api.analytics.filters.metadata import ANALYTICS_META, markdown_table
 from api.analytics.filters.tree import MAX_DEPTH, MAX_ELEMENTS, MAX_FILTERS, MAX_TEXT, Filter, parse_moment
-from api.analytics.request import RequestLogQuery, condition_of
+from api.analytics.request import RequestLogQuery
+from api.analytics.where import filter_condition
 from tests.support.checkout import ROOT
 
 # Section 3 of the contract.
@@ -141,7 +142,7 @@ def test_shape_is_judged_before_meaning() -> None:
 def test_null_is_as_good_as_left_out() -> None:
     nothing = RequestLogQuery.model_validate(dict.fromkeys(RequestLogQuery.model_fields))
     assert nothing == RequestLogQuery.model_validate({})
-    assert condition_of(nothing).sql == "1"
+    assert filter_condition(nothing.filter_group).sql == "1"
 
 
 @pytest.mark.parametrize(("given", "missing"), [("sort_by", "sort_order"), ("sort_order", "sort_by")])
@@ -197,7 +198,7 @@ def test_values_are_bound_and_never_spliced() -> None:
             {"field": "metadata", "operator": "key_contains", "nested_key": hostile, "value": hostile},
         ]
     }
-    condition = condition_of(RequestLogQuery.model_validate({"filter_group": query}))
+    condition = filter_condition(RequestLogQuery.model_validate({"filter_group": query}).filter_group)
     assert "OR 1=1" not in condition.sql
     assert hostile in condition.parameters.values()
 
