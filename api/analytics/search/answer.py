@@ -5,9 +5,10 @@ import re
 from datetime import UTC, timedelta
 
 from aggregator.clickhouse.tables import KEY_COLUMNS
-from api.analytics.search.find import SearchTotal, find, search_of
+from api.analytics.search.find import find
 from api.analytics.search.request import SearchQuery
 from api.analytics.search.schemas import FoundRequest, SearchAnswer
+from api.analytics.search.search_sql import SearchTotal, search_of
 from api.request_rows import OF_KEYS, Row, rows_by_key
 from api.security.reader import Reader
 

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from api.analytics import words
-from api.analytics.search import find
+from api.analytics.search import limits
 from api.security.access import Caller, Restriction, Scope
 from tests.integration.api.analytics.test_search import key, public_ids, walk
 from tests.support.analytics import words as tokens
@@ -132,8 +132,8 @@ def test_pages_go_on_from_closer_to_farther_texts(
     found: Analytics, monkeypatch: pytest.MonkeyPatch, per_page: int, few: int, count_limit: int
 ) -> None:
     """In each of the ways that few, many and too many matches are read."""
-    monkeypatch.setattr(find, "FEW", few)
-    monkeypatch.setattr(find, "COUNT_LIMIT", min(count_limit, len(expected(found.rows, "refund"))))
+    monkeypatch.setattr(limits, "FEW", few)
+    monkeypatch.setattr(limits, "COUNT_LIMIT", min(count_limit, len(expected(found.rows, "refund"))))
     wanted = expected(found.rows, "refund")
     assert {rank(row, "refund") for row in wanted} == {0, 1, 2}
     assert walk(found, per_page, q="refund") == public_ids(wanted)
@@ -148,8 +148,8 @@ def test_rare_words_beside_common_ones_find_what_both_say(
     rare, common, limit = ("12346", "x1y2z3", "日本語"), ("a", "refund", "access"), 25
     assert all(len(expected(found.rows, word)) * 1.5 < limit for word in rare)
     assert all(len(expected(found.rows, word)) > limit for word in common)
-    monkeypatch.setattr(find, "FEW", few)
-    monkeypatch.setattr(find, "COUNT_LIMIT", limit)
+    monkeypatch.setattr(limits, "FEW", few)
+    monkeypatch.setattr(limits, "COUNT_LIMIT", limit)
     tree = {"filters": [{"field": "engine", "operator": "is", "value": "gpt-4o"}]} if is_filtered else None
     rows = [row for row in found.rows if not is_filtered or row["model_name"] == "gpt-4o"]
     assert any(len(expected(rows, f"{one} {other}")) > 3 for one in rare for other in common)
@@ -213,7 +213,7 @@ def test_a_value_that_is_asked_for_goes_before_closeness_and_time(
     found: Analytics, monkeypatch: pytest.MonkeyPatch, sort_order: str, is_filtered: bool, few: int
 ) -> None:
     """With NULL last either way; many have the same value."""
-    monkeypatch.setattr(find, "FEW", few)
+    monkeypatch.setattr(limits, "FEW", few)
     tree = {"filters": [{"field": "engine", "operator": "is", "value": "gpt-4o"}]} if is_filtered else None
     rows = [row for row in expected(found.rows, "refund") if not is_filtered or row["model_name"] == "gpt-4o"]
     is_descending = sort_order == "desc"
@@ -227,8 +227,8 @@ def test_a_value_that_is_asked_for_goes_before_closeness_and_time(
 
 def test_counting_stops_at_a_limit_and_says_so(found: Analytics, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = public_ids(expected(found.rows, "order"))
-    monkeypatch.setattr(find, "FEW", 5)
-    monkeypatch.setattr(find, "COUNT_LIMIT", 7)
+    monkeypatch.setattr(limits, "FEW", 5)
+    monkeypatch.setattr(limits, "COUNT_LIMIT", 7)
     answer = found.post("search", {"q": "order", "page": 2, "per_page": 4})
     assert (answer["total"], answer["total_is_approximate"], answer["pages"]) == (7, True, 2)
     assert [item["id"] for item in answer["items"]] == wanted[4:7]
@@ -237,16 +237,16 @@ def test_counting_stops_at_a_limit_and_says_so(found: Analytics, monkeypatch: py
 
 def test_a_total_that_is_not_exact_goes_on_with_the_pages(found: Analytics, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = public_ids(expected(found.rows, "order"))
-    monkeypatch.setattr(find, "FEW", 0)
-    monkeypatch.setattr(find, "COUNT_STEP", 5)
-    monkeypatch.setattr(find, "COUNT_LIMIT", 30)
+    monkeypatch.setattr(limits, "FEW", 0)
+    monkeypatch.setattr(limits, "COUNT_STEP", 5)
+    monkeypatch.setattr(limits, "COUNT_LIMIT", 30)
     assert len(wanted) == 37
     for page, total in ((1, 5), (2, 10), (3, 15), (7, 30), (8, 30)):
         answer = found.post("search", {"q": "order", "page": page, "per_page": 4})
         assert (answer["total"], answer["total_is_approximate"]) == (total, True)
         assert answer["has_next"] == (page < 8)
     assert walk(found, 4, q="order") == wanted[:30]
-    monkeypatch.setattr(find, "COUNT_LIMIT", 40)
+    monkeypatch.setattr(limits, "COUNT_LIMIT", 40)
     assert walk(found, 4, q="order") == wanted
 
 
