@@ -21,7 +21,7 @@ from api.request_logs import routes as request_logs
 from api.security.access import Permission
 from api.security.auth import allow
 from api.security.keyring import KeyRing
-from api.security.rate_limits import Throttle
+from api.security.rate_limits import RateLimits
 from api.settings import ApiSettings
 
 DESCRIPTION = """\
@@ -38,8 +38,8 @@ def create_app(
     event_gate: EventGate | None = None,
     budget_store: BudgetStore | None = None,
 ) -> FastAPI:
-    """The application over `warehouse`, which stays the caller's to close. Without a gate it takes no events,
-    without a store it keeps no budgets."""
+    """The application over `warehouse`, which the caller closes. Without `event_gate` it accepts no events, without
+    `budget_store` it has no budgets."""
     app = FastAPI(
         title="router-insights",
         version=health.installed_version(),
@@ -50,7 +50,7 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.keys = KeyRing.of_settings(settings.keys, warehouse)
-    app.state.throttle = Throttle(
+    app.state.rate_limits = RateLimits(
         settings.request_limit,
         settings.wrong_key_limit,
         {"search": settings.search_limit, "suggestions": settings.suggestions_limit},
@@ -66,20 +66,20 @@ def create_app(
     docs_ui.install(app)
     _add_middleware(app, settings)
     app.include_router(health.router, dependencies=[Depends(refuse_repeats)])
-    for router, right in (
+    for router, permission in (
         (request_logs.router, Permission.READ),
         (events.router, Permission.SEND),
         (analytics.router, Permission.READ),
         (budgets.router, Permission.READ),
         (live_usage.router, Permission.READ),
     ):
-        app.include_router(router, dependencies=[allow(right), Depends(refuse_repeats)])
+        app.include_router(router, dependencies=[allow(permission), Depends(refuse_repeats)])
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 
 
 def _add_middleware(app: FastAPI, settings: ApiSettings) -> None:
-    """The last one is the outermost."""
+    """The last one added is the outermost."""
     app.add_middleware(Bounds, timeout_seconds=settings.request_timeout_seconds)
     if settings.origins:
         app.add_middleware(
@@ -105,8 +105,11 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
 
 
 def _correct(operation: dict[str, Any]) -> None:
-    """Make the document say what is so: whoever asks too often gets a 429, in the shape of the other errors; bad
-    parameters are answered with 400, not the framework's 422; and a query string holds no null."""
+    """Correct what the framework documents wrongly.
+
+    Rate limits answer with 429, in the shape of the other errors; bad parameters with 400 instead of 422; and a query
+    string has no null.
+    """
     if operation["responses"].get("422", {}).get("description") == "Validation Error":
         del operation["responses"]["422"]
     for status, response in operation["responses"].items():

@@ -26,7 +26,7 @@ Name = Annotated[
         examples=["ada-monthly"],
     ),
 ]
-AWAY = "Kafka, which keeps the budgets, does not answer right now; try again later."
+UNAVAILABLE = "Kafka, which keeps the budgets, does not answer right now; try again later."
 ANSWER: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {"example": EXAMPLE_BUDGET}}}}
 
 
@@ -37,7 +37,7 @@ def _store(request: Request) -> BudgetStore:
     return store
 
 
-async def _write_down(request: Request, caller: Caller, action: Action, budget: Budget) -> None:
+async def _record(request: Request, caller: Caller, action: Action, budget: Budget) -> None:
     details = budget.model_dump(mode="json", exclude={"id"})
     await run_in_threadpool(record, request.app.state.warehouse, f"key {caller.name}", action, budget.id, details)
 
@@ -48,7 +48,7 @@ async def get_budgets(request: Request, _: Annotated[NoParameters, Query()], cal
     try:
         return await list_budgets(_store(request), caller.restriction)
     except BudgetsUnavailableError as error:
-        raise ApiError(503, AWAY) from error
+        raise ApiError(503, UNAVAILABLE) from error
 
 
 @router.put("/v1/budgets/{budget_id}", dependencies=[allow(Permission.ADMIN)], responses=ANSWER)
@@ -58,11 +58,11 @@ async def put_budget(
     """Make a budget, or change it. It applies at once to what was spent in its period already."""
     budget = Budget(id=budget_id, **terms.model_dump())
     store = _store(request)
-    await _write_down(request, caller, Action.PUT_BUDGET, budget)
+    await _record(request, caller, Action.PUT_BUDGET, budget)
     try:
         await store.put(budget)
     except BudgetsUnavailableError as error:
-        raise ApiError(503, AWAY) from error
+        raise ApiError(503, UNAVAILABLE) from error
     return budget
 
 
@@ -78,10 +78,10 @@ async def delete_budget(
         found = (await store.budgets()).get(budget_id)
         if found is None:
             raise ApiError(404, "There is no budget of this name.")
-        await _write_down(request, caller, Action.DELETE_BUDGET, found)
+        await _record(request, caller, Action.DELETE_BUDGET, found)
         await store.delete(budget_id)
     except BudgetsUnavailableError as error:
-        raise ApiError(503, AWAY) from error
+        raise ApiError(503, UNAVAILABLE) from error
     return found
 
 

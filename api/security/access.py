@@ -1,9 +1,8 @@
-"""Who asks, what they may do, and which rows exist for them.
+"""Callers: their scopes, what these permit, and which rows exist for them.
 
-Rights are checked where a router is put into the app (`api.security.auth.allow`). Rows are confined in one place, the
-caller's `Reader`: it sends `Caller.table_filters` with every query, and ClickHouse adds them to every read of
-the tables named there, in subqueries, joins and projections too. A query that nobody thought about returns
-nothing of others either.
+Permissions are checked where a router is put into the app (`api.security.auth.allow`). Rows are confined in one place,
+the caller's `Reader`: it sends `Caller.table_filters` with every query, and ClickHouse adds them to every read of the
+tables named there, in subqueries, joins and projections too. So a new query returns no rows of others either.
 """
 
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ class Scope(StrEnum):
 
 
 class Permission(StrEnum):
-    """What a route asks of its caller."""
+    """What a route requires of its caller."""
 
     READ = "read"
     # Anything that people or models wrote: headers, bodies, text, error messages, and every filter, group or
@@ -109,8 +108,8 @@ class Caller:
     scopes: frozenset[Scope]
     restriction: Restriction | None = None
 
-    def may(self, right: Permission) -> bool:
-        return any(right in PERMISSIONS[scope] for scope in self.scopes)
+    def may(self, permission: Permission) -> bool:
+        return any(permission in PERMISSIONS[scope] for scope in self.scopes)
 
     @property
     def table_filters(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The keys that the API lets in: those of its settings, and those of the database."""
+"""The keys that the API accepts: those of its settings, and those of the database."""
 
 import threading
 import time
@@ -14,9 +14,9 @@ from api.security.access import Caller, Restriction, Scope
 
 log = structlog.get_logger()
 
-# A new key is let in, and a revoked one shut out, within this time.
+# A new key is accepted, and a revoked one refused, within this time.
 REFRESH_SECONDS = 5.0
-# While ClickHouse is away the keys that were read last stay in force, but not for longer than this.
+# While ClickHouse is unavailable the keys that were read last stay in force, but not for longer than this.
 STALE_SECONDS = 600.0
 USES_SECONDS = 60.0
 
@@ -34,8 +34,8 @@ def caller_of(key: StoredKey) -> Caller | None:
 class KeyRing:
     """Callers by their key.
 
-    Keys are looked up by their SHA-256. That takes a different time for different hashes and tells nothing:
-    whoever wants to use it has to find keys whose hash begins as they like, and has then learned no key.
+    Keys are looked up by their SHA-256. The time that a lookup takes may depend on the hash. Whoever measures it learns
+    at most parts of a hash, from which no key follows.
     May be used by several threads at once.
     """
 
@@ -51,12 +51,12 @@ class KeyRing:
 
     @classmethod
     def of_settings(cls, keys: Iterable[str], warehouse: Warehouse) -> "KeyRing":
-        """Keys of INSIGHTS_API_KEYS have every right."""
+        """Keys of INSIGHTS_API_KEYS have the scope admin."""
         admin = frozenset({Scope.ADMIN})
         return cls({key: Caller(f"setting {n}", admin) for n, key in enumerate(keys, start=1)}, warehouse)
 
     def find(self, key: str) -> Caller | None:
-        """Raises ApiError 503 when stored keys could not be read for too long to go by what they were."""
+        """Raises ApiError 503 when the stored keys were last read more than STALE_SECONDS ago."""
         hashed = hash_of(key)
         if hashed in self._own:
             return self._own[hashed]
@@ -69,7 +69,7 @@ class KeyRing:
         return caller
 
     def _refresh(self) -> None:
-        """One thread reads; the others go by what is known, or wait for it if nothing was read yet."""
+        """One thread reads; the others use what was read last, or wait if nothing was read yet."""
         if self._warehouse is None or time.monotonic() - self._tried_at < REFRESH_SECONDS:
             return
         is_first = self._read_at == float("-inf")

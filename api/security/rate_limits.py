@@ -1,4 +1,4 @@
-"""How often a key, and an address that sends wrong keys, may ask. Counted per process of the API, in memory."""
+"""Rate limits of keys, and of addresses that send wrong keys. Counted in memory, by each process of the API."""
 
 import math
 import time
@@ -12,10 +12,10 @@ from api import metrics
 from api.errors import ApiError
 
 
-class Throttle:
+class RateLimits:
     """Limits are in the notation of the library, such as `600/minute` or `50/second;10000/hour`; empty for none.
 
-    `endpoints` has limits of their own for some endpoints, by a name.
+    `endpoints` are further limits, by the name of the endpoint.
     """
 
     def __init__(self, requests: str, wrong_keys: str, endpoints: Mapping[str, str]) -> None:
@@ -25,8 +25,8 @@ class Throttle:
         self._endpoints = {name: parse_many(limit) if limit else [] for name, limit in endpoints.items()}
 
     def check_address(self, address: str) -> None:
-        """Raises ApiError 429 for an address that has sent too many wrong keys, whatever it sends now: a right key
-        must not be told from a wrong one."""
+        """Raises ApiError 429 for an address that has sent too many wrong keys, whatever it sends now: a known
+        key must be answered like a wrong one."""
         for limit in self._wrong_keys:
             if not self._limiter.test(limit, "wrong-key", address):
                 metrics.RATE_LIMITED.labels("wrong_keys").inc()
@@ -44,8 +44,8 @@ class Throttle:
                 metrics.RATE_LIMITED.labels("requests").inc()
                 raise self._refused(limit, f"This key may send {limit}", "key", caller)
 
-    def count_use(self, endpoint: str, caller: str) -> None:
-        """Raises ApiError 429 when the caller has used up its requests to an endpoint with limits of its own."""
+    def count_endpoint(self, endpoint: str, caller: str) -> None:
+        """Raises ApiError 429 when the caller has used up its requests to this endpoint."""
         for limit in self._endpoints[endpoint]:
             if not self._limiter.hit(limit, endpoint, caller):
                 metrics.RATE_LIMITED.labels(endpoint).inc()

@@ -23,7 +23,7 @@ class Reader:
     """The warehouse as `caller` may see it, with `limits` (ClickHouse settings) on every query.
 
     Rows of others do not exist for a confined caller, whatever the SQL says (api/security/access.py). Text that may not
-    be read comes back empty; routes that would filter or group by such text ask `caller` for Right.CONTENT first.
+    be read comes back empty; routes that would filter or group by such text require Permission.CONTENT first.
 
     Blocks: call it from a sync route, which runs in a thread (the warehouse has one client per thread).
     """
@@ -48,7 +48,7 @@ class Reader:
         return rows
 
     def confine(self, question: Question) -> Question:
-        """The question as this caller must put it: answered from rollups that know whose the requests are."""
+        """The question for this caller: only rollups that keep the dimensions of its restriction may answer it."""
         restriction = self.caller.restriction
         return replace(question, confined_to=restriction.dimensions) if restriction else question
 

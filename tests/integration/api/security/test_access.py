@@ -226,10 +226,10 @@ MAY = {
 def test_a_scope_opens_what_it_names_and_nothing_else(full: Warehouse, scope: Scope) -> None:
     assert access.PERMISSIONS[scope] == MAY[scope]
     with client_as(full, reader_of(None, scope)) as client:
-        for (method, path), right in RULES.items():
+        for (method, path), permission in RULES.items():
             status, body = ask(client, method, path, QUERY_OF.get(path, {}))
             is_refused = status == 403
-            assert is_refused is (right is not None and right not in MAY[scope]), (method, path, body)
+            assert is_refused is (permission is not None and permission not in MAY[scope]), (method, path, body)
             if is_refused:
                 assert body.get("code") == "forbidden" or body["success"] is False
 
