@@ -10,7 +10,7 @@ from api.analytics.charts.schemas import CustomAnalyticsAnswer
 from api.analytics.errors import documented
 from api.analytics.filters.metadata import ANALYTICS_META
 from api.analytics.filters.schemas import AnalyticsMeta
-from api.analytics.overview.queries import answer_analytics
+from api.analytics.overview.answer import answer_analytics
 from api.analytics.overview.schemas import AnalyticsAnswer
 from api.analytics.request import RequestLogQuery, RequestQuery, asks_for_content
 from api.analytics.search.answer import answer_search

@@ -28,7 +28,7 @@ class RequestFilter:
     confined_to: frozenset[Dimension] = frozenset()
 
 
-def request_filter(reader: Reader, query: RequestQuery) -> RequestFilter:
+def request_filter_of(reader: Reader, query: RequestQuery) -> RequestFilter:
     """All that is asked, words included. Raises ApiError 400 for words or a filter that cannot be looked for."""
     span, condition = span_and_condition(query)
     confined_to = reader.confine(Question(())).confined_to

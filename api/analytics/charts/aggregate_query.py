@@ -1,7 +1,7 @@
-"""One pass over the requests that a query means: rows of keys and values.
+"""Aggregate queries: what charts want of the requests that a filter leaves, as rows of keys and values.
 
-Charts ask for passes. Those over the same keys become one statement, answered from a rollup where one holds
-everything that is asked, else from raw rows.
+Those of the same grouping become one statement, answered from a rollup where one holds everything that is asked, else
+from raw rows.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,16 @@ from typing import Any
 from aggregator.rollups.measures import Bucket
 from aggregator.rollups.planner import Question, bucket_key, compile_states, plan
 from aggregator.times import micros
-from api.analytics.charts.metric_sql import Value, raw_sql, rollup_measures, rollup_sql, sketch_flag_sql
+from api.analytics.charts.metric_sql import (
+    COUNT,
+    FIRST_SECONDS,
+    LAST_SECONDS,
+    Value,
+    raw_sql,
+    rollup_measures,
+    rollup_sql,
+    sketch_flag_sql,
+)
 from api.analytics.charts.request import ChartMetric
 from api.analytics.filters.compile import Binder, nested_values
 from api.analytics.filters.fields import BY_NAME, Kind
@@ -55,11 +64,15 @@ class Grouping:
 
 @dataclass(frozen=True)
 class AggregateQuery:
-    """What one chart wants of a scan: values, and only the `limit` rows that are largest in the first of them."""
+    """Values for each row of a grouping, and only the `limit` rows that are largest in the first value."""
 
-    scan: Grouping
+    grouping: Grouping
     values: tuple[Value, ...]
     limit: int | None = None
+
+
+# How many requests there are, and when the first and the last of them started.
+EXTENT = AggregateQuery(Grouping(), (COUNT, FIRST_SECONDS, LAST_SECONDS))
 
 
 @dataclass(frozen=True)
@@ -71,19 +84,19 @@ class AggregateRow:
 
 @dataclass(frozen=True)
 class Statement:
-    """One query, for all of `asks`; its columns are k0, ... for the keys and v0, ..., s0, ... for `values`."""
+    """SQL for all of `queries`; its columns are k0, ... for the keys and v0, ..., s0, ... for `values`."""
 
     sql: str
     parameters: dict[str, Any]
-    asks: tuple[AggregateQuery, ...]
+    queries: tuple[AggregateQuery, ...]
     values: tuple[Value, ...]
 
-    def rows_for(self, ask: AggregateQuery, found: Sequence[dict[str, Any]]) -> list[AggregateRow]:
-        """Largest first (NULL last), ties by key; as many as were asked for."""
-        places = [self.values.index(value) for value in ask.values]
+    def rows_for(self, query: AggregateQuery, found: Sequence[dict[str, Any]]) -> list[AggregateRow]:
+        """The rows of one of `queries`, at most its limit: largest first (NULL last), ties by key."""
+        places = [self.values.index(value) for value in query.values]
         rows = [
             AggregateRow(
-                tuple(row[f"k{n}"] for n in range(len(ask.scan.keys))),
+                tuple(row[f"k{n}"] for n in range(len(query.grouping.keys))),
                 tuple(row[f"v{n}"] for n in places),
                 any(row.get(f"s{n}", 0) for n in places),
             )
@@ -91,57 +104,59 @@ class Statement:
         ]
         rows.sort(key=lambda row: row.keys)
         rows.sort(key=lambda row: (row.values[0] is not None, row.values[0] or 0), reverse=True)
-        return rows[: ask.limit]
+        return rows[: query.limit]
 
 
-def _rollup_question(scope: RequestFilter, scan: Grouping, values: Sequence[Value]) -> Question | None:
-    """The scan as a question, if there is a rollup that answers it."""
-    groups = [key for key in scan.keys if isinstance(key, GroupKey)]
-    times = [key for key in scan.keys if isinstance(key, TimeKey)]
+def _rollup_question(request_filter: RequestFilter, grouping: Grouping, values: Sequence[Value]) -> Question | None:
+    """The same as a question to the planner, if there is a rollup that answers it."""
+    groups = [key for key in grouping.keys if isinstance(key, GroupKey)]
+    times = [key for key in grouping.keys if isinstance(key, TimeKey)]
     dimensions = [BY_NAME[group.field].dimension for group in groups]
     measures = [rollup_measures(value) for value in values]
-    if len(groups) > 1 or len(groups) + len(times) < len(scan.keys) or None in dimensions or not all(measures):
+    if len(groups) > 1 or len(groups) + len(times) < len(grouping.keys) or None in dimensions or not all(measures):
         return None
     question = Question(
         measures=tuple(dict.fromkeys(measure for needed in measures for measure in needed)),
-        span=scope.span,
+        span=request_filter.span,
         group_by=dimensions[0] if dimensions else times[0].bucket if times else None,
         timezone=times[0].timezone if times else "UTC",
-        condition=scope.condition,
+        condition=request_filter.condition,
         bucket=times[0].bucket if times and groups else None,
-        confined_to=scope.confined_to,
+        confined_to=request_filter.confined_to,
     )
     return question if plan(question).rollup is not None else None
 
 
-def statements(scope: RequestFilter, asks: Sequence[AggregateQuery]) -> list[Statement]:
-    """As few as can be: one per scan and source."""
+def statements(request_filter: RequestFilter, queries: Sequence[AggregateQuery]) -> list[Statement]:
+    """One for each grouping and source."""
     merged: dict[tuple[Grouping, bool], list[AggregateQuery]] = {}
-    for ask in dict.fromkeys(asks):
-        from_rollup = _rollup_question(scope, ask.scan, ask.values) is not None
-        merged.setdefault((ask.scan, from_rollup), []).append(ask)
-    return [_statement(scope, scan, same) for (scan, _), same in merged.items()]
+    for query in dict.fromkeys(queries):
+        from_rollup = _rollup_question(request_filter, query.grouping, query.values) is not None
+        merged.setdefault((query.grouping, from_rollup), []).append(query)
+    return [_statement(request_filter, grouping, same) for (grouping, _), same in merged.items()]
 
 
-def _statement(scope: RequestFilter, scan: Grouping, asks: list[AggregateQuery]) -> Statement:
-    values = tuple(dict.fromkeys(value for ask in asks for value in ask.values))
-    question = _rollup_question(scope, scan, values)
+def _statement(request_filter: RequestFilter, grouping: Grouping, queries: list[AggregateQuery]) -> Statement:
+    values = tuple(dict.fromkeys(value for query in queries for value in query.values))
+    question = _rollup_question(request_filter, grouping, values)
     if question is not None:
-        sql, parameters = _over_rollup(question, scan, values)
+        sql, parameters = _over_rollup(question, grouping, values)
     else:
-        sql, parameters = _over_rows(scope, scan, values)
-    return Statement(f"SELECT * FROM (\n{sql}\n){_qualify(scan, asks, values)}", parameters, tuple(asks), values)
+        sql, parameters = _over_rows(request_filter, grouping, values)
+    return Statement(
+        f"SELECT * FROM (\n{sql}\n){_qualify(grouping, queries, values)}", parameters, tuple(queries), values
+    )
 
 
-def _qualify(scan: Grouping, asks: list[AggregateQuery], values: Sequence[Value]) -> str:
-    """Only the rows that some ask will show."""
-    if any(ask.limit is None for ask in asks):
+def _qualify(grouping: Grouping, queries: list[AggregateQuery], values: Sequence[Value]) -> str:
+    """Only the rows that some query keeps."""
+    if any(query.limit is None for query in queries):
         return ""
-    keys = ", ".join(f"k{n}" for n in range(len(scan.keys)))
+    keys = ", ".join(f"k{n}" for n in range(len(grouping.keys)))
     limits: dict[int, int] = {}
-    for ask in asks:
-        place = values.index(ask.values[0])
-        limits[place] = max(limits.get(place, 0), ask.limit or 0)
+    for query in queries:
+        place = values.index(query.values[0])
+        limits[place] = max(limits.get(place, 0), query.limit or 0)
     orders = {place: f"ORDER BY v{place} DESC NULLS LAST, {keys}" for place in limits}
     if len(limits) == 1:
         # Keeps the best while it reads; a window sorts all of them.
@@ -150,12 +165,12 @@ def _qualify(scan: Grouping, asks: list[AggregateQuery], values: Sequence[Value]
     return f"\nQUALIFY {' OR '.join(ranks)}"
 
 
-def _over_rollup(question: Question, scan: Grouping, values: Sequence[Value]) -> tuple[str, dict[str, Any]]:
+def _over_rollup(question: Question, grouping: Grouping, values: Sequence[Value]) -> tuple[str, dict[str, Any]]:
     states, parameters = compile_states(question)
     binder = Binder("w")
-    names = ("group_key", "bucket_key")[: len(scan.keys)]
-    present = [f"{name} != ''" for name, key in zip(names, scan.keys, strict=True) if isinstance(key, GroupKey)]
-    for name, within in zip(names, scan.within, strict=False):
+    names = ("group_key", "bucket_key")[: len(grouping.keys)]
+    present = [f"{name} != ''" for name, key in zip(names, grouping.keys, strict=True) if isinstance(key, GroupKey)]
+    for name, within in zip(names, grouping.within, strict=False):
         if within is not None:
             present.append(f"{name} IN {binder.texts(list(within))}")
     columns = [f"{name} AS k{n}" for n, name in enumerate(names)]
@@ -203,8 +218,10 @@ class _RawSql:
         return f"timestamp {name} {self.binder.instant(micros(moment))}"
 
 
-def _over_rows(scope: RequestFilter, scan: Grouping, values: Sequence[Value]) -> tuple[str, dict[str, Any]]:
-    span, condition = scope.span, scope.condition
+def _over_rows(
+    request_filter: RequestFilter, grouping: Grouping, values: Sequence[Value]
+) -> tuple[str, dict[str, Any]]:
+    span, condition = request_filter.span, request_filter.condition
     sql = _RawSql(Binder("w"), [])
     if span.start is not None:
         sql.where.append(sql.instant(">=", span.start))
@@ -212,13 +229,13 @@ def _over_rows(scope: RequestFilter, scan: Grouping, values: Sequence[Value]) ->
         sql.where.append(sql.instant("<", span.end))
     if condition.sql != "1":
         sql.where.append(condition.sql)
-    within = scan.within or (None,) * len(scan.keys)
-    columns = [f"{sql.key(n, key, within[n])} AS k{n}" for n, key in enumerate(scan.keys)]
+    within = grouping.within or (None,) * len(grouping.keys)
+    columns = [f"{sql.key(n, key, within[n])} AS k{n}" for n, key in enumerate(grouping.keys)]
     for n, value in enumerate(values):
         columns.append(f"{raw_sql(value, sql.binder, values)} AS v{n}")
         if value.metric is ChartMetric.PERCENTILE:
             columns.append(f"{sketch_flag_sql(value)} AS s{n}")
-    keys = ", ".join(f"k{n}" for n in range(len(scan.keys)))
+    keys = ", ".join(f"k{n}" for n in range(len(grouping.keys)))
     grouped = f"\nGROUP BY {keys}" if keys else ""
     where = " AND ".join(sql.where) or "1"
     inner = f"SELECT {', '.join(columns)}\nFROM request_logs\nWHERE {where}{grouped}"

@@ -1,7 +1,7 @@
-"""Each kind of chart: which scans it needs, and how their rows become its data.
+"""Each kind of chart: which aggregate queries it needs, and how their rows become its data.
 
-A chart is a generator. It yields what it asks for and is sent the rows, once or more often; what it returns is its
-answer. So charts know nothing of each other, and whoever runs them may answer the same ask once for all.
+A chart is a generator. It yields queries and is sent their rows, once or more often; what it returns is its answer.
+So charts know nothing of each other, and the executor may run the same query once for all.
 """
 
 import math
@@ -14,8 +14,17 @@ from zoneinfo import ZoneInfo
 
 from aggregator.rollups.measures import Bucket
 from aggregator.times import Span
-from api.analytics.charts.aggregate_query import AggregateQuery, AggregateRow, BinKey, Grouping, GroupKey, Key, TimeKey
-from api.analytics.charts.metric_sql import FIRST_SECONDS, LAST_SECONDS, Value, value_of
+from api.analytics.charts.aggregate_query import (
+    EXTENT,
+    AggregateQuery,
+    AggregateRow,
+    BinKey,
+    Grouping,
+    GroupKey,
+    Key,
+    TimeKey,
+)
+from api.analytics.charts.metric_sql import COUNT, Value, value_of
 from api.analytics.charts.request import HIERARCHIES, ChartMetric, ChartSpec, ChartType, TimeBucket
 from api.analytics.charts.schemas import Chart, Insight, Series
 from api.analytics.charts.time_buckets import MAX_BUCKETS, about_count, key_of, label_of, pick, starts
@@ -24,7 +33,6 @@ from api.errors import ApiError
 
 DEFAULT_LIMIT = 25
 MAX_BINS = 1_000
-COUNT = Value(ChartMetric.COUNT)
 
 Data = list[dict[str, Any]]
 Steps = Generator[list[AggregateQuery], list[list[AggregateRow]], tuple[Data, list[AggregateRow]]]
@@ -56,7 +64,7 @@ def _number(value: Any, unit: ValueUnit) -> Any:
 
 def _cells(spec: ChartSpec, row: AggregateRow) -> dict[str, Any]:
     named = zip(_names_and_values(spec).items(), row.values, strict=True)
-    return {key: _number(value, asked.unit) for (key, asked), value in named}
+    return {key: _number(value, metric.unit) for (key, metric), value in named}
 
 
 def _empty_cells(spec: ChartSpec) -> dict[str, Any]:
@@ -67,7 +75,7 @@ def _group(field: str | None, metadata_key: str | None) -> GroupKey:
     return GroupKey("metadata", metadata_key) if field is None else GroupKey(field)
 
 
-def _ask(
+def _query(
     spec: ChartSpec, keys: Sequence[Key], within: tuple[Any, ...] = (), limit: int | None = None
 ) -> AggregateQuery:
     return AggregateQuery(Grouping(tuple(keys), within), tuple(_names_and_values(spec).values()), limit)
@@ -78,19 +86,19 @@ def _limit(spec: ChartSpec) -> int:
 
 
 def _overall(spec: ChartSpec, _: Context) -> Steps:
-    (rows,) = yield [_ask(spec, ())]
+    (rows,) = yield [_query(spec, ())]
     return [{"label": "Overall", **_cells(spec, row)} for row in rows], rows
 
 
 def _grouped(spec: ChartSpec, _: Context) -> Steps:
     group = _group(spec.groupByField, spec.groupByMetadataKey)
-    (rows,) = yield [_ask(spec, [group], limit=_limit(spec))]
+    (rows,) = yield [_query(spec, [group], limit=_limit(spec))]
     return [{"label": row.keys[0], **_cells(spec, row)} for row in rows], rows
 
 
 def _hierarchy(spec: ChartSpec, _: Context) -> Steps:
     levels = [GroupKey(field) for field in spec.hierarchyFields or ()]
-    (rows,) = yield [_ask(spec, levels, limit=_limit(spec))]
+    (rows,) = yield [_query(spec, levels, limit=_limit(spec))]
     return [{"label": " / ".join(row.keys), "path": list(row.keys), **_cells(spec, row)} for row in rows], rows
 
 
@@ -100,11 +108,11 @@ def _heatmap(spec: ChartSpec, _: Context) -> Steps:
         _group(spec.groupByField, spec.groupByMetadataKey),
         _group(spec.secondaryGroupByField, spec.secondaryGroupByMetadataKey),
     ]
-    tops = yield [_ask(spec, [axis], limit=_limit(spec)) for axis in axes]
+    tops = yield [_query(spec, [axis], limit=_limit(spec)) for axis in axes]
     labels = tuple(tuple(row.keys[0] for row in rows) for rows in tops)
     if not all(labels):
         return [], []
-    (rows,) = yield [_ask(spec, axes, within=labels)]
+    (rows,) = yield [_query(spec, axes, within=labels)]
     rows.sort(key=lambda row: tuple(places.index(key) for places, key in zip(labels, row.keys, strict=True)))
     return [{"label": row.keys[0], "secondaryLabel": row.keys[1], **_cells(spec, row)} for row in rows], rows
 
@@ -113,16 +121,13 @@ def _instant(seconds: int) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-EXTENT = AggregateQuery(Grouping(), (COUNT, FIRST_SECONDS, LAST_SECONDS))
-
-
 def _must_know_extent(spec: ChartSpec, context: Context) -> bool:
     """Whether the bucket depends on the times of the rows."""
     return spec.timeBucket in (None, TimeBucket.AUTO) and None in (context.span.start, context.span.end)
 
 
 def _time_key(spec: ChartSpec, context: Context, extent: Sequence[AggregateRow]) -> TimeKey:
-    """The bucket that was asked for, or one that fits the range. `extent` answers EXTENT where that must be known."""
+    """The bucket of the request, or one that fits the range; `extent` are the rows of EXTENT if these are needed."""
     if spec.timeBucket not in (None, TimeBucket.AUTO):
         return TimeKey(Bucket(spec.timeBucket), context.timezone)
     first, end = context.span.start, context.span.end
@@ -148,14 +153,14 @@ def _over_time(spec: ChartSpec, context: Context) -> Steps:
     """One row per bucket, or per bucket and group, in which case the largest groups come first within a bucket."""
     groups: list[Key] = [_group(spec.groupByField, spec.groupByMetadataKey)] if spec.is_grouped else []
     first = [EXTENT] if _must_know_extent(spec, context) else []
-    second = [_ask(spec, groups, limit=_limit(spec))] if groups else []
+    second = [_query(spec, groups, limit=_limit(spec))] if groups else []
     # Side by side, as neither needs the other.
     found = (yield [*first, *second]) if first or second else []
     key = _time_key(spec, context, found[0] if first else ())
     labels = tuple(row.keys[0] for row in found[-1]) if groups else ()
     if groups and not labels:
         return [], []
-    (rows,) = yield [_ask(spec, [*groups, key], within=(labels, None) if labels else ())]
+    (rows,) = yield [_query(spec, [*groups, key], within=(labels, None) if labels else ())]
     if not rows:
         return [], []
     zone = ZoneInfo(key.timezone)
@@ -241,7 +246,7 @@ def _insights(spec: ChartSpec) -> Generator[list[AggregateQuery], list[list[Aggr
     """Ratios of the series' values over all matching requests."""
     if not spec.derivedInsights:
         return None
-    (rows,) = yield [_ask(spec, ())]
+    (rows,) = yield [_query(spec, ())]
     totals = _cells(spec, rows[0])
 
     def ratio(numerator: float | None, denominator: float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""Charts of one request, run together: in rounds, each of as few queries as can be, which go side by side."""
+"""Runs the aggregate queries of all charts of a request together: in rounds, each of few statements, run at once."""
 
 from collections.abc import Sequence
 
@@ -6,10 +6,10 @@ from api.analytics.charts.aggregate_query import AggregateQuery, AggregateRow, s
 from api.analytics.charts.builders import ChartSteps, Context, chart
 from api.analytics.charts.request import CustomAnalyticsQuery
 from api.analytics.charts.schemas import Chart, CustomAnalyticsAnswer
-from api.analytics.where import RequestFilter, request_filter
+from api.analytics.where import RequestFilter, request_filter_of
 from api.security.reader import Reader
 
-# Rows of all groups and buckets of one query; what limits of ours allow stays far below.
+# Rows of all groups and buckets of one statement; the limits of charts keep far below.
 MAX_ROWS = 500_000
 SETTINGS = {
     "max_result_rows": MAX_ROWS,
@@ -19,28 +19,28 @@ SETTINGS = {
 }
 
 
-def answer_asks(
-    reader: Reader, scope: RequestFilter, asks: Sequence[AggregateQuery]
+def run_queries(
+    reader: Reader, request_filter: RequestFilter, queries: Sequence[AggregateQuery]
 ) -> dict[AggregateQuery, list[AggregateRow]]:
-    """The rows of every ask."""
-    planned = statements(scope, asks)
+    """The rows of every query."""
+    planned = statements(request_filter, queries)
     found = reader.query_all([(statement.sql, statement.parameters) for statement in planned], SETTINGS)
     return {
-        ask: statement.rows_for(ask, rows)
+        query: statement.rows_for(query, rows)
         for statement, rows in zip(planned, found, strict=True)
-        for ask in statement.asks
+        for query in statement.queries
     }
 
 
-def run(reader: Reader, scope: RequestFilter, charts: Sequence[ChartSteps]) -> list[Chart]:
-    """Every chart asks, all asks are answered together, and so on until the last chart is done."""
+def run_charts(reader: Reader, request_filter: RequestFilter, charts: Sequence[ChartSteps]) -> list[Chart]:
+    """In rounds: the queries of all charts are run together and each chart is sent its rows, until all are done."""
     done: dict[int, Chart] = {}
     waiting = {number: next(steps) for number, steps in enumerate(charts)}
     while waiting:
-        rows = answer_asks(reader, scope, [ask for asks in waiting.values() for ask in asks])
-        for number, asks in list(waiting.items()):
+        rows = run_queries(reader, request_filter, [query for queries in waiting.values() for query in queries])
+        for number, queries in list(waiting.items()):
             try:
-                waiting[number] = charts[number].send([list(rows[ask]) for ask in asks])
+                waiting[number] = charts[number].send([list(rows[query]) for query in queries])
             except StopIteration as stopped:
                 done[number] = stopped.value
                 del waiting[number]
@@ -49,9 +49,9 @@ def run(reader: Reader, scope: RequestFilter, charts: Sequence[ChartSteps]) -> l
 
 def answer_custom_analytics(reader: Reader, query: CustomAnalyticsQuery) -> CustomAnalyticsAnswer:
     """Raises ApiError 400 for words that cannot be looked for, and for what only the data shows to be too much."""
-    scope = request_filter(reader, query)
+    request_filter = request_filter_of(reader, query)
     charts = [
-        chart(spec, Context(scope.span, query.timezone or "UTC", f"customCharts[{number}]"))
+        chart(spec, Context(request_filter.span, query.timezone or "UTC", f"customCharts[{number}]"))
         for number, spec in enumerate(query.customCharts)
     ]
-    return CustomAnalyticsAnswer(customCharts=run(reader, scope, charts))
+    return CustomAnalyticsAnswer(customCharts=run_charts(reader, request_filter, charts))

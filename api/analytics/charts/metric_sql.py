@@ -91,13 +91,14 @@ class Value:
         return 0 if self.metric in (ChartMetric.COUNT, ChartMetric.SUM, ChartMetric.DISTINCT_COUNT) else None
 
 
+COUNT = Value(ChartMetric.COUNT)
 # Of no use unless there are requests.
 FIRST_SECONDS = Value(ChartMetric.MIN, "request_start_time")
 LAST_SECONDS = Value(ChartMetric.MAX, "request_start_time")
 
 
-def value_of(asked: Measured | ChartSpec) -> Value:
-    return Value(asked.metric or ChartMetric.COUNT, asked.metricField, asked.percentile, asked.distinctMetadataKey)
+def value_of(spec: Measured | ChartSpec) -> Value:
+    return Value(spec.metric or ChartMetric.COUNT, spec.metricField, spec.percentile, spec.distinctMetadataKey)
 
 
 def _percentile(value: Value, column: str, beside: Sequence[Value]) -> str:
@@ -157,8 +158,8 @@ def rollup_measures(value: Value) -> tuple[Measure, ...]:
 
 def rollup_sql(value: Value) -> str:
     """The metric over the merged measures, a subquery called `states`."""
-    done = [measure.finish.format(column=f"states.{measure.name}") for measure in rollup_measures(value)]
+    merged = [measure.finish.format(column=f"states.{measure.name}") for measure in rollup_measures(value)]
     if value.metric is not ChartMetric.AVG:
-        return done[0]
-    known = done[1] if len(done) == 2 else f"({done[1]} - {done[2]})"
-    return f"if({known} = 0, NULL, toFloat64({done[0]}) / {known})"
+        return merged[0]
+    known = merged[1] if len(merged) == 2 else f"({merged[1]} - {merged[2]})"
+    return f"if({known} = 0, NULL, toFloat64({merged[0]}) / {known})"
