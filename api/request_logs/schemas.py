@@ -52,7 +52,7 @@ EXAMPLE_LOG: dict[str, Any] = {
     "fee_rate": "0.000000",
     "price_id": "openai/gpt-5-mini input=0.25 cached_input=0.025 cache_creation_input=0.25 output=2",
     "price_version": "genai-prices 0.2.3",
-    "request_headers": {"content-type": "application/json", "authorization": "[masked]"},
+    "request_headers": {"content-type": "application/json", "authorization": "[redacted]"},
     "request_body": '{"messages":[{"role":"user","content":"Hello"}]}',
     "response_headers": None,
     "response_body": '{"choices":[]}',
