@@ -1,4 +1,4 @@
-"""The read API, put together."""
+"""The application: its routers, middleware, error formats and OpenAPI document."""
 
 from typing import Any
 
@@ -65,6 +65,12 @@ def create_app(
     errors.install(app, analytics_errors.FORMAT)
     docs_ui.install(app)
     _add_middleware(app, settings)
+    _add_routers(app)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def _add_routers(app: FastAPI) -> None:
     app.include_router(health.router, dependencies=[Depends(refuse_repeats)])
     for router, permission in (
         (request_logs.router, Permission.READ),
@@ -74,8 +80,6 @@ def create_app(
         (live_usage.router, Permission.READ),
     ):
         app.include_router(router, dependencies=[allow(permission), Depends(refuse_repeats)])
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
-    return app
 
 
 def _add_middleware(app: FastAPI, settings: ApiSettings) -> None:

@@ -1,4 +1,4 @@
-"""The interactive reference at /docs: nothing in it comes from another address."""
+"""The interactive reference at /docs; it loads nothing from other hosts."""
 
 import re
 from base64 import b64encode
@@ -21,7 +21,7 @@ def _script_hashes(html: str) -> str:
 
 
 def install(app: FastAPI) -> None:
-    """Serve the page and its files; a browser runs only the scripts that are ours."""
+    """Serve the page and its files, with a policy by which a browser runs only these scripts."""
     app.mount("/docs/assets", StaticFiles(directory=ASSETS), name="reference assets")
 
     async def show_reference(_: Request) -> Response:

@@ -79,7 +79,7 @@ class ErrorAnswer(BaseModel):
 
 
 class ApiError(Exception):
-    """An answer other than success; raised anywhere below a route."""
+    """An error answer. Raised anywhere below a route; answered in the format of the path."""
 
     def __init__(
         self,
@@ -203,7 +203,7 @@ def _on_warehouse(request: Request, error: Exception) -> JSONResponse:
 
 
 def _on_disconnect(request: Request, __: ClientDisconnect) -> JSONResponse:
-    """No fault of ours, and nobody is left to read the answer."""
+    """The client closed the connection: not a fault, and the answer reaches nobody."""
     return _respond(request, ApiError(400, "The connection closed before the body was complete."))
 
 

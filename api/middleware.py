@@ -1,4 +1,4 @@
-"""What happens to every request, whatever its route: an id, bounds on size and time, headers, a log line, metrics."""
+"""For every request, whatever its route: an id, bounds on size and time, headers, a log line, metrics."""
 
 import asyncio
 import re
@@ -26,7 +26,7 @@ MAX_BODY_BYTES = 1024 * 1024
 BODY_LIMITS = {"/v1/events": MAX_EVENTS_BYTES}
 UNKNOWN_ROUTE = "unknown"
 SECURITY_HEADERS = {
-    # Answers hold what people asked.
+    # Answers hold what people wrote.
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -37,9 +37,9 @@ SECURITY_HEADERS = {
 
 
 class RequestId:
-    """Takes over `X-Request-ID`, or makes one; every log line of the request has it, and so has the answer.
+    """Adopts `X-Request-ID`, or makes one; every log line of the request and the answer carry it.
 
-    Outermost, so that it also sees what the others answer: it counts, times and logs each request.
+    Outermost, so that it also sees the answers of the others: it counts, times and logs each request.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -88,7 +88,7 @@ def _account(scope: Scope, status: int, seconds: float) -> None:
 
 
 def _describe(span: Span, scope: Scope, status: int, request_id: str) -> None:
-    """By OpenTelemetry's names; neither paths nor queries, which hold ids and what people look for."""
+    """Attributes by OpenTelemetry's names. No paths and queries: they hold ids and what people search for."""
     route = getattr(scope.get("route"), "path", UNKNOWN_ROUTE)
     span.update_name(f"{scope['method']} {route}")
     span.set_attributes(
@@ -103,12 +103,12 @@ def _describe(span: Span, scope: Scope, status: int, request_id: str) -> None:
         span.set_status(StatusCode.ERROR)
 
 
-# Answers that have no end.
+# Answers without an end.
 STREAMS = frozenset({"/v1/usage/live/stream"})
 
 
 class Bounds:
-    """Ends a request whose body is too large, or that is not answered in time, however it is read."""
+    """Ends a request whose body is too large, or that is not answered in time."""
 
     def __init__(self, app: ASGIApp, timeout_seconds: float) -> None:
         self._app = app

@@ -39,7 +39,7 @@ Instant = Annotated[
 
 
 class NoParameters(BaseModel):
-    """An endpoint that takes none, and says so when it is given one."""
+    """Of an endpoint without parameters, which refuses any."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -71,7 +71,7 @@ def check_order(model: BaseModel, low: str, high: str) -> None:
 
 
 def refuse_repeats(request: Request) -> None:
-    """Of a parameter given twice the framework would take the last and drop the other."""
+    """Raises ApiError 400 for a parameter given twice, of which the framework would silently take the last."""
     counts = Counter(name for name, _ in request.query_params.multi_items())
     for name, count in counts.items():
         if count > 1:

@@ -10,7 +10,7 @@ from api.security.reader import Reader
 KEY = f"({', '.join(KEY_COLUMNS)})"
 KEY_HASH = f"cityHash64{KEY} AS key_hash"
 # The timestamps find the granules by the primary key, the hashes the rows, and both are short whatever the ids
-# look like. Equal hashes of different rows are told apart by the whole key.
+# look like. Rows whose hashes are equal are distinguished by the whole key.
 OF_KEYS = f"""
 WHERE timestamp IN (SELECT fromUnixTimestamp64Micro(arrayJoin({{timestamps_us:Array(Int64)}}), 'UTC'))
 AND cityHash64{KEY} IN {{hashes:Array(UInt64)}}
@@ -21,7 +21,7 @@ Row = dict[str, Any]
 
 
 def key_of(row: Row) -> tuple[Any, ...]:
-    """What tells a row from every other."""
+    """The columns that identify a row."""
     return tuple(row[name] for name in KEY_COLUMNS)
 
 

@@ -1,4 +1,4 @@
-"""What the read API can be told from outside: environment variables that start with `INSIGHTS_`."""
+"""The settings of the read API: environment variables that start with `INSIGHTS_`."""
 
 from limits import parse_many
 from pydantic import Field, SecretStr, field_validator

@@ -9,7 +9,7 @@ from pydantic_core import from_json
 
 
 def _aware(value: Any) -> Any:
-    """The driver gives UTC columns without a zone."""
+    """The driver returns UTC columns without a zone."""
     return value.replace(tzinfo=UTC) if isinstance(value, datetime) and value.tzinfo is None else value
 
 
@@ -18,12 +18,12 @@ def rfc3339(moment: datetime, timespec: str = "microseconds") -> str:
 
 
 def dollars(amount: Decimal) -> str:
-    """Plain notation with all twelve places, as stored."""
+    """Decimal notation with all twelve places, as stored."""
     return f"{amount:.12f}"
 
 
 def _parse_object(value: Any) -> Any:
-    """Stored JSON text to an object; text that is not an object is kept as it is under one key."""
+    """Stored JSON text as an object; other text stands unchanged under the key `unreadable`."""
     if not isinstance(value, str):
         return value
     if not value:

@@ -83,8 +83,8 @@ def _fields_of(tree: FilterGroup) -> Iterator[str]:
 
 
 def asks_for_content(query: RequestQuery, others: Iterable[str] = ()) -> bool:
-    """Whether the answer would tell what people or models wrote, be it one question at a time. `others` are fields
-    that are asked about beside the filter."""
+    """Whether the answer would reveal what people or models wrote. `others` are fields that the request names beside
+    its filter."""
     tree = query.filter_group or FilterGroup(filters=[])
-    asked = (*_fields_of(tree), *others)
-    return query.q is not None or any(BY_NAME[name].is_content for name in asked if name in BY_NAME)
+    named = (*_fields_of(tree), *others)
+    return query.q is not None or any(BY_NAME[name].is_content for name in named if name in BY_NAME)

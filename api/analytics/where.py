@@ -15,7 +15,7 @@ from api.analytics.words import Closeness, Word, read_words, texts_condition
 from api.errors import ApiError
 from api.security.reader import Reader
 
-# Tells rows apart as the whole key does (one record of Kafka is one row), and has a fixed length.
+# Identifies a row as the whole key does (one record of Kafka is one row), and has a fixed length.
 SHORT_KEY = "timestamp, created_at, source_partition, source_offset"
 
 

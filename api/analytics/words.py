@@ -4,8 +4,8 @@ A word means every word that begins with it. From five letters on, if there are 
 begins with it but for one typo: a letter that is missing, too much or wrong, or two neighbours that changed places. If
 the typo is its last letter, only whole words count: else `order` would mean every word with `orde`.
 
-Which such words there are is asked of the text indexes themselves. They keep their words in order, so those that
-share a beginning are read as one stretch, whatever else the texts hold.
+These words are read from the text indexes themselves. The indexes keep their words in order, so words with the same
+beginning are one range of the index, however many others there are.
 """
 
 import re
@@ -22,11 +22,11 @@ from api.errors import ApiError
 from api.security.reader import Reader
 
 MAX_WORDS = 20
-# Of all others that a word means, what begins with it goes first, then what occurs most often.
+# The words that begin with it go first, then those that occur most often.
 MAX_MEANINGS = 200
-# Shorter words are too near to each other; longer ones are no words that somebody typed.
+# Shorter words differ too little from each other; longer ones were not typed by people.
 TYPO_LENGTHS = range(5, 33)
-# A typo in the first letters leaves no stretch to read, so each letter that may stand there is tried.
+# A typo in the first letters leaves no range to read, so each letter that may stand there is tried.
 HEAD = 2
 LETTERS = string.ascii_lowercase
 LAST_LETTER = "\U0010ffff"
@@ -52,9 +52,9 @@ class Closeness(IntEnum):
 
 @dataclass(frozen=True)
 class Word:
-    """What a word of `q` means: itself if texts have it, words that begin with it, and that do so but for a typo.
+    """The words of texts that a word of `q` means: the same, longer ones, and those that begin alike but for a typo.
 
-    `texts` is how many there are with any of them, or more: one is counted for each that it has.
+    `texts` is an upper bound of the texts with any of them: a text counts once for each that it has.
     """
 
     same: tuple[str, ...] = ()
@@ -68,7 +68,7 @@ class Word:
 
 
 def may_have_typo(word: str) -> bool:
-    """Not if there are digits in it: another number is another thing."""
+    """Not with digits: another number is not a typo."""
     return len(word) in TYPO_LENGTHS and not any(letter.isdigit() for letter in word)
 
 
@@ -85,7 +85,7 @@ def typos(word: str) -> Iterator[str]:
 
 
 def _beginnings(word: str) -> Iterator[str]:
-    """What words begin with that have a typo in their first letters."""
+    """The beginnings of words that have a typo in their first letters."""
     for place in range(HEAD):
         before, letter, after = word[:place], word[place], word[place + 1 :]
         yield before + after
@@ -101,8 +101,8 @@ def _condition(word: str, binder: Binder) -> str:
     if not may_have_typo(word):
         return exact
     pattern = binder.text(f"^(?:{'|'.join(typos(word))})")
-    # The hint is what the index is read by: where each of these stretches begins and ends. It is not worked out for
-    # every word read, but the part behind the typo is, and leaves few to match.
+    # The hint decides what is read of the index: where each of these ranges begins and ends. It is not evaluated for
+    # every word read; `rest` is, and leaves few words to match.
     ends = [end for begin in dict.fromkeys(_beginnings(word)) for end in (begin, begin + LAST_LETTER)]
     rest = f"position(token, {binder.text(word[HEAD + 1 :])}) > 0"
     return (
@@ -165,7 +165,7 @@ def _word(word: str, rows: Sequence[dict[str, Any]]) -> Word:
 
 
 def steps(words: Sequence[Word]) -> list[Closeness]:
-    """The degrees of closeness that find something, and more than closer ones; closest first."""
+    """The degrees of closeness at which more is found than at closer ones; closest first."""
     degrees: list[Closeness] = []
     for closeness in Closeness:
         meanings = [word.meanings(closeness) for word in words]

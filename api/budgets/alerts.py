@@ -1,4 +1,4 @@
-"""Alerts that were given, newest first."""
+"""Reads the alerts that were raised, newest first."""
 
 from datetime import timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the API asks of whoever keeps the budgets. The API knows no Kafka; the command line plugs the two together."""
+"""The port to the store of budgets. The API does not know Kafka; `cli` passes an adapter to `create_app`."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -7,24 +7,24 @@ from aggregator.budgets.budget import Budget, BudgetStatus
 
 
 class BudgetsUnavailableError(Exception):
-    """Kafka, which holds the budgets, does not answer: try again later."""
+    """Kafka, which holds the budgets, does not answer. The caller may retry later."""
 
 
 class BudgetStore(Protocol):
     """Each method raises BudgetsUnavailableError."""
 
     async def budgets(self) -> Mapping[str, Budget]:
-        """All budgets by id, those included that were put a moment ago."""
+        """All budgets by id, including those that were just put."""
         ...
 
     async def statuses(self) -> Mapping[str, BudgetStatus]:
-        """What the aggregators have said last, by budget id; none of a budget that they have not seen yet."""
+        """The last statuses of the aggregators by budget id; none for a budget that no aggregator has seen yet."""
         ...
 
     async def put(self, budget: Budget) -> None:
-        """Set a budget; returns once it is kept."""
+        """Set a budget; returns once it is stored."""
         ...
 
     async def delete(self, budget_id: str) -> None:
-        """Remove a budget; nothing happens where there is none."""
+        """Remove a budget, if there is one of this id."""
         ...

@@ -15,7 +15,7 @@ from api.live_usage.usage import MINUTES, as_answer, live_usage, read_minutes
 from api.security.reader import AppReader
 
 STREAM_SECONDS = 2.0
-# Between two readings of all minutes only the newest are read: late requests show up with the next of these.
+# Between two reads of all minutes only the newest are read: late requests appear with the next full read.
 FULL_EVERY = 15
 NEWEST_MINUTES = 2
 
@@ -38,15 +38,15 @@ async def stream_live_usage(
 ) -> AsyncIterable[LiveUsage]:
     """The same every two seconds, as server-sent events. It ends when ClickHouse is away; browsers connect again."""
     found: dict[int, MinuteUsage] = {}
-    turn = 0
+    reads = 0
     while True:
         now = datetime.now(UTC)
-        count = NEWEST_MINUTES if turn % FULL_EVERY else MINUTES
+        count = NEWEST_MINUTES if reads % FULL_EVERY else MINUTES
         try:
             newest = await asyncio.to_thread(read_minutes, reader, parameters, now, count)
         except (WarehouseUnavailableError, DatabaseError):
             return
         found = newest if count == MINUTES else found | newest
         yield as_answer(found, now)
-        turn += 1
+        reads += 1
         await asyncio.sleep(STREAM_SECONDS)

@@ -1,4 +1,4 @@
-"""Usage of the current minute and of the sixty before it, from raw rows: what is stored, minute by minute."""
+"""Usage by minute, of the current one and of the sixty before it, from raw rows."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -39,7 +39,7 @@ GROUP BY minute
 
 
 def read_minutes(reader: Reader, parameters: LiveParameters, now: datetime, count: int) -> dict[int, MinuteUsage]:
-    """The current minute and the `count` before it, those with requests, by minutes since 1970."""
+    """Usage of the current minute and the `count` before it, by minutes since 1970; empty minutes are left out."""
     until = (now - EPOCH) // MINUTE + 1
     measures = ", ".join(f"{measure.from_raw} AS {measure.name}" for measure in MEASURES)
     sql = LIVE.replace("{measures}", measures).replace("{condition}", CONDITIONS[parameters.scope])
@@ -59,7 +59,7 @@ def _usage(row: Mapping[str, Any]) -> MinuteUsage:
 
 
 def as_answer(found: Mapping[int, MinuteUsage], now: datetime) -> LiveUsage:
-    """Found minutes as the answer at `now`."""
+    """The answer at `now`; minutes that were not found are empty."""
     this = (now - EPOCH) // MINUTE
     every = [found.get(n) or MinuteUsage(minute=EPOCH + n * MINUTE) for n in range(this, this - MINUTES - 1, -1)]
     return LiveUsage(as_of=now, current=every[0], minutes=every[1:])

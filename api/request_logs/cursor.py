@@ -1,8 +1,8 @@
-"""Keyset pages: a token says after which row the next page starts, never how many rows to skip.
+"""Keyset pagination: a token says after which row the next page starts, never how many rows to skip.
 
 A token is base64url of a JSON array: format version, the cursor, the total, and a digest over these and the
-query they belong to. The digest catches damage and tokens of other queries; it is no secret, and a forged
-token could only move the cursor within what its holder may read anyway.
+query they belong to. The digest detects damage and tokens of other queries. It is no secret: a
+forged token can only move the cursor within what its holder may read anyway.
 """
 
 import base64
@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, TypeAdapter
 from api.errors import invalid_argument
 
 VERSION: Literal[1] = 1
-# What DateTime64(6) holds; also keeps a forged token within Int64.
+# The range of DateTime64(6); also keeps a forged token within Int64.
 Micros = Annotated[int, Field(ge=0, lt=2**52)]
 Millis = Annotated[int, Field(ge=0, lt=2**42)]
 
@@ -69,7 +69,7 @@ def decode(query: dict[str, Any], text: str) -> tuple[Cursor, PageTotal]:
         token = _TOKEN.validate_json(data)
     except ValueError:
         raise _refused() from None
-    # Several texts decode to the same bytes; only the one that was handed out is taken.
+    # Several texts decode to the same bytes; only the one that `encode` made is valid.
     if text != _base64url(data) or token.digest != _digest(query, token.cursor, token.total):
         raise _refused()
     return token.cursor, token.total

@@ -13,7 +13,7 @@ PAYLOADS_OF_ROW = f"""
 SELECT {", ".join((*KEY_COLUMNS, *PAYLOAD_COLUMNS))} FROM request_payloads
 WHERE timestamp = fromUnixTimestamp64Micro({{timestamp_us:Int64}}, 'UTC') AND request_id = {{request_id:String}}
 """
-# Everything but the key is read for the one row only.
+# All other columns are read for the one row only.
 NEWEST_OF_ID = f"""
 {SELECT_ROWS} FROM request_logs
 WHERE request_id = {{request_id:String}}
@@ -34,7 +34,7 @@ def _explained(row: Row) -> ExplainedLog:
 
 
 def find_log(reader: Reader, request_id: str) -> ExplainedLog | None:
-    """The newest log with that id."""
+    """The newest log with that id; None if there is none."""
     rows = reader.query(NEWEST_OF_ID, {"request_id": request_id}, LOOKUP_SETTINGS)
     if not rows:
         return None

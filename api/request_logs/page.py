@@ -18,10 +18,10 @@ from api.request_logs.schemas import LogPage, RequestLog
 from api.request_rows import KEY, KEY_HASH, OLDEST_AND_NEWEST, Row
 from api.security.reader import Reader
 
-# A page by time is looked for in a window next to its start, and on in the next ones. Reading in order stops early only
-# without a filter, and a cursor is one: without a window ClickHouse reads far past the page.
+# A page by time is read from windows of time, the first of which begins where the page does. Reading in order stops
+# early only without a filter, and a cursor is one: without a window ClickHouse reads long past the page.
 FIRST_WINDOW = timedelta(hours=1)
-# How much wider than the last a window is where that held nothing, and at most.
+# How many times as wide as an empty window the next one is; also the largest factor after others.
 WINDOW_GROWTH = 30
 
 SELECT_KEYS = f"SELECT {', '.join(KEY_COLUMNS)}, duration_ms, input_tokens, output_tokens, {KEY_HASH}"

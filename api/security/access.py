@@ -15,7 +15,7 @@ from aggregator.rollups.measures import ROLLUPS, Dimension
 
 
 class Scope(StrEnum):
-    """What a key was made for."""
+    """What a key was created for."""
 
     ADMIN = "admin"
     READ = "read"
@@ -27,8 +27,8 @@ class Permission(StrEnum):
     """What a route requires of its caller."""
 
     READ = "read"
-    # Anything that people or models wrote: headers, bodies, text, error messages, and every filter, group or
-    # search over them, which would give the same away one question at a time.
+    # Anything that people or models wrote: headers, bodies, text, error messages. Also every filter, group or search
+    # over them, since their answers reveal the same piece by piece.
     CONTENT = "content"
     SEND = "send"
     ADMIN = "admin"
@@ -44,19 +44,19 @@ PERMISSIONS: dict[Scope, frozenset[Permission]] = {
 # How each table is confined; a test holds this to the tables of the migrated database.
 # - by their columns user_id and api_key_id:
 CONFINED_TABLES = (REQUEST_LOGS, REQUEST_PAYLOADS)
-# - not at all for a confined caller; what is in them belongs to nobody in particular:
+# - a confined caller sees no rows; these belong to no user or key:
 CLOSED_TABLES = (DEAD_LETTERS, "api_keys", "api_key_revocations", "api_key_uses", "audit_log")
-# - not at all for a confined caller either, though nobody's words are in them:
+# - a confined caller sees no rows either, though these hold no content:
 SHARED_TABLES = ("alerts",)
-# - not necessary: nothing of a request is in them.
+# - every caller sees all rows; these hold nothing of a request:
 OPEN_TABLES = ("rollup_generations", "retention_marks", "schema_migrations")
 
 NOTHING = "0"
-# A rollup without the columns cannot be confined. The planner does not take it for a confined question
-# (`Reader.confine`); should a query try, failing is better than a wrong sum.
+# A rollup without the columns cannot be confined. The planner does not choose it for a confined question
+# (`Reader.confine`). Should a query read it all the same, failing is better than a wrong sum.
 REFUSED = "throwIf(1, 'this table cannot be confined to a caller')"
 
-# Content: whole tables, which do not exist for who may not see it, and columns of request_logs, which come back empty.
+# Content. Without Permission.CONTENT these tables have no rows, and these columns of request_logs come back empty.
 CONTENT_TABLES = (REQUEST_PAYLOADS, DEAD_LETTERS)
 CONTENT_COLUMNS: dict[str, object] = {
     "error_message": "",
@@ -83,7 +83,7 @@ class Restriction:
 
     @property
     def condition(self) -> str:
-        """SQL over the columns user_id and api_key_id; the setting it goes into knows no bound values."""
+        """SQL over the columns user_id and api_key_id. With literals: table filters take no bound values."""
         terms = []
         if self.user_id is not None:
             terms.append(f"{Dimension.USER} = {format_str(self.user_id)}")
@@ -102,7 +102,7 @@ class Restriction:
 
 @dataclass(frozen=True)
 class Caller:
-    """Whose key a request carries. Without a restriction every row is theirs to see."""
+    """The holder of the key of a request. Without a restriction they see every row."""
 
     name: str
     scopes: frozenset[Scope]

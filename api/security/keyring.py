@@ -81,7 +81,7 @@ class KeyRing:
                 self._read(self._warehouse)
         except DatabaseError as error:
             if error.code in NOT_MIGRATED_CODES:
-                self._read_at = time.monotonic()  # nobody has made a key yet
+                self._read_at = time.monotonic()  # there are no keys yet
             log.warning("keys cannot be read", error=str(error))
         except WarehouseUnavailableError as error:
             log.warning("keys cannot be read", error=str(error))

@@ -1,4 +1,4 @@
-"""Reads of the warehouse that cannot run away, and that see only what the caller may see."""
+"""Reads of the warehouse with limits on time and memory, confined to the rows that the caller may see."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +14,7 @@ from api.errors import ApiError
 from api.security.access import CONTENT_COLUMNS, Caller, Permission
 from api.security.auth import RequestCaller
 
-# Threads live on, and with them their connections; a ClickHouse server works on one query with all its cores anyway.
+# The threads keep their connections. Four are enough: a ClickHouse server uses all its cores for one query.
 QUERY_THREADS = ThreadPoolExecutor(max_workers=4, thread_name_prefix="query")
 
 
@@ -22,8 +22,8 @@ QUERY_THREADS = ThreadPoolExecutor(max_workers=4, thread_name_prefix="query")
 class Reader:
     """The warehouse as `caller` may see it, with `limits` (ClickHouse settings) on every query.
 
-    Rows of others do not exist for a confined caller, whatever the SQL says (api/security/access.py). Text that may not
-    be read comes back empty; routes that would filter or group by such text require Permission.CONTENT first.
+    Rows of others do not exist for a confined caller, whatever the SQL says (api/security/access.py). Content comes
+    back empty without Permission.CONTENT; routes that filter or group by content require that permission first.
 
     Blocks: call it from a sync route, which runs in a thread (the warehouse has one client per thread).
     """
@@ -39,7 +39,7 @@ class Reader:
         rules = dict(self.limits)
         if filters := self.caller.table_filters:
             if is_cluster(self.warehouse):
-                # Shards read tables of another database, which filters by these names may not be about.
+                # Shards read tables of another database, to whose names the filters do not apply.
                 raise ApiError(403, "Keys that see only some rows are not supported on a cluster of ClickHouse yet.")
             rules["additional_table_filters"] = filters
         rows = self.warehouse.query(sql, parameters, {**(settings or {}), **rules})
@@ -55,7 +55,7 @@ class Reader:
     def query_all(
         self, queries: Sequence[tuple[str, Mapping[str, Any]]], settings: Mapping[str, Any] | None = None
     ) -> list[list[dict[str, Any]]]:
-        """The rows of each query, several at a time. Raises as `query` does; then the others are not waited for."""
+        """The rows of each query; they run at the same time. Raises as `query` does, without waiting for the others."""
         if len(queries) == 1:
             return [self.query(queries[0][0], queries[0][1], settings)]
         return list(QUERY_THREADS.map(lambda query: self.query(query[0], query[1], settings), queries))

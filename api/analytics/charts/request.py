@@ -1,4 +1,4 @@
-"""What a custom chart is asked with, and which combinations mean something."""
+"""The body of a request for custom charts, and which combinations of its properties are valid."""
 
 from collections.abc import Iterator
 from enum import StrEnum
@@ -72,7 +72,7 @@ class Measured(Body):
 
 
 def check_metric(metric: ChartMetric, given: Any) -> None:
-    """Raises a semantic error for a property that is missing or too many."""
+    """Raises a semantic error for a property that the metric needs or does not take."""
     needs = {
         "metricField": metric not in (ChartMetric.COUNT, ChartMetric.DISTINCT_COUNT),
         "percentile": metric is ChartMetric.PERCENTILE,

@@ -1,4 +1,4 @@
-"""Buckets of time: which width, where each starts, and what it is called."""
+"""Buckets of time: their width, where each starts, its key and its label."""
 
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta

@@ -1,4 +1,4 @@
-"""A filter tree becomes one SQL condition over request_logs and the parameters it binds.
+"""Compiles a filter tree to one SQL condition over request_logs and the parameters it binds.
 
 Every condition is 0 or 1, never NULL, so that a negative operator is the plain negation of its positive one and
 also holds where the field is absent.
@@ -20,7 +20,7 @@ from api.analytics.filters.tree import Filter, FilterGroup
 # ClickHouse bounds the length of one bound value, and of all in a URL, by default.
 MAX_PARAMETER_BYTES = 60_000
 MAX_PARAMETERS_BYTES = 900_000
-# Nothing starts or ends outside (the event contract sees to it), and ClickHouse's times end in 2299.
+# No request starts or ends outside (the event contract ensures it), and ClickHouse's times end in 2299.
 FIRST_US, LAST_US = 0, 4_200_000_000_000_000
 
 NEGATIVE = {
@@ -41,7 +41,7 @@ ROW_KEY = ", ".join(KEY_COLUMNS)
 
 
 class FilterTooLargeError(ValueError):
-    """The values of a filter are more than ClickHouse takes in one query."""
+    """The values of a filter are more than ClickHouse accepts in one query."""
 
 
 @dataclass
@@ -201,7 +201,7 @@ def compile_group(group: FilterGroup, binder: Binder) -> str:
 
 
 def dimensions_of(group: FilterGroup) -> frozenset[Dimension] | None:
-    """The rollup dimensions that the tree asks about; None if it asks about anything that no rollup has."""
+    """The rollup dimensions that the tree filters by; None if it filters by anything that no rollup has."""
     found: set[Dimension] = set()
     for part in group.filters:
         asked = dimensions_of(part) if isinstance(part, FilterGroup) else BY_NAME[part.field].dimension

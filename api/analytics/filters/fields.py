@@ -1,4 +1,4 @@
-"""The one table of what can be filtered, grouped and measured, and how each of it is kept in request_logs.
+"""The one table of fields to filter, group and measure by, and of how each is stored in request_logs.
 
 The compiler, the OpenAPI page, `GET /v1/analytics/meta` and the table in docs/analytics.md all read this.
 """
@@ -61,7 +61,7 @@ class Field:
     `column` is a column of request_logs (of request_payloads for text), or an expression over it. `values` of a
     nested field turns what is under one key into an array of text. `unit` makes the field a metric's, `can_group` a
     chart's group. `ignores_case` compares ASCII letters alike. `dimension` names the same column in rollups.
-    `is_content` is what people and models wrote, which not every caller may ask about.
+    `is_content` marks what people and models wrote, which not every caller may see or filter by.
     """
 
     name: str
@@ -81,10 +81,10 @@ class Field:
 
 
 # All values under a key, as an array of text, from the Dynamic value that is kept under its dotted path.
-# `output` and `variables` are flattened at ingest: every path holds the array of its scalars as text.
+# `output` and `variables` are flattened at ingest: every path holds an array of its scalars as text.
 _FLATTENED = f"dynamicElement({VALUE}, 'Array(Nullable(String))')"
 # Of `metadata`, which is kept as it was sent (a scalar of any type, or a list), the different ones. Asking for the type
-# of a value costs more than reading it, so that is only asked of what looks like a list.
+# of a value costs more than reading it, so only what looks like a list is checked.
 _NATIVE = (
     f"multiIf(isNull({VALUE}), emptyArrayString(),"
     f" startsWith(ifNull(toString({VALUE}), ''), '[') AND startsWith(dynamicType({VALUE}), 'Array'),"

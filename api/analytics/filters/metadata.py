@@ -1,4 +1,4 @@
-"""What request analytics can filter, group and measure, for people who build interfaces on them."""
+"""The fields of request analytics as an answer of the API, and as a table for docs/analytics.md."""
 
 from api.analytics.filters.fields import FIELDS, INTENTS, Field, Kind
 from api.analytics.filters.schemas import AnalyticsMeta, FieldMeta

@@ -1,7 +1,7 @@
 """The filter tree as it is sent: groups of filters and groups, joined by AND or OR.
 
-Two kinds of wrong are told apart: what is no such tree (`ValueError`s of pydantic: 422) and what is one but means
-nothing, like an operator that its field does not have (the error type `semantic`: 400).
+There are two kinds of errors: what is no such tree (`ValueError`s of pydantic: 422), and a tree that means nothing, as
+with an operator that its field does not have (the error type `semantic`: 400).
 """
 
 import re
@@ -33,7 +33,7 @@ MAX_DEPTH = 10
 MAX_FILTERS = 200
 MAX_ELEMENTS = 10_000
 MAX_TEXT = 10_000
-# Parts of an error's location in this form are not of the body.
+# Parts of an error's location that are not in the body have this form.
 GROUP, FILTER = "<group>", "<filter>"
 
 WITHOUT_VALUE = frozenset({"is_null", "is_not_null", "is_true", "is_false", "is_empty", "is_not_empty"})
@@ -42,7 +42,6 @@ ISO8601 = re.compile(
     r"(?P<date>\d{4}-\d{2}-\d{2})([Tt ](?P<time>\d{2}:\d{2}(:\d{2}(\.\d+)?)?)(?P<zone>[Zz]|[+-]\d{2}:?\d{2})?)?",
     re.ASCII,
 )
-DATE_LENGTH = len("2026-01-31")
 MICROSECOND, DAY = timedelta(microseconds=1), timedelta(days=1)
 
 Scalar = str | int | float | bool
@@ -152,7 +151,7 @@ ELEMENT: dict[Kind, Callable[[Any, str], Any]] = {
 
 
 def check_text(text: str, at: str) -> None:
-    """JSON can spell half a character; no text of a log has one, and ClickHouse cannot be asked for it."""
+    """Refuses long texts, and lone surrogates: JSON can spell them, but no text of a log has one."""
     if len(text) > MAX_TEXT:
         _shape(at, f"has {len(text)} characters; at most {MAX_TEXT}")
     try:

@@ -100,7 +100,7 @@ def _in_order(order: Order, matches: Sequence[_Match]) -> list[_Match]:
 
 
 def _keys_of(reader: Reader, page: Sequence[_Match]) -> list[Row]:
-    """Whole keys; a request that has gone meanwhile is left out."""
+    """Whole keys; a request that was deleted meanwhile is left out."""
     if not page:
         return []
     times_us = sorted({match.key[0] for match in page})

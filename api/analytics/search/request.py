@@ -1,4 +1,4 @@
-"""What a search is asked with."""
+"""The body of a search."""
 
 from typing import Annotated
 

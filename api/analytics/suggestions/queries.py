@@ -1,7 +1,7 @@
-"""Values that fit what somebody has begun to type into a filter.
+"""Values of a field that begin with a prefix, for people who type a filter.
 
-What a rollup holds is answered from it, over all time. Everything else is looked for in the newest requests only, so
-that an answer over a billion rows takes no longer than over a million.
+What a rollup holds is answered from it, over all time. Other values are read from the newest requests only, so that a
+billion rows take no longer than a million.
 """
 
 from dataclasses import replace
@@ -18,7 +18,7 @@ from api.analytics.where import span_and_condition, time_range
 from api.security.reader import Reader
 
 NEWEST_ROWS = 1_000_000
-# Nobody has more models, providers or words for a status.
+# More than there are models, providers or statuses.
 MAX_GROUPS = 10_000
 
 NEWEST = "SELECT timestamp FROM request_logs WHERE {range} ORDER BY timestamp DESC LIMIT 1 OFFSET {offset}"
