@@ -55,6 +55,10 @@ class PriceBook:
         self._fees = _by_scope(operator.fees)
         self._remembered = lru_cache(MAX_REMEMBERED_KEYS)(self._compile)
 
+    def current(self) -> "PriceBook":
+        """This book: it never changes. `ReloadingPriceBook` answers with the newest."""
+        return self
+
     def cells(self, key: PriceKey) -> tuple[PriceRow, ...]:
         """Every price of a key. No two cells overlap, and where there is none the price is not known."""
         return self._remembered(key)

@@ -14,10 +14,11 @@ from aggregator.clickhouse.client import Warehouse, is_transient
 from aggregator.clickhouse.migrate import MIGRATIONS_FOLDER, migrate, read_migrations
 from aggregator.rollups import rebuild
 from aggregator.rollups.measures import ROLLUPS
-from ingest.consumer.sink import Sink, request_payloads
+from ingest.consumer.sink import Sink
 from ingest.pricing import PriceBook
 from ingest.transform.decoder import Decoder
 from ingest.transform.enrichment import with_derived
+from ingest.transform.rows import request_payloads
 from tests.integration.ingest.test_sink import batch_of
 from tests.support.clickhouse_http import ClickHouseServer, Fault
 from tests.support.events import MINIMAL

@@ -12,9 +12,10 @@ from aggregator.clickhouse.client import Warehouse
 from aggregator.rollups import rebuild
 from aggregator.rollups.measures import ROLLUPS
 from ingest.consumer.batch import Batch
-from ingest.consumer.sink import MAX_DEAD_LETTER_BYTES, Sink
+from ingest.consumer.sink import Sink
 from ingest.events import RequestEvent
 from ingest.pricing import PriceBook
+from ingest.transform.rows import MAX_DEAD_LETTER_BYTES
 from tests.support.events import MINIMAL, event_bytes
 
 HOUR_MS = 1_795_000_000_000

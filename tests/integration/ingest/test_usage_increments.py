@@ -18,9 +18,9 @@ from aggregator.budgets.subject import SubjectKind, partition_of
 from aggregator.budgets.topics import INCREMENTS, create_motion_topics, partitions_of
 from aggregator.clickhouse.client import Warehouse
 from ingest.consumer.batch import Batch
-from ingest.consumer.sink import is_error
 from ingest.consumer.usage_increments import MAX_TAG_ROWS, SEND_SECONDS, IncrementProducer, messages, usage_of
 from ingest.consumer.worker import Worker
+from ingest.transform.rows import is_error
 from tests.integration.ingest.test_sink import encode as event
 from tests.integration.ingest.test_worker import make_settings, produce, running
 from tests.support.rows import LOG_SCHEMA, Row, random_rows
