@@ -12,6 +12,8 @@ from genai_prices.data_units import unit_data
 from genai_prices.decompose import compute_leaf_values
 from genai_prices.units import UnitDef, UnitRegistry
 
+from aggregator.token_units import REASONING, TOKEN_COLUMNS
+
 # What a request's tokens fall into, each token into one.
 TOKEN_BUCKETS = ("input", "cached_input", "cache_creation_input", "output")
 # Whatever is charged that is neither input nor output: searches, requests, seconds of sound.
@@ -19,14 +21,6 @@ OTHER = "other"
 BUCKETS = (*TOKEN_BUCKETS, OTHER)
 
 UNITS = UnitRegistry(unit_data)
-# Units of the catalogue that are columns of their own.
-TOKEN_COLUMNS = {
-    "input_tokens": "input_tokens",
-    "output_tokens": "output_tokens",
-    "cache_read_tokens": "cached_input_tokens",
-    "cache_write_tokens": "cache_creation_input_tokens",
-}
-REASONING = "output_reasoning_tokens"
 REQUESTS = "requests"
 MILLION = 10**6
 
@@ -105,10 +99,11 @@ def bucket_of(unit: UnitDef) -> str:
 
 
 def usage_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What was used, by the catalogue's units: the row's token columns and its map `usage`."""
+    """What was used, by the catalogue's units: the row's token columns but for thinking tokens, and its map `usage`."""
     units = json.loads(row["usage"], parse_float=Decimal) if row["usage"] else {}
     usage = {unit: units[unit] for unit in units if unit in UNITS.units and unit != REQUESTS}
-    return usage | {unit: row[column] for unit, column in TOKEN_COLUMNS.items() if row[column] is not None}
+    columns = {unit: column for unit, column in TOKEN_COLUMNS.items() if unit != REASONING}
+    return usage | {unit: row[column] for unit, column in columns.items() if row[column] is not None}
 
 
 def with_reasoning(usage: dict[str, Any], thinking_tokens: int | None) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from aggregator.times import END_OF_TIME, EPOCH
+from aggregator.token_units import TOKEN_COLUMNS
 
 MAX_REQUEST_ID_CHARS = 128
 # A billion tokens at the dearest known price stays below the million dollars that Decimal(18, 12) holds.
@@ -31,14 +32,6 @@ MAX_TOKENS = 1_000_000_000
 MAX_UINT32 = 2**32 - 1
 # Of units that are not tokens: pixels, characters, seconds.
 MAX_QUANTITY = 10**12
-# Units of the catalogue that the contract has fields for.
-TOKEN_UNITS = {
-    "input_tokens": "input_tokens",
-    "output_tokens": "output_tokens",
-    "cache_read_tokens": "cached_input_tokens",
-    "cache_write_tokens": "cache_creation_input_tokens",
-    "output_reasoning_tokens": "thinking_tokens",
-}
 # Objects and arrays inside one another. Far above any real body, below what parsers refuse.
 MAX_NESTING = 100
 
@@ -157,8 +150,8 @@ def check_paths(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
 
 def _check_units(value: dict[str, int | float]) -> dict[str, int | float]:
     for unit in value:
-        if unit in TOKEN_UNITS:
-            context = {"unit": unit, "field": TOKEN_UNITS[unit]}
+        if unit in TOKEN_COLUMNS:
+            context = {"unit": unit, "field": TOKEN_COLUMNS[unit]}
             raise PydanticCustomError("unit_is_field", "{unit} goes into the field {field}", context)
     return value
 

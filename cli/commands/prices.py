@@ -49,10 +49,10 @@ def _percent(rate: Decimal) -> str:
     return f"{plain(rate * 100)}%"
 
 
-def _holds(cell: PriceRow, moment: datetime) -> bool:
+def _holds(row: PriceRow, moment: datetime) -> bool:
     at_us = (moment - EPOCH) // timedelta(microseconds=1)
     time_us = at_us % (86_400 * 10**6)
-    return cell.since_us <= at_us < cell.until_us and cell.day_from_us <= time_us < cell.day_until_us
+    return row.since_us <= at_us < row.until_us and row.day_from_us <= time_us < row.day_until_us
 
 
 def _table(*headings: str) -> Table:
@@ -68,8 +68,8 @@ def run_list(text: str) -> None:
     table = _table("model", *RATE_HEADINGS)
     names = (f"{provider.id}/{model.id}" for provider in providers for model in provider.models)
     for name in (name for name in names if text.lower() in name.lower()):
-        cells = [cell for cell in book.cells(_key(name)) if _holds(cell, now) and cell.tier.above == BASE]
-        table.add_row(name, *(_rates(cells[0].tier.rates) if cells else ["by other units"]))
+        rows = [row for row in book.price_rows(_key(name)) if _holds(row, now) and row.tier.above == BASE]
+        table.add_row(name, *(_rates(rows[0].tier.rates) if rows else ["by other units"]))
     Console().print(table if table.row_count else f"no model of the catalogue has {text!r} in its name")
 
 
@@ -83,16 +83,16 @@ def _key(name: str, **fields: str) -> PriceKey:
 def run_show(name: str, moment: datetime) -> None:
     """Every tier of a model's price at a moment. Raises PriceQuestionError when no price is known."""
     book = prices_in_force()
-    cells = [cell for cell in book.cells(_key(name)) if _holds(cell, moment)]
-    if not cells:
+    rows = [row for row in book.price_rows(_key(name)) if _holds(row, moment)]
+    if not rows:
         raise PriceQuestionError(f"no price per token is known for {name} at {moment.isoformat()}")
     table = _table("more input tokens than", *RATE_HEADINGS, "per request $", "fee")
-    for cell in cells:
-        above, rates = cell.tier.above, cell.tier.rates
+    for row in rows:
+        above, rates = row.tier.above, row.tier.rates
         size = "any" if above == BASE else f"{above:,}"
-        table.add_row(size, *_rates(rates), plain(rates.per_request), _percent(cell.fee_rate))
+        table.add_row(size, *_rates(rates), plain(rates.per_request), _percent(row.fee_rate))
     console = Console()
-    console.print(f"{cells[0].tier.price_id.split()[0]} at {moment.isoformat()}, dollars per million tokens")
+    console.print(f"{rows[0].tier.price_id.split()[0]} at {moment.isoformat()}, dollars per million tokens")
     console.print(table)
 
 

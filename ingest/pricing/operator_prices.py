@@ -113,7 +113,7 @@ class PriceEntry(Entry, TokenRates):
         )
 
     @cached_property
-    def offered(self) -> tuple[Tier, ...]:
+    def rate_card(self) -> tuple[Tier, ...]:
         rates_above = {tier.above_input_tokens: tier.rates(self.per_request) for tier in self.tiers}
         return tiers(self._label(), rates_above | {BASE: self.rates(self.per_request)})
 

@@ -1,4 +1,4 @@
-"""All prices in force: the catalogue's and, before them, the operator's own, compiled to cells to join with."""
+"""All prices in force: the catalogue's and, before them, the operator's own, compiled to price rows."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -56,15 +56,15 @@ class PriceBook:
         self._remembered = lru_cache(MAX_REMEMBERED_KEYS)(self._compile)
 
     def current(self) -> "PriceBook":
-        """This book: it never changes. `ReloadingPriceBook` answers with the newest."""
+        """Itself. A `ReloadingPriceBook` returns the newest book here."""
         return self
 
-    def cells(self, key: PriceKey) -> tuple[PriceRow, ...]:
-        """Every price of a key. No two cells overlap, and where there is none the price is not known."""
+    def price_rows(self, key: PriceKey) -> tuple[PriceRow, ...]:
+        """Every price of a key. No two rows overlap, and where there is none the price is not known."""
         return self._remembered(key)
 
     def _compile(self, key: PriceKey) -> tuple[PriceRow, ...]:
-        """Within a cell nothing changes, so the price at its first moment is the price of all of it."""
+        """Within a row nothing changes, so the price at its first moment is the price of all of it."""
         listing = catalogue.find(key.provider, key.model_name)
         entries, fees = self._entries_for(key, listing), _in_scope(self._fees, key)
         days = {day for entry in (*entries, *fees) for day in entry.dates}
@@ -80,8 +80,8 @@ class PriceBook:
         )
 
     def unit_cost(self, key: PriceKey, moment: datetime, usage: UnitQuantities) -> UnitCost | None:
-        """What the catalogue says about usage that tokens do not tell all about; None if nothing. Where the
-        operator has a price of his own, that is the price, and this is not asked."""
+        """The catalogue's cost of usage that tokens alone do not price; None if it has none. An operator's own price
+        comes before it, and the caller looks at that."""
         listing = catalogue.find(key.provider, key.model_name)
         return unit_cost(listing, moment, key.service_tier, usage) if listing else None
 
@@ -89,7 +89,7 @@ class PriceBook:
         return _fee_rate(_in_scope(self._fees, key), day)
 
     def _entries_for(self, key: PriceKey, listing: Listing | None) -> list[PriceEntry]:
-        """What the operator says about a key, the entry that counts last."""
+        """The operator's entries about a key, the one that counts most last."""
         named = list(catalogue.spellings(key.provider, key.model_name))
         if listing:
             named.append((listing.provider, listing.model.id.lower()))
@@ -116,7 +116,7 @@ def _tiers_at(
 ) -> tuple[Tier, ...]:
     entry = next((entry for entry in reversed(entries) if entry.holds_on(moment.date())), None)
     if entry:
-        return entry.offered
+        return entry.rate_card
     return catalogue.price_at(listing, moment, service_tier) if listing else ()
 
 

@@ -1,4 +1,4 @@
-"""A price as it is offered: dollars per million tokens, by the size of the prompt."""
+"""A rate card: dollars per million tokens, by the size of the prompt."""
 
 from dataclasses import dataclass
 from decimal import Decimal

@@ -1,10 +1,10 @@
-"""The join of a batch with the prices, and the exact arithmetic after it.
+"""Rating: finds the price of each event of a batch, and multiplies exactly.
 
 Money is counted in whole picodollars (10^-12, what Decimal(18, 12) stores) in 64-bit integers. They hold the
-cost of 10^9 tokens at the highest rate and fee that offer.py allows.
+cost of 10^9 tokens at the highest rate and fee that rate_card.py allows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -15,9 +15,10 @@ import pyarrow.compute as pc
 
 from aggregator.costs import BUCKETS, OTHER, TOKEN_BUCKETS, cost_column, usage_of
 from aggregator.times import EPOCH
-from ingest.pricing.lookup import keys_of, match
-from ingest.pricing.price_book import PriceBook, PriceKey
-from ingest.pricing.price_row import MILLION, fee_factor
+from aggregator.token_units import TOKEN_COLUMNS
+from ingest.pricing.catalogue import SERVICE_TIERS
+from ingest.pricing.price_book import DAY_US, PriceBook, PriceKey
+from ingest.pricing.price_row import BOUNDS, MILLION, fee_factor
 from ingest.pricing.price_table import Integers, PriceTable, price_table
 from ingest.pricing.units import UnitCost, UnitQuantities
 
@@ -37,17 +38,9 @@ PRICED_SCHEMA = pa.schema(
     ]
 )
 
-TOKEN_COLUMNS = (
-    "input_tokens",
-    "output_tokens",
-    "cached_input_tokens",
-    "cache_creation_input_tokens",
-    "thinking_tokens",
-)
-
 
 class Case(NamedTuple):
-    """What the catalogue says about the usage of one row, and 1 + its fee rate in millionths."""
+    """The catalogue's cost of one event's usage (None if unknown), and 1 + the fee rate in millionths."""
 
     cost: UnitCost | None
     fee_factor: int
@@ -64,18 +57,61 @@ def price_events(events: pa.Table, book: PriceBook) -> pa.Table:
     All costs of a row are null, its price_id '' and its fee_rate 0 when no price is known, when neither input
     nor output tokens were reported, or when the cost does not fit Decimal(18, 12).
     """
-    keys, key = keys_of(events, book)
+    keys, key = _keys_of(events, book)
     table = price_table(book, keys)
     at_us = events["timestamp"].cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy()
-    tokens = {name: _counts(events[name]) for name in TOKEN_COLUMNS}
-    cell = match(table, key, at_us, tokens["input_tokens"])
-    places = _case_places(events, table, cell, tokens["thinking_tokens"])
+    tokens = {name: _counts(events[name]) for name in TOKEN_COLUMNS.values()}
+    price_row = _match(table, key, at_us, tokens["input_tokens"])
+    places = _case_places(events, table, price_row, tokens["thinking_tokens"])
     moments = [EPOCH + timedelta(microseconds=each) for each in at_us[places].tolist()]
-    rows = events.select([*TOKEN_COLUMNS, "usage"]).take(pa.array(places)).to_pylist()
+    rows = events.select([*TOKEN_COLUMNS.values(), "usage"]).take(pa.array(places)).to_pylist()
     found = _price_cases([keys[each] for each in key[places]], moments, rows, book)
     is_reported = pc.or_(pc.is_valid(events["input_tokens"]), pc.is_valid(events["output_tokens"])).to_numpy()
     cases = dict(zip(places.tolist(), found, strict=True))
-    return _priced(_by_bucket(tokens), is_reported, cell, table, cases, book.version)
+    return _priced(_by_bucket(tokens), is_reported, price_row, table, cases, book.version)
+
+
+def _keys_of(events: pa.Table, book: PriceBook) -> tuple[list[PriceKey], Integers]:
+    """The distinct price keys of `events`, and for each event the place of its own among them."""
+    known = {"user_id": book.user_ids, "api_key_id": book.api_key_ids, "service_tier": SERVICE_TIERS}
+    columns = {name: _texts(events[name], known.get(name)) for name in PriceKey._fields}
+    key = np.zeros(len(events), np.int64)
+    for column in columns.values():
+        words = column.dictionary_encode()
+        if len(words.dictionary) > 1:
+            # Numbered again each time, or the products would pass 64 bits.
+            key = np.unique(key * len(words.dictionary) + words.indices.to_numpy(), return_inverse=True)[1]
+    firsts = pa.array(np.unique(key, return_index=True)[1])
+    return [PriceKey(*key) for key in zip(*(c.take(firsts).to_pylist() for c in columns.values()), strict=True)], key
+
+
+def _texts(column: pa.ChunkedArray, known: Iterable[str] | None) -> pa.Array:
+    """'' in place of null; if `known` is given, in place of every word that is not in it."""
+    texts = column.cast(pa.string()).combine_chunks()
+    if known is None:
+        return pc.fill_null(texts, "")
+    return pc.if_else(pc.is_in(texts, pa.array(sorted(known), pa.string())), texts, "")
+
+
+def _match(table: PriceTable, key: Integers, at_us: Integers, input_tokens: Integers) -> Integers:
+    """The row of `table` with the price of each event, 0 where none holds, without Python per event.
+
+    `key` is the event's place among the keys of `table`, `at_us` its time in epoch microseconds. Should prices ever
+    overlap, the first one counts.
+    """
+    price_row = np.zeros(len(key), np.int64)
+    since, until, day_from, day_until, above, up_to = (table.numbers[name] for name in BOUNDS)
+    time_us = at_us % DAY_US
+    open_ = np.flatnonzero(table.counts[key])
+    for step in range(table.counts.max(initial=0)):
+        tried = table.firsts[key[open_]] + step
+        at, time, tokens = at_us[open_], time_us[open_], input_tokens[open_]
+        holds = (since[tried] <= at) & (at < until[tried])
+        holds &= (day_from[tried] <= time) & (time < day_until[tried])
+        holds &= (above[tried] < tokens) & (tokens <= up_to[tried])
+        price_row[open_[holds]] = tried[holds]
+        open_ = open_[~holds & (step + 1 < table.counts[key[open_]])]
+    return price_row
 
 
 def _counts(column: pa.ChunkedArray) -> Integers:
@@ -95,18 +131,19 @@ def _by_bucket(tokens: dict[str, Integers]) -> dict[str, Integers]:
     }
 
 
-def _case_places(events: pa.Table, table: PriceTable, cell: Integers, thinking_tokens: Integers) -> Integers:
-    """Where tokens do not tell all, unless the operator's own price holds: his prices know tokens only."""
+def _case_places(events: pa.Table, table: PriceTable, price_row: Integers, thinking_tokens: Integers) -> Integers:
+    """The places of events that tokens alone do not price, unless the operator's own price holds: those are for
+    tokens only."""
     has_units = pc.not_equal(pc.fill_null(events["usage"], ""), "").to_numpy()
-    charges_reasoning = table.numbers["charges_reasoning"][cell].astype(bool)
+    charges_reasoning = table.numbers["charges_reasoning"][price_row].astype(bool)
     is_own = pc.starts_with(table.price_ids, "operator:").to_numpy(zero_copy_only=False)
-    return np.flatnonzero((has_units | (charges_reasoning & (thinking_tokens > 0))) & ~is_own[cell])
+    return np.flatnonzero((has_units | (charges_reasoning & (thinking_tokens > 0))) & ~is_own[price_row])
 
 
 def _price_cases(
     keys: list[PriceKey], moments: list[datetime], rows: list[dict[str, Any]], book: PriceBook
 ) -> list[Case]:  # fmt: skip
-    """Equal cases of one batch are priced once."""
+    """Prices equal cases of one batch once."""
     seen: dict[tuple[Any, ...], Case] = {}
     cases = []
     for key, moment, row in zip(keys, moments, rows, strict=True):
@@ -135,21 +172,21 @@ def _sum(amounts: dict[str, Integers]) -> Integers:
 def _priced(
     tokens: dict[str, Integers],
     is_reported: npt.NDArray[np.bool_],
-    cell: Integers,
+    price_row: Integers,
     table: PriceTable,
     cases: dict[int, Case],
     version: str,
 ) -> pa.Table:
-    before = {bucket: table.charge(bucket, cell, tokens[bucket]) for bucket in TOKEN_BUCKETS}
-    before[OTHER] = table.numbers["per_request"][cell]
-    factor = table.numbers["fee_factor"][cell]
-    is_known = is_reported & (cell > 0)
+    before = {bucket: table.charge(bucket, price_row, tokens[bucket]) for bucket in TOKEN_BUCKETS}
+    before[OTHER] = table.numbers["per_request"][price_row]
+    factor = table.numbers["fee_factor"][price_row]
+    is_known = is_reported & (price_row > 0)
     ids = [""]
     for place, case in cases.items():
         is_known[place] = case.cost is not None
         if case.cost:
             factor[place] = case.fee_factor
-            cell[place] = len(table.price_ids) + len(ids)
+            price_row[place] = len(table.price_ids) + len(ids)
             ids.append(case.cost.price_id)
             for bucket, amount in zip(BUCKETS, case.cost.picodollars, strict=True):
                 before[bucket][place] = amount
@@ -162,8 +199,8 @@ def _priced(
     columns = [
         *(_decimals(amount, DOLLARS, np.logical_not(is_priced)) for amount in amounts),
         _decimals(np.where(is_priced, factor - MILLION, 0), FEE_RATE),
-        price_ids.take(pa.array(np.where(is_priced, cell, 0))),
-        pa.repeat(pa.scalar(version), len(cell)),
+        price_ids.take(pa.array(np.where(is_priced, price_row, 0))),
+        pa.repeat(pa.scalar(version), len(price_row)),
     ]
     return pa.Table.from_arrays(columns, schema=PRICED_SCHEMA)
 

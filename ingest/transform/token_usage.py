@@ -15,13 +15,14 @@ from genai_prices.data_snapshot import find_provider_by_id
 from genai_prices.types import Provider, Usage
 
 from aggregator.costs import UNITS
+from aggregator.token_units import TOKEN_COLUMNS
 from ingest import metrics
-from ingest.events import MAX_TOKENS, TOKEN_UNITS
+from ingest.events import MAX_TOKENS
 from ingest.pricing import catalogue
 
 BODIES = ("response_body", "response_body_raw")
 USAGE_KEYS = ("usage", "usageMetadata")
-COLUMNS = (*TOKEN_UNITS.values(), "usage")
+COLUMNS = (*TOKEN_COLUMNS.values(), "usage")
 
 
 class ExtractionError(Exception):
@@ -155,7 +156,7 @@ def _extractor(response: Mapping[str, Any], provider: str, model_name: str) -> t
 
 def _columns(usage: Usage) -> dict[str, Any]:
     units = {name: value for name, value in vars(usage).items() if name in UNITS.units}
-    columns = {column: units.pop(unit, None) for unit, column in TOKEN_UNITS.items()}
+    columns = {column: units.pop(unit, None) for unit, column in TOKEN_COLUMNS.items()}
     counts = {column: count or 0 for column, count in columns.items()}
     cached = counts["cached_input_tokens"] + counts["cache_creation_input_tokens"]
     is_whole = all(isinstance(count, int) and count <= MAX_TOKENS for count in counts.values())

@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 
-from aggregator.costs import TOKEN_COLUMNS, Charge, Explanation, explain
+from aggregator.costs import Charge, Explanation, explain
+from aggregator.token_units import TOKEN_COLUMNS
 from ingest.pricing import PriceBook
 from ingest.pricing.operator_file import parse
 from tests.unit.ingest.pricing.test_rating import PICODOLLAR, event, price
 
 
 def explained(given: dict[str, Any], text: str = "prices: []") -> Explanation | None:
-    absent = dict.fromkeys((*TOKEN_COLUMNS.values(), "thinking_tokens")) | {"usage": ""}
+    absent = dict.fromkeys(TOKEN_COLUMNS.values()) | {"usage": ""}
     row = price([given], PriceBook(parse(text, "prices.yaml")))[0]
     return explain(absent | given | row)
 

@@ -76,7 +76,7 @@ def test_names_as_gateways_write_them_find_their_price(provider: str, model_name
     ],
 )
 def test_names_that_mean_nothing_known_have_no_price(provider: str, model_name: str) -> None:
-    assert PriceBook().cells(PriceKey(provider, model_name)) == ()
+    assert PriceBook().price_rows(PriceKey(provider, model_name)) == ()
 
 
 def test_a_price_id_says_which_price_it_was_and_why() -> None:

@@ -238,17 +238,17 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, content: bytes | 
         load(path)
 
 
-def test_no_two_cells_of_a_key_overlap() -> None:
+def test_no_two_price_rows_of_a_key_overlap() -> None:
     text = """
     prices:
       - {model: deepseek*, input: 1, output: 1, since: 2026-08-20, until: 2026-09-01}
       - {model: deepseek*, input: 2, output: 1, since: 2026-08-25, user_id: u1}
     fees: [{rate: 0.1, since: 2026-08-21}]
     """
-    cells = book(text).cells(PriceKey("deepseek", "deepseek-v4-flash", "u1"))
-    assert len(cells) > 10
-    for position, one in enumerate(cells):
-        for other in cells[position + 1 :]:
+    rows = book(text).price_rows(PriceKey("deepseek", "deepseek-v4-flash", "u1"))
+    assert len(rows) > 10
+    for position, one in enumerate(rows):
+        for other in rows[position + 1 :]:
             assert (
                 one.until_us <= other.since_us
                 or one.day_until_us <= other.day_from_us

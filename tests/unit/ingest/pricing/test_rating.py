@@ -217,9 +217,9 @@ def test_halves_round_up_and_each_bucket_rounds_by_itself() -> None:
 class OverlappingBook(PriceBook):
     """A book with a mistake: every price is there twice, the second time under another name."""
 
-    def cells(self, key: PriceKey) -> tuple[PriceRow, ...]:
-        cells = super().cells(key)
-        return cells + tuple(replace(cell, tier=replace(cell.tier, price_id="twin")) for cell in cells)
+    def price_rows(self, key: PriceKey) -> tuple[PriceRow, ...]:
+        rows = super().price_rows(key)
+        return rows + tuple(replace(row, tier=replace(row.tier, price_id="twin")) for row in rows)
 
 
 def test_prices_that_overlap_by_mistake_neither_double_nor_lose_a_row() -> None:

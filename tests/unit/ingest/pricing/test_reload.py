@@ -18,8 +18,8 @@ def write(path: Path, text: str, seconds: int) -> None:
 
 
 def input_rate(prices: ReloadingPriceBook) -> str:
-    [cell] = prices.current().cells(PriceKey("", "mine"))
-    return cell.tier.price_id.split()[1]
+    [row] = prices.current().price_rows(PriceKey("", "mine"))
+    return row.tier.price_id.split()[1]
 
 
 def errors() -> float:
