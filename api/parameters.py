@@ -39,7 +39,7 @@ Instant = Annotated[
 
 
 class NoParameters(BaseModel):
-    """Of an endpoint without parameters, which refuses any."""
+    """The query string of an endpoint without parameters, which refuses any."""
 
     model_config = ConfigDict(extra="forbid")
 

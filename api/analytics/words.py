@@ -68,7 +68,7 @@ class Word:
 
 
 def may_have_typo(word: str) -> bool:
-    """Not with digits: another number is not a typo."""
+    """Whether other words may be it with a typo. Not with digits: another number is another thing."""
     return len(word) in TYPO_LENGTHS and not any(letter.isdigit() for letter in word)
 
 

@@ -30,7 +30,7 @@ def cheap_count(reader: Reader, parameters: LogParameters) -> tuple[str, Row] | 
 
 
 def count_rows(reader: Reader, parameters: LogParameters) -> PageTotal:
-    """Counted up to COUNT_LIMIT."""
+    """The number of matching logs, counted up to COUNT_LIMIT."""
     filters = filters_of(parameters)
     sql = f"SELECT count() AS found FROM (SELECT 1 FROM request_logs WHERE {where(filters)} LIMIT {COUNT_LIMIT + 1})"
     found = reader.query(sql, filters)[0]["found"]

@@ -29,7 +29,8 @@ from api.analytics.where import RequestFilter
 
 @dataclass(frozen=True)
 class GroupKey:
-    """A field's value, or a metadata key's; what has none is left out, and what has several counts under each."""
+    """The value of a field, or of a metadata key. Requests without one are left out; those with
+    several count under each."""
 
     field: str
     metadata_key: str | None = None
@@ -56,7 +57,7 @@ Key = GroupKey | TimeKey | BinKey
 
 @dataclass(frozen=True)
 class Grouping:
-    """The keys of the rows; `within` leaves only these groups of the key at the same place."""
+    """The keys of the rows. `within` names the groups to keep for each key, None for all of them."""
 
     keys: tuple[Key, ...] = ()
     within: tuple[tuple[str, ...] | None, ...] = ()
@@ -108,7 +109,7 @@ class Statement:
 
 
 def _rollup_question(request_filter: RequestFilter, grouping: Grouping, values: Sequence[Value]) -> Question | None:
-    """The same as a question to the planner, if there is a rollup that answers it."""
+    """The question for the planner, None if no rollup answers it."""
     groups = [key for key in grouping.keys if isinstance(key, GroupKey)]
     times = [key for key in grouping.keys if isinstance(key, TimeKey)]
     dimensions = [BY_NAME[group.field].dimension for group in groups]
@@ -149,7 +150,7 @@ def _statement(request_filter: RequestFilter, grouping: Grouping, queries: list[
 
 
 def _qualify(grouping: Grouping, queries: list[AggregateQuery], values: Sequence[Value]) -> str:
-    """Only the rows that some query keeps."""
+    """SQL that keeps only the rows that some query returns; "" if one of them has no limit."""
     if any(query.limit is None for query in queries):
         return ""
     keys = ", ".join(f"k{n}" for n in range(len(grouping.keys)))
@@ -159,7 +160,7 @@ def _qualify(grouping: Grouping, queries: list[AggregateQuery], values: Sequence
         limits[place] = max(limits.get(place, 0), query.limit or 0)
     orders = {place: f"ORDER BY v{place} DESC NULLS LAST, {keys}" for place in limits}
     if len(limits) == 1:
-        # Keeps the best while it reads; a window sorts all of them.
+        # LIMIT keeps the largest while it reads; a window sorts all rows.
         return "".join(f"\n{orders[place]} LIMIT {limit}" for place, limit in limits.items())
     ranks = (f"row_number() OVER ({orders[place]}) <= {limit}" for place, limit in limits.items())
     return f"\nQUALIFY {' OR '.join(ranks)}"
@@ -208,10 +209,10 @@ class _RawSql:
         return column
 
     def _each(self, place: int, values: str, within: tuple[str, ...] | None) -> str:
-        """One row per value, all of which are different."""
+        """SQL for one row per value; the values are distinct."""
         if within is not None:
             values = f"arrayFilter(item -> has({self.binder.texts(list(within))}, item), {values})"
-        # The same array joined twice would be joined once.
+        # ClickHouse joins equal arrays once; the slice makes the second one another.
         return f"arrayJoin(arraySlice({values}, 1))" if place else f"arrayJoin({values})"
 
     def instant(self, name: str, moment: Any) -> str:

@@ -41,7 +41,7 @@ ChartSteps = Generator[list[AggregateQuery], list[list[AggregateRow]], Chart]
 
 @dataclass(frozen=True)
 class Context:
-    """What a chart has to know of its request; `path` is where it stands there."""
+    """What a chart needs of its request; `path` is its place there, for error messages."""
 
     span: Span
     timezone: str
@@ -49,14 +49,14 @@ class Context:
 
 
 def _names_and_values(spec: ChartSpec) -> dict[str, Value]:
-    """Series by key."""
+    """The value of each series, by its key."""
     if spec.series is None:
         return {"value": value_of(spec)}
     return {series.key: value_of(series) for series in spec.series}
 
 
 def _number(value: Any, unit: ValueUnit) -> Any:
-    """As JSON has it: dollars as a number, seconds instead of milliseconds."""
+    """A number for JSON: dollars as a float, milliseconds as seconds."""
     if isinstance(value, Decimal):
         value = float(value)
     return value / 1000 if unit is ValueUnit.DURATION_SECONDS and value is not None else value
@@ -140,7 +140,7 @@ def _time_key(spec: ChartSpec, context: Context, extent: Sequence[AggregateRow])
 
 
 def _bucket_starts(key: TimeKey, seconds: Sequence[int], context: Context) -> list[datetime]:
-    """All buckets of the range: that of the query where it has one, else that of the rows."""
+    """All buckets of the query's range, where open of that of the rows. Raises ApiError 400 for too many."""
     first = context.span.start or _instant(min(seconds))
     last = context.span.end - timedelta(microseconds=1) if context.span.end else _instant(max(seconds))
     if about_count(key.bucket, first, last) > MAX_BUCKETS and key.bucket is not Bucket.YEAR:
@@ -154,7 +154,7 @@ def _over_time(spec: ChartSpec, context: Context) -> Steps:
     groups: list[Key] = [_group(spec.groupByField, spec.groupByMetadataKey)] if spec.is_grouped else []
     first = [EXTENT] if _must_know_extent(spec, context) else []
     second = [_query(spec, groups, limit=_limit(spec))] if groups else []
-    # Side by side, as neither needs the other.
+    # In one round, since neither needs the other.
     found = (yield [*first, *second]) if first or second else []
     key = _time_key(spec, context, found[0] if first else ())
     labels = tuple(row.keys[0] for row in found[-1]) if groups else ()
@@ -164,7 +164,7 @@ def _over_time(spec: ChartSpec, context: Context) -> Steps:
     if not rows:
         return [], []
     zone = ZoneInfo(key.timezone)
-    # By name, not by instant: on a day without a midnight there may be two ideas of when it starts.
+    # By name, not by instant: ClickHouse and Python may start a day without a midnight at different instants.
     cells = {
         (*row.keys[:-1], key_of(key.bucket, _instant(row.keys[-1]).astimezone(zone))): _cells(spec, row) for row in rows
     }
@@ -180,7 +180,7 @@ def _over_time(spec: ChartSpec, context: Context) -> Steps:
 
 
 def round_width(extent: float, bins: int) -> float:
-    """The least of 1, 2, 5, 10, ... (or 0.1, 0.05, ...) that cuts `extent` into at most `bins`."""
+    """The least of 1, 2, 5, 10, ... (or 0.1, 0.05, ...) that divides `extent` into at most `bins`."""
     if extent <= 0:
         return 1.0
     exponent = math.floor(math.log10(extent / bins))
@@ -190,7 +190,7 @@ def round_width(extent: float, bins: int) -> float:
 
 
 def _edge(number: int, width: float, unit: ValueUnit) -> float:
-    """Free of the noise of binary fractions."""
+    """The lower edge of a bin, without binary rounding errors."""
     edge = number * Decimal(repr(width))
     return float(edge / 1000 if unit is ValueUnit.DURATION_SECONDS else edge)
 
@@ -262,7 +262,7 @@ def _insights(spec: ChartSpec) -> Generator[list[AggregateQuery], list[list[Aggr
 
 
 def chart(spec: ChartSpec, context: Context) -> ChartSteps:
-    """The whole chart. Raises ApiError 400 where what is asked for makes too many buckets or bins."""
+    """The whole chart. Raises ApiError 400 for too many buckets or bins."""
     data, rows = yield from _steps(spec, context)
     insights = yield from _insights(spec)
     return Chart(

@@ -55,7 +55,7 @@ LATEST = Measure(
 
 @dataclass(frozen=True)
 class Value:
-    """A metric: equal ones are computed once."""
+    """A metric of a field or of requests. Equal ones are computed once."""
 
     metric: ChartMetric
     field: str | None = None
@@ -69,7 +69,7 @@ class Value:
 
     @property
     def label(self) -> str:
-        """The name of a series that was not given one."""
+        """The default label of a series."""
         if self.metric is ChartMetric.COUNT:
             return "Requests"
         if self.metric is ChartMetric.DISTINCT_COUNT:
@@ -87,12 +87,12 @@ class Value:
 
     @property
     def zero(self) -> int | None:
-        """The value of no requests at all."""
+        """The value over no requests."""
         return 0 if self.metric in (ChartMetric.COUNT, ChartMetric.SUM, ChartMetric.DISTINCT_COUNT) else None
 
 
 COUNT = Value(ChartMetric.COUNT)
-# Of no use unless there are requests.
+# Meaningless unless there are requests.
 FIRST_SECONDS = Value(ChartMetric.MIN, "request_start_time")
 LAST_SECONDS = Value(ChartMetric.MAX, "request_start_time")
 
@@ -108,7 +108,7 @@ def _percentile(value: Value, column: str, beside: Sequence[Value]) -> str:
     percentiles = sorted(same)
     place = percentiles.index(value.percentile or 0.0) + 1
     levels = ", ".join(repr(float(percentile) / 100) for percentile in percentiles)
-    # Of a decimal the percentile would be one, too.
+    # The percentile of a decimal would be a decimal, too.
     number = f"toFloat64({column})" if value.unit is ValueUnit.CURRENCY else column
     return (
         f"multiIf(count({column}) = 0, NULL, count({column}) <= {EXACT_ROWS},"
@@ -142,7 +142,7 @@ def sketch_flag_sql(value: Value) -> str:
 
 
 def rollup_measures(value: Value) -> tuple[Measure, ...]:
-    """What the metric needs of a rollup; empty if rollups do not hold it."""
+    """The measures that the metric needs; empty if rollups cannot answer it."""
     if value in (FIRST_SECONDS, LAST_SECONDS):
         return (EARLIEST if value == FIRST_SECONDS else LATEST,)
     if value.metric is ChartMetric.COUNT:

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 from aggregator.rollups.measures import WIDTH_SECONDS, Bucket
 from api.wire_types import rfc3339
 
-# What `auto` aims at, and what a chart may have.
+# How many buckets `auto` makes at most, about, and how many a chart may have.
 AUTO_BUCKETS = 100
 MAX_BUCKETS = 1_000
 DAY_SECONDS = WIDTH_SECONDS[Bucket.DAY]
@@ -28,7 +28,7 @@ def about_count(bucket: Bucket, first: datetime, last: datetime) -> float:
 
 
 def pick(first: datetime, last: datetime, most_days: int = AUTO_BUCKETS) -> Bucket:
-    """The narrowest of which at most about AUTO_BUCKETS cover the range, or `most_days` from days on."""
+    """The narrowest bucket of which at most about AUTO_BUCKETS cover the range, or `most_days` from days on."""
     for bucket, seconds in ABOUT_SECONDS.items():
         if about_count(bucket, first, last) <= (AUTO_BUCKETS if seconds < DAY_SECONDS else most_days):
             return bucket

@@ -262,7 +262,7 @@ class FilterGroup(BaseModel):
 
 
 def _check_size(tree: Any) -> Any:
-    """Before anything recurses into it."""
+    """Refuses trees that are too deep or too large, before anything recurses into them."""
     pending, count = [("", tree, 1)], 0
     while pending:
         path, node, depth = pending.pop()

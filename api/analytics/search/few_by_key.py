@@ -14,7 +14,7 @@ from api.security.reader import Reader
 
 
 def few_by_key(reader: Reader, search: Search, limit: int, offset: int) -> Found | None:
-    """By the keys of all texts. None if more than FEW texts have the rare words."""
+    """Compares the keys of all texts. None if more than FEW texts have the rare words."""
     times_us = _times_of_rare_words(reader, search)
     if len(times_us) > limits.FEW:
         return None
@@ -35,7 +35,7 @@ def few_by_key(reader: Reader, search: Search, limit: int, offset: int) -> Found
 
 
 def _times_of_rare_words(reader: Reader, search: Search) -> list[int]:
-    """Of the texts with them, up to one more than FEW, in microseconds."""
+    """The times of the texts with the rare words, in microseconds; at most one more than FEW."""
     where = f"{time_range(search.span)} AND {search.texts.rare}"
     sql = f"SELECT {TIME_US} FROM request_payloads WHERE {where} LIMIT {limits.FEW + 1}"
     return [row["time_us"] for row in reader.query(sql, search.parameters)]

@@ -30,8 +30,8 @@ from api.security.reader import Reader
 
 @dataclass(frozen=True)
 class _Match:
-    """A request that is found. `key` begins with its time in microseconds, and has the rest of the key behind it where
-    several requests share that."""
+    """A request that is found. `key` is its time in microseconds; where several requests share the time, the whole key
+    follows."""
 
     tier: int
     value: Any
@@ -39,8 +39,11 @@ class _Match:
 
 
 def few_by_time(reader: Reader, search: Search, limit: int, offset: int) -> Found | None:
-    """None if there are more than COUNT_LIMIT texts, or if keys would have to be compared at more than FEW times, or if
-    many requests share these times, as where a gateway knows whole seconds only."""
+    """Compares the times of all texts.
+
+    None if there are more than COUNT_LIMIT texts, if keys would have to be compared at more than FEW times, or if many
+    requests share these times, as with a gateway whose times are whole seconds.
+    """
     tiers = times_of_texts(reader, search, limits.COUNT_LIMIT)
     if tiers[-1].total() > limits.COUNT_LIMIT:
         return None
@@ -72,7 +75,7 @@ def _requests_at_texts(reader: Reader, search: Search) -> list[Row]:
 
 
 def _tier_of(found: Any, tiers: Sequence[Container[Any]]) -> int:
-    """The closest that has it."""
+    """The number of the closest tier that has it."""
     return next(number for number, tier in enumerate(tiers) if found in tier)
 
 
@@ -92,7 +95,7 @@ def _matches_at(reader: Reader, search: Search, times_us: Sequence[int]) -> list
 
 
 def _in_order(order: Order, matches: Sequence[_Match]) -> list[_Match]:
-    """Closest first, then by the value that is asked for, NULL last, then by key."""
+    """Sorted: closest first, then by value, NULL last, then by key."""
     by_key = sorted(matches, key=attrgetter("key"), reverse=order.is_descending)
     known = [match for match in by_key if match.value is not None]
     known.sort(key=attrgetter("value"), reverse=order.is_descending)
@@ -100,7 +103,7 @@ def _in_order(order: Order, matches: Sequence[_Match]) -> list[_Match]:
 
 
 def _keys_of(reader: Reader, page: Sequence[_Match]) -> list[Row]:
-    """Whole keys; a request that was deleted meanwhile is left out."""
+    """The whole keys of these matches. A request that was deleted meanwhile is left out."""
     if not page:
         return []
     times_us = sorted({match.key[0] for match in page})

@@ -16,7 +16,7 @@ def times_of_texts(reader: Reader, search: Search, most: int) -> list[Counter[in
 
 
 def few_texts(reader: Reader, search: Search, limit: int, offset: int) -> Found | None:
-    """By the times of all texts, which are one column: to read whole keys takes longer than to find them.
+    """Reads the times of all texts, which are one column: to read whole keys takes longer than to find them.
 
     None if there are more than FEW texts.
     """

@@ -41,7 +41,7 @@ def find(reader: Reader, search: Search, limit: int, offset: int) -> Found:
 
 
 def _strategies(search: Search) -> list[Strategy]:
-    """Those for few texts that fit, in the order in which they are tried."""
+    """The strategies for few texts that fit, in the order in which they are tried."""
     if search.texts.most > limits.COUNT_LIMIT:
         return []
     are_texts_enough = search.is_of_texts_alone and search.order.is_newest_first

@@ -35,7 +35,7 @@ def many_texts(reader: Reader, search: Search, limit: int, offset: int) -> Found
 
 
 def _count(reader: Reader, search: Search, extent: Extent, end_of_page: int) -> _Count:
-    """To the next full COUNT_STEP past the page, at most to COUNT_LIMIT."""
+    """Counts to the next full COUNT_STEP past the page, at most to COUNT_LIMIT."""
     wanted = min(limits.COUNT_LIMIT, (end_of_page // limits.COUNT_STEP + 1) * limits.COUNT_STEP)
     found, counted = 0, search.span
     for counted in windows(search, extent, search.texts.most, wanted):
@@ -47,7 +47,7 @@ def _count(reader: Reader, search: Search, extent: Extent, end_of_page: int) -> 
 
 
 def _keys(reader: Reader, search: Search, spans: Sequence[Span], limit: int, offset: int) -> list[Row]:
-    """From tier to tier, until the page is full."""
+    """The keys of the page, from tier to tier until it is full."""
     keys: list[Row] = []
     closer = ""
     for tier in search.texts.tiers:

@@ -9,7 +9,7 @@ from api.security.reader import Reader
 
 
 def keys_in(reader: Reader, search: Search, tier: str, spans: Sequence[Span], limit: int, offset: int) -> list[Row]:
-    """From the first of `spans` that fills the page, or the last."""
+    """The matches of a tier, from the first of `spans` that fills the page, or from the last."""
     keys: list[Row] = []
     for span in spans:
         where = from_where(search, span, tier)
@@ -24,15 +24,15 @@ def keys_in(reader: Reader, search: Search, tier: str, spans: Sequence[Span], li
 
 
 def _newest_keys(reader: Reader, search: Search, where: str, limit: int, offset: int) -> list[Row]:
-    """First the times of the page, which are one column, then what is there at these times: to order all matches by
-    the whole key would read all of it for each."""
+    """Reads the times of the page first, which are one column, then the keys at these times: to order all matches by
+    the whole key would read every key."""
     sql = f"SELECT {TIME_US} {where} ORDER BY timestamp DESC LIMIT {limit + offset}"
     times_us = [row["time_us"] for row in reader.query(sql, search.parameters, IN_SETTINGS)]
     return keys_at(reader, search, where, times_us, offset)
 
 
 def keys_at(reader: Reader, search: Search, where: str, times_us: Sequence[int], offset: int) -> list[Row]:
-    """The keys of all but the first `offset` of the times, which are the newest that match `where`."""
+    """The keys of a page. `times_us` are those of the newest matches of `where`; the first `offset` are skipped."""
     page = times_us[offset:]
     if not page:
         return []

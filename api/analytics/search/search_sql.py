@@ -36,7 +36,7 @@ Found = tuple[SearchTotal, list[Row]]
 
 @dataclass(frozen=True)
 class Order:
-    """By one column, NULL last, then by key in the same direction."""
+    """ORDER BY one column, NULL last; ties by key in the same direction."""
 
     column: str
     is_descending: bool
@@ -84,7 +84,7 @@ class Search:
 
     @property
     def is_of_texts_alone(self) -> bool:
-        """Whether request_payloads knows all that is asked about."""
+        """Whether request_payloads alone can answer."""
         return bool(self.texts.tiers) and self.condition.sql == "1" and self.order.is_by_time
 
 

@@ -7,7 +7,7 @@ from api.security.reader import Reader
 
 
 def without_words(reader: Reader, search: Search, limit: int, offset: int) -> Found:
-    """All matches are counted, which tells how long a window of time the page needs."""
+    """Counts all matches. The count decides how long a window of time the page needs."""
     sql = f"SELECT count() AS found {from_where(search, search.span, '')}"
     total = SearchTotal(reader.query(sql, search.parameters)[0]["found"], True)
     if offset >= total.found:
