@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from opentelemetry import trace
 
-from cli.commands.services import ServiceError
+from cli.serving import ServiceError
 
 ASKING = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_TRACES_EXPORTER")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")

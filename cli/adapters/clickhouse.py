@@ -6,6 +6,7 @@ from aggregator.clickhouse.client import UNKNOWN_DATABASE, DatabaseError, Wareho
 from aggregator.clickhouse.cluster import is_shard
 from aggregator.clickhouse.migrate import Migration, pending, read_migrations
 from aggregator.errors import InsightsError
+from cli.settings import AdminSettings
 
 
 class DatabaseUrlError(InsightsError):
@@ -23,6 +24,11 @@ def open_warehouse(url: str, shard_urls: str = "") -> Warehouse:
         return Warehouse(url, shards=shards)
     except ValueError as error:
         raise DatabaseUrlError(f"INSIGHTS_CLICKHOUSE_URL: {error}") from error
+
+
+def admin_warehouse() -> Warehouse:
+    """The warehouse at INSIGHTS_CLICKHOUSE_URL, for a command of an administrator. Raises DatabaseUrlError."""
+    return open_warehouse(AdminSettings().clickhouse_url.get_secret_value())
 
 
 def _shard(url: str) -> Warehouse:

@@ -1,10 +1,11 @@
-"""The audit log, written by commands that change what others see, and shown by `insights audit`."""
+"""`insights audit`, and the audit log for the commands that change what others see."""
 
 import getpass
 import socket
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -12,6 +13,9 @@ from rich.text import Text
 
 from aggregator.clickhouse.client import Warehouse
 from aggregator.tables.audit_log import Action, newest, record
+from cli.adapters.clickhouse import admin_warehouse
+
+app = typer.Typer(add_completion=False)
 
 
 def actor() -> str:
@@ -27,6 +31,11 @@ def record_here(
     warehouse: Warehouse, action: Action, target: str = "", details: Mapping[str, Any] | None = None
 ) -> None:
     record(warehouse, actor(), action, target, details)
+
+
+@app.command()
+def audit(limit: Annotated[int, typer.Option(min=1, max=100_000, help="At most this many, the newest.")] = 50) -> None:
+    run_audit(admin_warehouse(), limit)
 
 
 def run_audit(warehouse: Warehouse, limit: int) -> None:

@@ -3,7 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Annotated
 
+import typer
 from pydantic import ValidationError
 from rich import box
 from rich.console import Console
@@ -14,8 +16,12 @@ from aggregator.errors import InsightsError
 from aggregator.kafka import KafkaSettings
 from api.budgets.store import BudgetsUnavailableError
 from cli.adapters.budget_store import KafkaBudgets
+from cli.options import Servers
 from ingest.topics.create import KafkaUnavailableError
 
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+BudgetName = Annotated[str, typer.Argument(metavar="NAME", help="Letters, digits, dot, underscore, hyphen.")]
 STYLES = {Level.OK: "green", Level.WARNING: "yellow", Level.EXCEEDED: "bold red"}
 
 
@@ -34,8 +40,9 @@ async def _store(bootstrap_servers: str) -> AsyncIterator[KafkaBudgets]:
         await store.close()
 
 
-def run_list(bootstrap_servers: str) -> None:
-    """Print every budget with what is spent of it."""
+@app.command("list")
+def list_budgets(bootstrap_servers: Servers = "localhost:9092") -> None:
+    """Every budget, with what is spent of it."""
 
     async def read() -> tuple[Mapping[str, Budget], Mapping[str, BudgetStatus]]:
         async with _store(bootstrap_servers) as store:
@@ -58,14 +65,37 @@ def run_list(bootstrap_servers: str) -> None:
     Console().print(table)
 
 
-def run_set(bootstrap_servers: str, terms: Mapping[str, object]) -> None:
-    """Make or change a budget. Raises BudgetError for terms that are not right."""
+def _budget(terms: Mapping[str, object]) -> Budget:
+    """Raises BudgetError for terms that are not right."""
     try:
-        budget = Budget.model_validate(terms)
+        return Budget.model_validate(terms)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)
         problems = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'budget'}: {item['msg']}" for item in found)
         raise BudgetError(problems) from error
+
+
+@app.command("set")
+def set_budget(
+    name: BudgetName,
+    limit: Annotated[str, typer.Option(help="Such as 250 or 0.50.")],
+    scope: Annotated[
+        str, typer.Option(metavar="total|model:M|user:U|api_key:K|tag:T", help="Whose usage it limits.")
+    ] = "total",
+    unit: Annotated[str, typer.Option(metavar="dollars|tokens|requests")] = "dollars",
+    period: Annotated[str, typer.Option(metavar="hour|day|week|month")] = "month",
+    timezone: Annotated[str, typer.Option(help="IANA time zone in which the period begins.")] = "UTC",
+    rolling: Annotated[bool, typer.Option("--rolling", help="The last hour, 24 hours, 7 or 30 days instead.")] = False,
+    threshold: Annotated[
+        list[int] | None, typer.Option(help="Percent of the limit at which to alert; may be repeated (50, 80, 100).")
+    ] = None,
+    bootstrap_servers: Servers = "localhost:9092",
+) -> None:
+    """Make a budget, or change it; it applies to what was spent already."""
+    kind, _, value = scope.partition(":")
+    terms: dict[str, object] = {"id": name, "scope": {"kind": kind, "value": value}, "unit": unit, "limit": limit,
+                                "period": period, "timezone": timezone, "rolling": rolling}  # fmt: skip
+    budget = _budget(terms | ({"thresholds": sorted(threshold)} if threshold else {}))
 
     async def put() -> None:
         async with _store(bootstrap_servers) as store:
@@ -75,8 +105,9 @@ def run_set(bootstrap_servers: str, terms: Mapping[str, object]) -> None:
     print(f"budget {budget.id} is set")
 
 
-def run_delete(bootstrap_servers: str, name: str) -> None:
-    """Remove a budget. Raises BudgetError where there is none of this name."""
+@app.command("delete")
+def delete_budget(name: BudgetName, bootstrap_servers: Servers = "localhost:9092") -> None:
+    """Remove a budget."""
 
     async def delete() -> None:
         async with _store(bootstrap_servers) as store:

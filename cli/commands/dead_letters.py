@@ -1,7 +1,10 @@
 """`insights dead-letters`: look at what did not become a row, send it again once the reason is mended, or let it go."""
 
 import asyncio
+from datetime import datetime
+from typing import Annotated
 
+import typer
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -10,21 +13,35 @@ from rich.text import Text
 
 from aggregator.clickhouse.client import Warehouse
 from aggregator.kafka import KafkaSettings
+from aggregator.tables.audit_log import Action
 from aggregator.tables.dead_letters import DeadLetter, Selection, drop, newest, reasons
+from cli.adapters.clickhouse import admin_warehouse
 from cli.adapters.emitter import connect
+from cli.commands.audit import record_here
+from cli.options import From, Servers, To, span_between
 from ingest.producer.emitter import EventEmitter
 
 # Letters of one acknowledgement; each may have up to a megabyte.
 REPLAY_BATCH = 100
 SHOWN_BYTES = 20_000
 
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+Reason = Annotated[str | None, typer.Option(help="Only of this reason, such as json_invalid.")]
+Since = Annotated[datetime | None, From]
+Until = Annotated[datetime | None, To]
+Limit = Annotated[int, typer.Option(min=1, max=100_000, help="At most this many, the newest.")]
+Place = Annotated[str, typer.Argument(metavar="TOPIC/PARTITION/OFFSET", help="As `list` names it.")]
+
 
 def _short(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
-def run_list(warehouse: Warehouse, selection: Selection, limit: int) -> None:
-    """Print how many there are of each reason, then the newest ones, a line each."""
+@app.command("list")
+def list_dead_letters(reason: Reason = None, start: Since = None, end: Until = None, limit: Limit = 20) -> None:
+    """Count them by reason and show the newest."""
+    warehouse, selection = admin_warehouse(), Selection(reason, span_between(start, end))
     console = Console()
     table = Table("reason", "field", "letters", "first", "last", box=box.SIMPLE_HEAD)
     for row in reasons(warehouse, selection):
@@ -43,10 +60,21 @@ def run_list(warehouse: Warehouse, selection: Selection, limit: int) -> None:
     console.print(lines)
 
 
-def run_show(warehouse: Warehouse, selection: Selection) -> bool:
-    """Print one whole; whether it is there."""
+def _at(place: str) -> Selection:
+    """The one at TOPIC/PARTITION/OFFSET; a topic's name holds no slash."""
+    topic, _, rest = place.rpartition("/")[0].rpartition("/")
+    offset = place.rpartition("/")[2]
+    if not (topic and rest.isdecimal() and offset.isdecimal()):
+        raise typer.BadParameter(f"{place!r} must be TOPIC/PARTITION/OFFSET, as `insights dead-letters list` names it")
+    return Selection(topic=topic, partition=int(rest), offset=int(offset))
+
+
+@app.command("show")
+def show_dead_letter(place: Place) -> None:
+    """Show one whole: where it came from, why it is here, and its bytes."""
+    selection = _at(place)
     console = Console()
-    found = newest(warehouse, selection, 1)
+    found = newest(admin_warehouse(), selection, 1)
     for letter in found:
         for name, text in (
             ("from", f"{letter.place}, produced {letter.record_timestamp:%F %T} UTC"),
@@ -61,11 +89,7 @@ def run_show(warehouse: Warehouse, selection: Selection) -> bool:
         console.print(Text(letter.value[:SHOWN_BYTES].decode(errors="backslashreplace")))
     if not found:
         console.print("there is no such dead letter")
-    return bool(found)
-
-
-def run_drop(warehouse: Warehouse, selection: Selection) -> None:
-    Console().print(f"dropped {drop(warehouse, selection):,} dead letters")
+        raise typer.Exit(1)
 
 
 async def _send(warehouse: Warehouse, letters: list[DeadLetter], emitter: EventEmitter, progress: Progress) -> None:
@@ -89,11 +113,35 @@ async def _replay(warehouse: Warehouse, letters: list[DeadLetter], bootstrap_ser
                 await _send(warehouse, [letter for letter in letters if letter.topic == topic], emitter, progress)
 
 
-def run_replay(warehouse: Warehouse, selection: Selection, limit: int, bootstrap_servers: str) -> bool:
-    """Send the selection, oldest first, to the topics it came from; whether all of it could be sent."""
+@app.command("replay")
+def replay_dead_letters(
+    reason: Reason = None,
+    start: Since = None,
+    end: Until = None,
+    limit: Limit = 100_000,
+    bootstrap_servers: Servers = "localhost:9092",
+) -> None:
+    """Send them back to the topic they came from, and drop those that Kafka has. Exit 1 when some had to stay."""
+    warehouse, selection = admin_warehouse(), Selection(reason, span_between(start, end))
+    record_here(warehouse, Action.REPLAY_DEAD_LETTERS, reason or "", {"from": start, "to": end, "limit": limit})
     letters = newest(warehouse, selection, limit)
     whole = [letter for letter in reversed(letters) if not letter.is_truncated]
     asyncio.run(_replay(warehouse, whole, bootstrap_servers))
     cut = len(letters) - len(whole)
     Console().print(f"sent {len(whole):,} dead letters again" + (f"; {cut:,} were cut at 1 MB and stay" if cut else ""))
-    return cut == 0
+    raise typer.Exit(0 if cut == 0 else 1)
+
+
+@app.command("drop")
+def drop_dead_letters(
+    reason: Reason = None,
+    start: Since = None,
+    end: Until = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete them."""
+    warehouse, selection = admin_warehouse(), Selection(reason, span_between(start, end))
+    if not yes:
+        typer.confirm("Delete these dead letters for good?", abort=True)
+    record_here(warehouse, Action.DROP_DEAD_LETTERS, reason or "", {"from": start, "to": end})
+    Console().print(f"dropped {drop(warehouse, selection):,} dead letters")

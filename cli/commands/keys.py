@@ -1,7 +1,9 @@
 """`insights keys`: who may ask the API, and what."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
+import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -12,7 +14,10 @@ from aggregator.errors import InsightsError
 from aggregator.tables.api_keys import StoredKey, create_key, revoke_key, stored_keys
 from aggregator.tables.audit_log import Action
 from api.security.access import PERMISSIONS, Permission, Scope
+from cli.adapters.clickhouse import admin_warehouse
 from cli.commands.audit import actor, record_here
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 
 class KeyRequestError(InsightsError):
@@ -29,6 +34,23 @@ def _check(name: str, scopes: Sequence[Scope], user_id: str | None, api_key_ids:
         raise KeyRequestError("only keys that read can be confined: use --scope read or --scope read-no-bodies")
 
 
+@app.command("create")
+def create(
+    name: Annotated[str, typer.Argument(help="Whose it is or what for; it shows in lists and logs.")],
+    scope: Annotated[
+        list[str],
+        typer.Option(metavar="admin|read|read-no-bodies|ingest", help="What it may do; may be repeated."),
+    ],
+    user: Annotated[str | None, typer.Option(help="Confine it to the requests of this user.")] = None,
+    api_key: Annotated[list[str] | None, typer.Option(help="Confine it to this api key id; may be repeated.")] = None,
+) -> None:
+    """Make a key and print it, once."""
+    unknown = [word for word in scope if word not in set(Scope)]
+    if unknown:
+        raise typer.BadParameter(f"--scope {unknown[0]!r} must be one of {', '.join(Scope)}")
+    run_create(admin_warehouse(), name, [Scope(word) for word in scope], user, api_key or [])
+
+
 def run_create(
     warehouse: Warehouse, name: str, scopes: Sequence[Scope], user_id: str | None, api_key_ids: Sequence[str]
 ) -> None:
@@ -40,6 +62,12 @@ def run_create(
     )
     print(create_key(warehouse, name, words, actor(), user_id, api_key_ids))
     Console(stderr=True).print("Keep it: only its hash is stored, so it cannot be shown again.", highlight=False)
+
+
+@app.command("list")
+def list_keys(all_: Annotated[bool, typer.Option("--all", help="The revoked ones too.")] = False) -> None:
+    """The keys of the database, what they may do, and when they were last used (to the minute)."""
+    run_list(admin_warehouse(), all_)
 
 
 def _confined_to(key: StoredKey) -> str:
@@ -58,6 +86,12 @@ def run_list(warehouse: Warehouse, with_revoked: bool) -> None:
             texts = (key.name, f"{key.prefix}…", ", ".join(key.scopes), _confined_to(key))
             table.add_row(*map(Text, texts), f"{key.created_at:%F %T}", Text(key.created_by), *moments)
     Console().print(table if table.row_count else "no keys in the database; those of INSIGHTS_API_KEYS are not listed")
+
+
+@app.command("revoke")
+def revoke(name: Annotated[str, typer.Argument(help="As `insights keys list` names it.")]) -> None:
+    """End a key for good."""
+    run_revoke(admin_warehouse(), name)
 
 
 def run_revoke(warehouse: Warehouse, name: str) -> None:

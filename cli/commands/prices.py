@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
+import typer
 from genai_prices.data import providers
 from rich import box
 from rich.console import Console
@@ -17,12 +18,17 @@ from aggregator.clickhouse.client import Warehouse
 from aggregator.costs import Explanation, explain, unpriced_reason, with_costs_before_fee
 from aggregator.errors import InsightsError
 from aggregator.times import EPOCH
+from cli.adapters.clickhouse import admin_warehouse
+from cli.options import moment
 from ingest.pricing import PriceBook, PriceKey, load, price_events
 from ingest.pricing.price_row import PriceRow
 from ingest.pricing.rate_card import BASE, Rates, plain
 from ingest.settings import IngestSettings
 from ingest.transform.decoder import EVENT_SCHEMA, Rejection, decode_one
 
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+At = typer.Option("--at", parser=moment, metavar="TIME", help="RFC 3339, or a date (UTC); now without.")
 REASONS = {"no_usage": "no usage was reported", "no_price": "no price is known for this model, time and usage"}
 RATE_HEADINGS = ("input", "cached input", "cache creation", "output")
 NEWEST_OF_ID = """
@@ -49,8 +55,8 @@ def _percent(rate: Decimal) -> str:
     return f"{plain(rate * 100)}%"
 
 
-def _holds(row: PriceRow, moment: datetime) -> bool:
-    at_us = (moment - EPOCH) // timedelta(microseconds=1)
+def _holds(row: PriceRow, at: datetime) -> bool:
+    at_us = (at - EPOCH) // timedelta(microseconds=1)
     time_us = at_us % (86_400 * 10**6)
     return row.since_us <= at_us < row.until_us and row.day_from_us <= time_us < row.day_until_us
 
@@ -62,8 +68,9 @@ def _table(*headings: str) -> Table:
     return table
 
 
-def run_list(text: str) -> None:
-    """The models whose name holds `text`, with what they cost now; dollars per million tokens."""
+@app.command("list")
+def list_prices(text: Annotated[str, typer.Argument(help="A part of the name.")] = "") -> None:
+    """The models of the catalogue, dollars per million tokens now."""
     book, now = prices_in_force(), datetime.now(UTC)
     table = _table("model", *RATE_HEADINGS)
     names = (f"{provider.id}/{model.id}" for provider in providers for model in provider.models)
@@ -80,32 +87,61 @@ def _key(name: str, **fields: str) -> PriceKey:
     return PriceKey(provider, model, **fields) if known else PriceKey("", name, **fields)
 
 
-def run_show(name: str, moment: datetime) -> None:
-    """Every tier of a model's price at a moment. Raises PriceQuestionError when no price is known."""
+@app.command("show")
+def show_price(
+    model: Annotated[str, typer.Argument(metavar="PROVIDER/MODEL", help="Or a model as the gateway writes it.")],
+    at: Annotated[datetime | None, At] = None,
+) -> None:
+    """What a model costs, tier by tier."""
+    at = at or datetime.now(UTC)
     book = prices_in_force()
-    rows = [row for row in book.price_rows(_key(name)) if _holds(row, moment)]
+    rows = [row for row in book.price_rows(_key(model)) if _holds(row, at)]
     if not rows:
-        raise PriceQuestionError(f"no price per token is known for {name} at {moment.isoformat()}")
+        raise PriceQuestionError(f"no price per token is known for {model} at {at.isoformat()}")
     table = _table("more input tokens than", *RATE_HEADINGS, "per request $", "fee")
     for row in rows:
         above, rates = row.tier.above, row.tier.rates
         size = "any" if above == BASE else f"{above:,}"
         table.add_row(size, *_rates(rates), plain(rates.per_request), _percent(row.fee_rate))
     console = Console()
-    console.print(f"{rows[0].tier.price_id.split()[0]} at {moment.isoformat()}, dollars per million tokens")
+    console.print(f"{rows[0].tier.price_id.split()[0]} at {at.isoformat()}, dollars per million tokens")
     console.print(table)
 
 
-def price_one(event: Mapping[str, Any], book: PriceBook) -> dict[str, Any]:
-    """A row of EVENT_SCHEMA with what it costs."""
-    [priced] = price_events(pa.Table.from_pylist([dict(event)], EVENT_SCHEMA), book).to_pylist()
-    return {**event, **with_costs_before_fee(priced)}
+@app.command("explain")
+def explain_price(
+    model: Annotated[str, typer.Argument(metavar="[PROVIDER/MODEL]")] = "",
+    request_id: Annotated[str, typer.Option("--request", metavar="ID", help="A stored request, instead.")] = "",
+    input_tokens: Annotated[int, typer.Option("--input", min=0, max=10**9)] = 0,
+    output_tokens: Annotated[int, typer.Option("--output", min=0, max=10**9)] = 0,
+    cached_input_tokens: Annotated[int, typer.Option("--cached-input", min=0)] = 0,
+    cache_creation_input_tokens: Annotated[int, typer.Option("--cache-creation", min=0)] = 0,
+    thinking_tokens: Annotated[int, typer.Option("--thinking", min=0)] = 0,
+    usage: Annotated[str, typer.Option(help='Further units as JSON: {"web_searches": 2}')] = "",
+    service_tier: Annotated[str, typer.Option()] = "",
+    provider: Annotated[str, typer.Option()] = "",
+    user_id: Annotated[str, typer.Option("--user")] = "",
+    api_key_id: Annotated[str, typer.Option("--api-key")] = "",
+    at: Annotated[datetime | None, At] = None,
+) -> None:
+    """Quantity x price for everything that a request is charged."""
+    if bool(model) == bool(request_id):
+        raise typer.BadParameter("give either a model or --request")
+    if request_id:
+        _print(_stored(admin_warehouse(), request_id))
+        return
+    event = {"model_name": model, "provider": provider, "user_id": user_id, "api_key_id": api_key_id,
+             "service_tier": service_tier, "input_tokens": input_tokens, "output_tokens": output_tokens,
+             "cached_input_tokens": cached_input_tokens, "cache_creation_input_tokens": cache_creation_input_tokens,
+             "thinking_tokens": thinking_tokens, "usage": usage}  # fmt: skip
+    _print(_priced(event, at or datetime.now(UTC)))
 
 
-def run_explain(event: Mapping[str, Any], at: datetime) -> None:
-    """Why such a request would cost what it would: fields of an event but for those that say which one it is.
+def _priced(event: Mapping[str, Any], at: datetime) -> dict[str, Any]:
+    """The row of a request that was not made, with what it would cost.
 
-    Raises PriceQuestionError when it contradicts itself or has no cost.
+    `event` holds the fields of an event but for those that say which one it is. Raises PriceQuestionError when they
+    contradict one another.
     """
     key = _key(event["model_name"])
     given = {name: value for name, value in event.items() if value != ""}
@@ -117,7 +153,8 @@ def run_explain(event: Mapping[str, Any], at: datetime) -> None:
     decoded = decode_one(0, json.dumps(given).encode())
     if isinstance(decoded, Rejection):
         raise PriceQuestionError(f"{decoded.field}: {decoded.message}".removeprefix(": "))
-    _print(price_one(decoded, prices_in_force()))
+    [priced] = price_events(pa.Table.from_pylist([decoded], EVENT_SCHEMA), prices_in_force()).to_pylist()
+    return {**decoded, **with_costs_before_fee(priced)}
 
 
 def _json(text: str) -> Any:
@@ -127,15 +164,16 @@ def _json(text: str) -> Any:
         raise PriceQuestionError(f"--usage is not JSON: {error}") from error
 
 
-def run_explain_request(warehouse: Warehouse, request_id: str) -> None:
-    """Why a stored request cost what it did. Raises PriceQuestionError when there is none, or it has no cost."""
+def _stored(warehouse: Warehouse, request_id: str) -> dict[str, Any]:
+    """The newest row of a request. Raises PriceQuestionError when there is none."""
     rows = warehouse.query(NEWEST_OF_ID, {"request_id": request_id})
     if not rows:
         raise PriceQuestionError(f"there is no request {request_id}")
-    _print(rows[0])
+    return rows[0]
 
 
 def _print(row: Mapping[str, Any]) -> None:
+    """Raises PriceQuestionError when the row has no cost."""
     found = explain(row)
     if found is None:
         reason = unpriced_reason(row)
@@ -162,6 +200,7 @@ def explanation_table(found: Explanation) -> Table:
     return table
 
 
-def run_check(path: Path) -> None:
-    """Say that a file is right. Raises PriceFileError with every mistake and its line."""
-    print(f"{path} is right; {load(path).version}")
+@app.command("check")
+def check_prices(file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True)]) -> None:
+    """Whether a file of the operator's prices is right; every mistake with its line."""
+    print(f"{file} is right; {load(file).version}")

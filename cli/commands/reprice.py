@@ -1,18 +1,26 @@
 """`insights reprice`: stored rows get the prices of today, and a table says what that changes."""
 
+from datetime import datetime
+from typing import Annotated
+
+import typer
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from aggregator.clickhouse.client import Warehouse
-from aggregator.times import Span
+from aggregator.tables.audit_log import Action
+from cli.adapters.clickhouse import admin_warehouse
+from cli.commands.audit import record_here
 from cli.commands.prices import prices_in_force
 from cli.commands.retention import tell_what_has_gone
 from cli.commands.rollups import drift_table
+from cli.options import From, To, span_between
 from ingest.pricing.rate_card import plain
 from ingest.pricing.reprice import ModelTotals, Repriced, reprice
+
+app = typer.Typer(add_completion=False)
 
 
 class _Bars:
@@ -53,8 +61,16 @@ def totals_table(repriced: Repriced) -> Table:
     return table
 
 
-def run_reprice(warehouse: Warehouse, span: Span, model: str, dry_run: bool) -> bool:
-    """Whether the rollups agree with the rows afterwards. Raises PriceFileError, RepriceError."""
+@app.command()
+def reprice_rows(
+    start: Annotated[datetime, From],
+    end: Annotated[datetime, To],
+    model: Annotated[str, typer.Option(help="Only rows of this model, as the gateway wrote it.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would change.")] = False,
+) -> None:
+    warehouse, span = admin_warehouse(), span_between(start, end)
+    if not dry_run:
+        record_here(warehouse, Action.REPRICE, model, {"from": start, "to": end})
     book = prices_in_force()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
@@ -65,4 +81,4 @@ def run_reprice(warehouse: Warehouse, span: Span, model: str, dry_run: bool) -> 
     if not dry_run:
         console.print(drift_table(repriced.drifts))
     tell_what_has_gone(console, warehouse, span)
-    return all(drift.is_zero for drift in repriced.drifts)
+    raise typer.Exit(0 if all(drift.is_zero for drift in repriced.drifts) else 1)

@@ -1,6 +1,7 @@
 """`insights retention`: how long rows and bodies are kept."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 from rich import box
@@ -13,9 +14,51 @@ from aggregator.clickhouse.retention import Retention, Stock, current, kept_from
 from aggregator.clickhouse.tables import REQUEST_LOGS, REQUEST_PAYLOADS
 from aggregator.tables.audit_log import Action
 from aggregator.times import EPOCH, Span
+from cli.adapters.clickhouse import admin_warehouse
 from cli.commands.audit import record_here
+from cli.settings import AdminSettings
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 WORDS = {REQUEST_LOGS: "rows", REQUEST_PAYLOADS: "bodies"}
+# 50 years: ClickHouse's seconds end in 2106.
+MOST_DAYS = 18_250
+
+
+def _days(text: str) -> int:
+    """0 is for ever."""
+    if text == "forever":
+        return 0
+    if not text.isdecimal() or not 0 < int(text) <= MOST_DAYS:
+        raise typer.BadParameter(f"{text!r} must be forever or a number of days from 1 to {MOST_DAYS:,}")
+    return int(text)
+
+
+Days = typer.Option(parser=_days, metavar="DAYS|forever", help="Days of UTC; as it is without.")
+
+
+@app.command("show")
+def show_retention() -> None:
+    """How long rows and bodies are kept, and how much there is."""
+    run_show(admin_warehouse())
+
+
+@app.command("set")
+def change_retention(
+    rows: Annotated[int | None, Days] = None,
+    bodies: Annotated[int | None, Days] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would go.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Keep rows, or bodies with all else that people wrote, for so many days; what is older goes. Rollups stay."""
+    if rows is None and bodies is None:
+        raise typer.BadParameter("give --rows, --bodies, or both")
+    warehouse = admin_warehouse()
+    now = current(warehouse)
+    wanted = Retention(
+        now.rows_days if rows is None else rows or None, now.bodies_days if bodies is None else bodies or None
+    )
+    run_set(warehouse, wanted, AdminSettings().clickhouse_cluster, dry_run, yes)
 
 
 def _kept(days: int | None) -> str:

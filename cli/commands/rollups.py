@@ -1,7 +1,10 @@
 """`insights rollups`: are they equal to the raw rows, and make them so."""
 
 from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated
 
+import typer
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -10,8 +13,14 @@ from rich.text import Text
 
 from aggregator.clickhouse.client import Warehouse
 from aggregator.rollups.rebuild import Drift, rebuild, verify
+from aggregator.tables.audit_log import Action
 from aggregator.times import Span
+from cli.adapters.clickhouse import admin_warehouse
+from cli.commands.audit import record_here
 from cli.commands.retention import tell_what_has_gone
+from cli.options import From, To, span_between
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 
 def _differences(drift: Drift) -> str:
@@ -32,23 +41,33 @@ def drift_table(drifts: Sequence[Drift]) -> Table:
     return table
 
 
-def run_verify(warehouse: Warehouse, span: Span) -> bool:
-    """Print the drift of every rollup over the span, widened to whole hours; whether there is none."""
-    drifts, console = verify(warehouse, span), Console()
+def _report(warehouse: Warehouse, span: Span, drifts: Sequence[Drift]) -> bool:
+    """Print the drift of every rollup; whether there is none."""
+    console = Console()
     console.print(drift_table(drifts))
     tell_what_has_gone(console, warehouse, span)
     return all(drift.is_zero for drift in drifts)
 
 
-def run_rebuild(warehouse: Warehouse, span: Span) -> bool:
-    """Compute the rollups of the span anew, then as `run_verify`."""
+@app.command("verify")
+def verify_rollups(
+    start: Annotated[datetime | None, From] = None,
+    end: Annotated[datetime | None, To] = None,
+) -> None:
+    """Compare every rollup with the raw rows. Exit 1 when they differ."""
+    warehouse, span = admin_warehouse(), span_between(start, end)
+    raise typer.Exit(0 if _report(warehouse, span, verify(warehouse, span)) else 1)
+
+
+@app.command("rebuild")
+def rebuild_rollups(start: Annotated[datetime, From], end: Annotated[datetime, To]) -> None:
+    """Compute the rollups of a time range anew while ingestion goes on, then verify them."""
+    warehouse, span = admin_warehouse(), span_between(start, end)
+    record_here(warehouse, Action.REBUILD_ROLLUPS, "", {"from": start, "to": end})
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("rebuilding partitions", total=None)
         drifts = rebuild(
             warehouse, span, progress=lambda done, total: progress.update(task, completed=done, total=total)
         )
-    console = Console()
-    console.print(drift_table(drifts))
-    tell_what_has_gone(console, warehouse, span)
-    return all(drift.is_zero for drift in drifts)
+    raise typer.Exit(0 if _report(warehouse, span, drifts) else 1)

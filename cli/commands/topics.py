@@ -3,7 +3,9 @@
 import asyncio
 import time
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from aiokafka.admin import AIOKafkaAdminClient
 from rich.console import Console
 from rich.text import Text
@@ -14,6 +16,25 @@ from ingest.topics.spec import Difference, Found, Wanted, differences, read_want
 
 SETTLE_SECONDS = 10.0
 POLL_SECONDS = 0.2
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+TopicFile = Annotated[Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, readable=True)]
+Replicas = Annotated[
+    int | None, typer.Option("--replication-factor", min=1, help="Instead of the file's, for fewer brokers.")
+]
+
+
+@app.command("check")
+def check_topics(file: TopicFile, replication_factor: Replicas = None) -> None:
+    """Name everything in which Kafka differs from FILE, and what to do about it. Exit 1 when anything does."""
+    raise typer.Exit(0 if asyncio.run(run_topics(file, replication_factor, does_apply=False)) else 1)
+
+
+@app.command("apply")
+def apply_topics(file: TopicFile, replication_factor: Replicas = None) -> None:
+    """Create, add and set what is missing; nothing is deleted or shrunk. Exit 1 when something is left to do."""
+    raise typer.Exit(0 if asyncio.run(run_topics(file, replication_factor, does_apply=True)) else 1)
 
 
 def _print(told: list[Difference]) -> None:

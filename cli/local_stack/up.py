@@ -21,11 +21,11 @@ from api.app import create_app
 from api.settings import ApiSettings
 from cli.adapters.budget_store import KafkaBudgets
 from cli.adapters.event_publisher import KafkaGate
-from cli.commands.services import Server, base_url, listen, make_server, serve_metrics, stop_on_signals
 from cli.local_stack.broker import BrokerError, EmbeddedBroker
 from cli.local_stack.data_dir import DataDir
 from cli.local_stack.process import READY
 from cli.local_stack.repair import mend_rollups
+from cli.serving import Server, base_url, listen, make_server, serve_metrics, stop_on_signals
 from ingest import metrics
 from ingest.consumer.worker import Worker
 from ingest.settings import IngestSettings

@@ -17,8 +17,8 @@ from typing import Any, Literal, get_args
 import pyarrow as pa
 
 from aggregator.clickhouse.client import Warehouse
-from cli.commands.services import stop_on_signals
 from cli.logging_config import configure_logs
+from cli.serving import stop_on_signals
 from ingest.consumer import worker
 from ingest.consumer.batch import Batch
 from ingest.consumer.commits import BatchCommits

@@ -63,7 +63,7 @@ def test_help_names_every_command_without_loading_what_they_need() -> None:
 def test_a_wrong_word_on_the_command_line_is_named_and_exits_2(
     arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # In this process: none of them gets far enough to load anything.
+    # In this process: none of them gets far enough to do anything.
     monkeypatch.setattr(sys, "argv", ["insights", *arguments])
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit) as ended:

@@ -12,10 +12,10 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from aggregator.clickhouse.client import Warehouse
 from aggregator.clickhouse.migrate import migrate, read_migrations
-from cli.commands.doctor import clickhouse, kafka
-from cli.commands.doctor.clickhouse import PARTS_SHARE
-from cli.commands.doctor.finding import Finding, Severity
-from cli.commands.doctor.report import report, run_doctor
+from cli.doctor import clickhouse, kafka
+from cli.doctor.clickhouse import PARTS_SHARE
+from cli.doctor.finding import Finding, Severity
+from cli.doctor.report import report, run_doctor
 from ingest.settings import IngestSettings
 from tests.integration.ingest.test_http_events import an_event, emitter
 from tests.support.clickhouse_http import ClickHouseServer

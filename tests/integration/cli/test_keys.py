@@ -9,9 +9,9 @@ from aggregator.clickhouse.client import Warehouse
 from aggregator.tables.api_keys import KeyNameError, hash_of, stored_keys
 from aggregator.tables.audit_log import Action, newest
 from api.security.access import Scope
-from cli import main as commands
 from cli.commands.audit import actor, run_audit
 from cli.commands.keys import KeyRequestError, run_create, run_list, run_revoke
+from cli.main import main
 
 
 def test_a_key_is_printed_once_and_listed_by_its_beginning(
@@ -69,7 +69,7 @@ def test_a_scope_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, capsys: 
     monkeypatch.setattr(sys, "argv", ["insights", "keys", "create", "x", "--scope", "write"])
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit) as stopped:
-        commands.main()
+        main()
     assert stopped.value.code == 2
     assert "'write' must be one of admin, read, read-no-bodies, ingest" in capsys.readouterr().err
 
@@ -82,7 +82,7 @@ def test_revoking_what_is_not_there_is_refused(warehouse: Warehouse) -> None:
 def test_commands_that_change_what_others_see_are_written_down(
     warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(commands, "_admin_warehouse", lambda: warehouse)
+    monkeypatch.setattr("cli.adapters.clickhouse.open_warehouse", lambda url: warehouse)
     monkeypatch.setattr("aggregator.rollups.rebuild.SETTLE_SECONDS", 0.0)
     span = ["--from", "2026-01-01", "--to", "2026-01-02"]
     for arguments in (
@@ -96,7 +96,7 @@ def test_commands_that_change_what_others_see_are_written_down(
     ):
         monkeypatch.setattr(sys, "argv", ["insights", *arguments])
         with pytest.raises(SystemExit):
-            commands.main()
+            main()
     capsys.readouterr()
     entries = list(reversed(newest(warehouse, 10)))
     assert [(entry.action, entry.target) for entry in entries] == [

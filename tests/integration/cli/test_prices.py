@@ -92,7 +92,7 @@ def test_stored_rows_are_repriced_and_explained(
     warehouse: Warehouse, engine_url: str, prices: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Sink(warehouse, PriceBook()).write(batch_of(encode(request_id="r", model_name="mine", input_tokens=1_000_000)))
-    monkeypatch.setattr("cli.main._admin_warehouse", lambda: warehouse)
+    monkeypatch.setattr("cli.adapters.clickhouse.open_warehouse", lambda url: warehouse)
     assert "no price is known" in refusal_of("prices", "explain", "--request", "r")
     span = ("--from", "2026-11-01", "--to", "2026-12-01")
     dry = output_of("reprice", *span, "--dry-run")

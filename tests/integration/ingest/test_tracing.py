@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from aggregator.clickhouse.client import Warehouse
 from api import middleware
-from cli.commands.services import ServiceError
+from cli.serving import ServiceError
 from cli.tracing import is_asked_for
 from ingest.consumer import commits, sink, worker
 from tests.integration.ingest.test_http_events import emitter

@@ -96,7 +96,7 @@ def test_a_command_in_a_sentence_exists_with_its_options(name: str, given: list[
         for step in [*path[:-1], last]:
             if hasattr(command, "commands"):
                 assert step in command.commands, name
-                command = command.commands[step]
+                _, command, _ = command.resolve_command(typer.Context(command), [step])
         known = {option for parameter in command.params for option in parameter.opts}
         assert set(options) - {"--version"} <= known, name
 

@@ -26,9 +26,9 @@ from aggregator.rollups import rebuild
 from aggregator.rollups.measures import COST, REQUESTS, ROLLUPS, Dimension
 from aggregator.rollups.planner import Question, compile_answer
 from aggregator.times import EPOCH, EVERYTHING, Span
-from cli.commands.doctor import clickhouse
-from cli.commands.doctor.finding import Severity
 from cli.commands.retention import run_set, run_show
+from cli.doctor import clickhouse
+from cli.doctor.finding import Severity
 from cli.local_stack import repair
 from cli.local_stack.repair import mend_rollups
 from cli.main import app

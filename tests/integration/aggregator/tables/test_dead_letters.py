@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 from aggregator.clickhouse.client import Warehouse
 from aggregator.tables.dead_letters import Selection, drop, newest, reasons
 from aggregator.times import Span
-from cli import main
+from cli.main import app
 from ingest.consumer.batch import Batch
 from ingest.consumer.sink import Sink
 from ingest.pricing import PriceBook
@@ -66,9 +66,9 @@ def test_dropping_a_selection_leaves_the_others(filled: Warehouse) -> None:
 
 
 def run(monkeypatch: pytest.MonkeyPatch, warehouse: Warehouse, *arguments: str, **options: Any) -> Result:
-    monkeypatch.setattr(main, "_admin_warehouse", lambda: warehouse)
+    monkeypatch.setattr("cli.adapters.clickhouse.open_warehouse", lambda url: warehouse)
     monkeypatch.setenv("COLUMNS", "140")
-    return CliRunner().invoke(main.app, ["dead-letters", *arguments], **options)
+    return CliRunner().invoke(app, ["dead-letters", *arguments], **options)
 
 
 def test_list_shows_reasons_and_the_newest_letters(filled: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from api.live_usage import routes
 from api.security.access import Caller, Restriction, Scope
 from api.security.keyring import KeyRing
 from cli.adapters.budget_store import KafkaBudgets
-from cli.commands.services import listen, make_server
+from cli.serving import listen, make_server
 from tests.support.api import KEY, client_as, client_of, get, rfc3339, settings
 from tests.support.insights import insights
 from tests.support.rows import Row, insert_rows, random_rows

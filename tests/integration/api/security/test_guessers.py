@@ -9,7 +9,7 @@ import pytest
 
 from aggregator.clickhouse.client import Warehouse
 from api.app import create_app
-from cli.commands.services import listen, make_server
+from cli.serving import listen, make_server
 from tests.support.api import KEY, settings
 
 META = "/v1/analytics/meta"

@@ -1,10 +1,8 @@
-"""The long-running parts alone, as a container runs them: `insights api`, `insights ingest`; and how all of them
-listen and stop."""
+"""How the commands that run for long listen, show metrics and stop."""
 
 import asyncio
 import contextlib
 import errno
-import gc
 import signal
 import socket
 from collections.abc import Iterator
@@ -13,16 +11,9 @@ import uvicorn
 from fastapi import FastAPI
 from prometheus_client import start_http_server
 
-from aggregator.budgets.settings import AggregateSettings
 from aggregator.clickhouse.client import Warehouse
 from aggregator.errors import InsightsError
-from api.app import create_app
-from cli.adapters.budget_store import KafkaBudgets
-from cli.adapters.clickhouse import missing_migrations, open_warehouse
-from cli.adapters.event_publisher import KafkaGate
-from cli.settings import ApiCommandSettings
-from ingest.consumer.worker import OBJECTS_BETWEEN_COLLECTIONS, Worker
-from ingest.settings import IngestSettings
+from cli.adapters.clickhouse import missing_migrations
 
 API_STOP_SECONDS = 3
 
@@ -94,60 +85,9 @@ def serve_metrics(port: int, setting: str = "INSIGHTS_METRICS_PORT") -> None:
             ) from error
 
 
-async def run_api(settings: ApiCommandSettings) -> None:
-    """Serve the API until SIGINT or SIGTERM; events too, where Kafka's address is given."""
-    stop = stop_on_signals()
-    warehouse = open_warehouse(settings.clickhouse_url.get_secret_value())
-    servers = settings.kafka_bootstrap_servers
-    options = settings.client_options()
-    gate = KafkaGate(servers, settings.kafka_topic, **options) if servers else None
-    budgets = KafkaBudgets(servers, **options) if servers else None
-    server = make_server(create_app(settings, warehouse, gate, budgets), settings.trusted_proxies)
-    serve_metrics(settings.api_metrics_port, "INSIGHTS_API_METRICS_PORT")
-    serving = asyncio.create_task(server.serve([listen(settings.host, settings.port)]))
-    stopped = asyncio.create_task(stop.wait())
-    await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)
-    server.should_exit = True
-    await serving
-    stopped.cancel()
-    if gate is not None:
-        await gate.close()
-    if budgets is not None:
-        await budgets.close()
-    warehouse.close()
-
-
-def _check_migrated(warehouse: Warehouse) -> None:
+def check_migrated(warehouse: Warehouse) -> None:
+    """Raises ServiceError when the database lacks a migration."""
     missing = missing_migrations(warehouse)
     if missing:
         names = ", ".join(migration.name for migration in missing)
         raise ServiceError(f"the database lacks the migrations {names}: run insights migrate first")
-
-
-async def run_ingest(settings: IngestSettings) -> None:
-    """Ingest until SIGINT or SIGTERM. Raises ServiceError when the database has not been migrated."""
-    stop = stop_on_signals()
-    warehouse = open_warehouse(settings.clickhouse_url, settings.clickhouse_shard_urls)
-    _check_migrated(warehouse)
-    serve_metrics(settings.metrics_port)
-    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
-    await Worker(settings, warehouse).run(stop)
-    warehouse.close()
-
-
-async def run_aggregate(settings: AggregateSettings) -> None:
-    """Count usage and give alerts until SIGINT or SIGTERM. Raises ServiceError where the database lacks tables."""
-    from aggregator.budgets.app import Aggregator
-
-    stop = stop_on_signals()
-    warehouse = open_warehouse(settings.clickhouse_url.get_secret_value())
-    _check_migrated(warehouse)
-    serve_metrics(settings.metrics_port)
-    aggregator = Aggregator(settings, warehouse)
-    await aggregator.start()
-    failed, stopped = asyncio.create_task(aggregator.wait()), asyncio.create_task(stop.wait())
-    await asyncio.wait([failed, stopped], return_when=asyncio.FIRST_COMPLETED)
-    await aggregator.stop()
-    stopped.cancel()
-    warehouse.close()
-    await failed

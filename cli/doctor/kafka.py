@@ -8,7 +8,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_fixed
 
-from cli.commands.doctor.finding import Finding, Severity, judge
+from cli.doctor.finding import Finding, Severity, judge
 
 TIMEOUT_SECONDS = 10.0
 # A broker makes the topic of committed offsets when it is first asked for a group, and has no coordinator until then.

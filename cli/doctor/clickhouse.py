@@ -12,7 +12,7 @@ from aggregator.rollups.measures import ROLLUPS
 from aggregator.rollups.rebuild import verify
 from aggregator.times import Span
 from cli.adapters.clickhouse import missing_migrations
-from cli.commands.doctor.finding import Finding, Severity, judge
+from cli.doctor.finding import Finding, Severity, judge
 from cli.errors import sentence_for
 
 # Text indexes and plain subcolumns of JSON, as the API uses them.

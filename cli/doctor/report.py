@@ -8,8 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from aggregator.clickhouse.client import Warehouse
-from cli.commands.doctor import clickhouse, kafka
-from cli.commands.doctor.finding import Finding, Severity
+from cli.doctor import clickhouse, kafka
+from cli.doctor.finding import Finding, Severity
 from ingest.settings import IngestSettings
 
 STYLES = {Severity.OK: "green", Severity.WARNING: "yellow", Severity.FAULT: "bold red"}
