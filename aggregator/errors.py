@@ -1,5 +1,41 @@
-"""The base of the errors that end a command."""
+"""Errors that several layers name."""
+
+from dataclasses import dataclass
 
 
 class InsightsError(Exception):
     """Its message is a sentence for people: the command line prints it and exits 1."""
+
+
+class KafkaUnavailableError(InsightsError):
+    """Kafka does not answer or did not take events: try again later.
+
+    `failed` counts the events that were dropped and `failed_keys` are their keys, in order. Such an event is not in
+    Kafka, unless Kafka stored it and only its answer was lost.
+    """
+
+    def __init__(self, message: str, failed_keys: list[bytes | None] | None = None) -> None:
+        super().__init__(message)
+        self.failed_keys = failed_keys or []
+
+    @property
+    def failed(self) -> int:
+        return len(self.failed_keys)
+
+
+@dataclass(frozen=True)
+class EventProblem:
+    """What is wrong where: the line (from 1), the field's path (`tags[1]`, empty for the whole event), a sentence."""
+
+    line: int
+    field: str
+    message: str
+
+
+class InvalidEventsError(InsightsError):
+    """Some events of a body are not valid, so none of them was published. `problems` has at least one."""
+
+    def __init__(self, problems: list[EventProblem]) -> None:
+        first = problems[0]
+        super().__init__(f"line {first.line}: {first.field or 'the event'}: {first.message}")
+        self.problems = problems

@@ -13,7 +13,7 @@ from api.analytics import routes as analytics
 from api.budgets import routes as budgets
 from api.budgets.store import BudgetStore
 from api.events import routes as events
-from api.events.publisher import EventGate
+from api.events.publisher import EventPublisher
 from api.live_usage import routes as live_usage
 from api.middleware import Bounds, RequestId
 from api.parameters import refuse_repeats
@@ -35,11 +35,13 @@ Whatever goes wrong is answered in one shape: `{code, message, details}`.
 def create_app(
     settings: ApiSettings,
     warehouse: Warehouse,
-    event_gate: EventGate | None = None,
+    event_publisher: EventPublisher | None = None,
     budget_store: BudgetStore | None = None,
 ) -> FastAPI:
-    """The application over `warehouse`, which the caller closes. Without `event_gate` it accepts no events, without
-    `budget_store` it has no budgets."""
+    """The application over `warehouse`, which the caller closes.
+
+    Without `event_publisher` it accepts no events, without `budget_store` it has no budgets.
+    """
     app = FastAPI(
         title="router-insights",
         version=health.installed_version(),
@@ -60,7 +62,7 @@ def create_app(
         "max_execution_time": settings.max_execution_time_seconds,
         "max_memory_usage": settings.max_memory_bytes,
     }
-    app.state.event_gate = event_gate
+    app.state.event_publisher = event_publisher
     app.state.budget_store = budget_store
     errors.install(app, analytics_errors.FORMAT)
     docs_ui.install(app)

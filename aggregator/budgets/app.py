@@ -110,9 +110,9 @@ class Aggregator:
         return app
 
     async def start(self) -> None:
-        """Raises KafkaError or TopicUnavailableError when Kafka does not answer."""
+        """Raises KafkaError or TopicUnavailableError when Kafka does not answer, TopicError when it refuses a topic."""
         servers = self._settings.kafka_bootstrap_servers
-        replicas = await topics.create_motion_topics(servers, **self._options)
+        replicas = await topics.create_budget_topics(servers, **self._options)
         partitions = await topics.partitions_of(servers, topics.INCREMENTS, **self._options)
         self._state = BudgetState(self._settings.kafka_topic, partitions)
         self.app = app = self._make_app(replicas)

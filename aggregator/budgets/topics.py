@@ -1,11 +1,12 @@
-"""The topics of the aggregates in motion, made by whoever comes first."""
+"""The topics of the budgets, created by the first process that needs them."""
 
 import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import NoError, TopicAlreadyExistsError, for_code
+
+from aggregator.topics import create_missing
 
 INCREMENTS = "usage-increments"
 BUDGETS = "budgets"
@@ -33,24 +34,18 @@ TOPICS = (
 )
 
 
-async def create_motion_topics(bootstrap_servers: str, **client_options: Any) -> int:
-    """Create those that are not there yet, on up to REPLICAS brokers; on how many that is.
+async def create_budget_topics(bootstrap_servers: str, **client_options: Any) -> int:
+    """Create those that are not there yet, on up to REPLICAS brokers. Returns on how many.
 
-    Raises KafkaError when Kafka refuses or does not answer.
+    Raises TopicError when Kafka refuses one, KafkaError when it does not answer.
     """
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers, request_timeout_ms=10_000, **client_options)
     try:
         await admin.start()
         replicas = min(len((await admin.describe_cluster())["brokers"]), REPLICAS)
-        response = await admin.create_topics(
-            [NewTopic(t.name, t.partitions, replicas, topic_configs=t.configs) for t in TOPICS]
-        )
+        await create_missing(admin, [NewTopic(t.name, t.partitions, replicas, topic_configs=t.configs) for t in TOPICS])
     finally:
         await admin.close()
-    for name, code, *rest in response.topic_errors:
-        error = for_code(code)
-        if error not in {NoError, TopicAlreadyExistsError}:
-            raise error(f"topic {name}: {rest[0] if rest and rest[0] else error.__name__}")
     return replicas
 
 

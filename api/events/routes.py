@@ -2,8 +2,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 
+from aggregator.errors import InvalidEventsError, KafkaUnavailableError
 from api.errors import ApiError, ErrorDetail, documented
-from api.events.publisher import EventGate, EventsUnavailableError, InvalidEventsError
+from api.events.publisher import EventPublisher
 from api.events.schemas import Accepted
 from api.parameters import NoParameters
 
@@ -33,11 +34,11 @@ BODY = {
 router = APIRouter(tags=["events"], responses=documented(400, 401, 403, 500, 503))
 
 
-def _gate(request: Request) -> EventGate:
-    gate: EventGate | None = request.app.state.event_gate
-    if gate is None:
+def _publisher(request: Request) -> EventPublisher:
+    publisher: EventPublisher | None = request.app.state.event_publisher
+    if publisher is None:
         raise ApiError(503, "This service is not connected to Kafka and takes no events.")
-    return gate
+    return publisher
 
 
 def _is_ndjson(request: Request) -> bool:
@@ -67,17 +68,21 @@ async def post_events(request: Request, _: Annotated[NoParameters, Query()]) -> 
 
     202 is answered only once Kafka has them. GET /v1/events/schema describes an event.
     """
-    is_ndjson, gate = _is_ndjson(request), _gate(request)
+    is_ndjson, publisher = _is_ndjson(request), _publisher(request)
     body = await _read_body(request)
     try:
-        return Accepted(accepted=await gate.accept(body, is_ndjson))
+        return Accepted(accepted=await publisher.publish(body, is_ndjson))
     except InvalidEventsError as error:
-        raise ApiError(422, "The body was refused, nothing of it was accepted.", error.problems) from error
-    except EventsUnavailableError as error:
+        details = [
+            ErrorDetail(field=problem.field, message=problem.message, line=problem.line if is_ndjson else None)
+            for problem in error.problems
+        ]
+        raise ApiError(422, "The body was refused, nothing of it was accepted.", details) from error
+    except KafkaUnavailableError as error:
         raise ApiError(503, "Kafka does not take events right now; try again later.") from error
 
 
 @router.get("/v1/events/schema", responses={200: {"content": {JSON: {"example": EXAMPLE_SCHEMA}}}})
 def get_event_schema(request: Request, _: Annotated[NoParameters, Query()]) -> dict[str, Any]:
     """The JSON Schema of one event."""
-    return _gate(request).schema()
+    return _publisher(request).schema()

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from aggregator.budgets.budget import Budget, BudgetStatus
 from aggregator.budgets.compacted_topic import CompactedTopic, TopicUnavailableError
-from aggregator.budgets.topics import BUDGET_STATUS, BUDGETS, create_motion_topics
+from aggregator.budgets.topics import BUDGET_STATUS, BUDGETS, create_budget_topics
+from aggregator.topics import TopicError
 from api.budgets.store import BudgetsUnavailableError
 
 log = structlog.get_logger(__name__)
@@ -22,7 +23,7 @@ def _kafka_errors_as_unavailable() -> Iterator[None]:
     """Raises BudgetsUnavailableError for the errors of Kafka and of the connection to it."""
     try:
         yield
-    except (TopicUnavailableError, KafkaError, ConsumerStoppedError, OSError) as error:
+    except (TopicUnavailableError, TopicError, KafkaError, ConsumerStoppedError, OSError) as error:
         raise BudgetsUnavailableError(str(error) or type(error).__name__) from error
 
 
@@ -49,7 +50,7 @@ class KafkaBudgets:
     async def _topic(self, name: str) -> CompactedTopic:
         async with self._connecting:
             if not self._topics:
-                await create_motion_topics(self._bootstrap_servers, **self._client_options)
+                await create_budget_topics(self._bootstrap_servers, **self._client_options)
             if name not in self._topics:
                 topic = CompactedTopic(self._bootstrap_servers, name, **self._client_options)
                 self._topics[name] = await self._opened.enter_async_context(topic)

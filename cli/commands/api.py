@@ -7,11 +7,11 @@ import typer
 from api.app import create_app
 from cli.adapters.budget_store import KafkaBudgets
 from cli.adapters.clickhouse import open_warehouse
-from cli.adapters.event_publisher import KafkaGate
 from cli.logging_config import configure_logs
 from cli.serving import listen, make_server, serve_metrics, stop_on_signals
 from cli.settings import ApiCommandSettings
 from cli.tracing import traced
+from ingest.producer.http_events import KafkaEventPublisher
 
 app = typer.Typer(add_completion=False)
 
@@ -29,9 +29,9 @@ async def run_api(settings: ApiCommandSettings) -> None:
     warehouse = open_warehouse(settings.clickhouse_url.get_secret_value())
     servers = settings.kafka_bootstrap_servers
     options = settings.client_options()
-    gate = KafkaGate(servers, settings.kafka_topic, **options) if servers else None
+    publisher = KafkaEventPublisher(servers, settings.kafka_topic, **options) if servers else None
     budgets = KafkaBudgets(servers, **options) if servers else None
-    server = make_server(create_app(settings, warehouse, gate, budgets), settings.trusted_proxies)
+    server = make_server(create_app(settings, warehouse, publisher, budgets), settings.trusted_proxies)
     serve_metrics(settings.api_metrics_port, "INSIGHTS_API_METRICS_PORT")
     serving = asyncio.create_task(server.serve([listen(settings.host, settings.port)]))
     stopped = asyncio.create_task(stop.wait())
@@ -39,8 +39,8 @@ async def run_api(settings: ApiCommandSettings) -> None:
     server.should_exit = True
     await serving
     stopped.cancel()
-    if gate is not None:
-        await gate.close()
+    if publisher is not None:
+        await publisher.close()
     if budgets is not None:
         await budgets.close()
     warehouse.close()

@@ -12,12 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 from aggregator.budgets.budget import Budget, BudgetStatus, Level, plain
-from aggregator.errors import InsightsError
+from aggregator.errors import InsightsError, KafkaUnavailableError
 from aggregator.kafka import KafkaSettings
 from api.budgets.store import BudgetsUnavailableError
 from cli.adapters.budget_store import KafkaBudgets
 from cli.options import Servers
-from ingest.topics.create import KafkaUnavailableError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 

@@ -16,9 +16,9 @@ from aggregator.kafka import KafkaSettings
 from aggregator.tables.audit_log import Action
 from aggregator.tables.dead_letters import DeadLetter, Selection, drop, newest, reasons
 from cli.adapters.clickhouse import admin_warehouse
-from cli.adapters.emitter import connect
 from cli.commands.audit import record_here
 from cli.options import From, Servers, To, span_between
+from ingest.producer.connection import connect
 from ingest.producer.emitter import EventEmitter
 
 # Letters of one acknowledgement; each may have up to a megabyte.

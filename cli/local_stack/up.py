@@ -20,7 +20,6 @@ from aggregator.clickhouse.migrate import migrate
 from api.app import create_app
 from api.settings import ApiSettings
 from cli.adapters.budget_store import KafkaBudgets
-from cli.adapters.event_publisher import KafkaGate
 from cli.local_stack.broker import BrokerError, EmbeddedBroker
 from cli.local_stack.data_dir import DataDir
 from cli.local_stack.process import READY
@@ -28,6 +27,7 @@ from cli.local_stack.repair import mend_rollups
 from cli.serving import Server, base_url, listen, make_server, serve_metrics, stop_on_signals
 from ingest import metrics
 from ingest.consumer.worker import Worker
+from ingest.producer.http_events import KafkaEventPublisher
 from ingest.settings import IngestSettings
 from ingest.topics.create import create_topics
 
@@ -167,9 +167,9 @@ class Stack:
         self._ingest = ingest
         self._broker = broker
         self._warehouse = Warehouse(ingest.clickhouse_url)
-        self._gate = KafkaGate(broker.address, ingest.kafka_topic)
+        self._publisher = KafkaEventPublisher(broker.address, ingest.kafka_topic)
         self._budgets = KafkaBudgets(broker.address)
-        app = create_app(api, self._warehouse, self._gate, self._budgets)
+        app = create_app(api, self._warehouse, self._publisher, self._budgets)
         self._server = make_server(app, api.trusted_proxies)
         self._worker = Worker(ingest, self._warehouse)
         self._aggregator = Aggregator(aggregate_settings(ingest), self._warehouse)
@@ -214,7 +214,7 @@ class Stack:
         self._server.should_exit = True
         await serving
         if self._broker.is_running:
-            await self._gate.close()
+            await self._publisher.close()
             await self._budgets.close()
         if self._broker.is_running and not worker.done():
             await _drain(self._ingest)

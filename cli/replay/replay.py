@@ -11,8 +11,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from cli.adapters.emitter import connect
 from cli.replay.trace import Malformed, Request, TraceFormat, read_requests
+from ingest.producer.connection import connect
 from ingest.producer.emitter import EventEmitter
 from ingest.settings import IngestSettings
 

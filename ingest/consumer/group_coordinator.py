@@ -6,6 +6,8 @@ aiokafka's own calls fall short of the delivery protocol in three ways, so these
   which Kafka accepts from anybody while the group is empty: both can set offsets of another worker back;
 - its reading drops the metadata, or (admin client) takes an answer like "I am still loading" for "nothing committed",
   after which a partition would be read from its beginning again.
+
+This uses private members of aiokafka; tests/unit/ingest/test_aiokafka_privates.py lists the only files that may.
 """
 
 import asyncio

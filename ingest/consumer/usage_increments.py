@@ -18,7 +18,8 @@ from aiokafka.errors import KafkaError
 
 from aggregator.budgets.increment import SCHEMA, Source, encode
 from aggregator.budgets.subject import partition_of
-from aggregator.budgets.topics import INCREMENTS, create_motion_topics
+from aggregator.budgets.topics import INCREMENTS, create_budget_topics
+from aggregator.topics import TopicError
 from ingest import metrics
 from ingest.consumer.batch import Batch
 
@@ -124,11 +125,11 @@ class IncrementProducer:
                 bootstrap_servers=self._bootstrap_servers, linger_ms=2, request_timeout_ms=5_000, **self._client_options
             )
             try:
-                await create_motion_topics(self._bootstrap_servers, **self._client_options)
+                await create_budget_topics(self._bootstrap_servers, **self._client_options)
                 await producer.start()
                 self._partitions = len(await producer.partitions_for(INCREMENTS))
                 self._producer = producer
-            except (KafkaError, OSError) as error:
+            except (KafkaError, TopicError, OSError) as error:
                 log.warning("increments_wait_for_kafka", reason=str(error) or type(error).__name__)
                 await asyncio.sleep(PAUSE_SECONDS)
             finally:

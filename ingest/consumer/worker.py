@@ -30,6 +30,7 @@ from opentelemetry.trace import get_current_span, get_tracer
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
 from aggregator.clickhouse.client import Warehouse, is_transient
+from aggregator.errors import KafkaUnavailableError
 from ingest import metrics
 from ingest.consumer.assignment import LEAVE_SECONDS, Assignment
 from ingest.consumer.batch import Batch, Record
@@ -43,7 +44,6 @@ from ingest.consumer.sink import Sink
 from ingest.consumer.usage_increments import IncrementProducer
 from ingest.pricing import PriceBook, ReloadingPriceBook
 from ingest.settings import IngestSettings
-from ingest.topics.create import KafkaUnavailableError
 
 Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")

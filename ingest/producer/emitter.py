@@ -18,8 +18,9 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, UnknownError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
+from aggregator.errors import KafkaUnavailableError
 from ingest.events import RequestEvent
-from ingest.topics.create import REQUEST_EVENTS_TOPIC, KafkaUnavailableError
+from ingest.topics.create import REQUEST_EVENTS_TOPIC
 
 # Long enough to gather a batch under load, too short to notice.
 LINGER_SECONDS = 0.005

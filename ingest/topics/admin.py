@@ -7,10 +7,11 @@ from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, NoError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaError, NoError, for_code
 from aiokafka.protocol.admin import CreateAclsRequest, DescribeAclsRequest
 
-from ingest.topics.create import KafkaUnavailableError, TopicError
+from aggregator.errors import KafkaUnavailableError
+from aggregator.topics import TopicError, create_missing
 from ingest.topics.spec import Acl, Found, FoundTopic, Resource, Wanted, deletes_records
 
 TIMEOUT_SECONDS = 30.0
@@ -73,12 +74,10 @@ async def apply(admin: AIOKafkaAdminClient, wanted: Wanted, found: Found) -> Non
     """Create, add and set what `topic_plan.differences` calls mendable. Raises TopicError for what Kafka refuses."""
     missing = [topic for topic in wanted.topics if topic.name not in found.topics]
     if missing:
-        response = await admin.create_topics(
-            [NewTopic(t.name, t.partitions, wanted.replication_factor, topic_configs=t.configs) for t in missing]
+        await create_missing(
+            admin,
+            [NewTopic(t.name, t.partitions, wanted.replication_factor, topic_configs=t.configs) for t in missing],
         )
-        for name, code, message in response.topic_errors:
-            if for_code(code) is not TopicAlreadyExistsError:
-                _raise(code, message, f"topic {name}")
     for topic in wanted.topics:
         there = found.topics.get(topic.name)
         if there is None:

@@ -1,36 +1,17 @@
-"""Creating topics."""
+"""Creating the topics of events, and waiting until they can be used."""
 
 import asyncio
 from collections.abc import Mapping
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, NoError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaError
 
-from aggregator.errors import InsightsError
+from aggregator.errors import KafkaUnavailableError
+from aggregator.topics import create_missing
 
 REQUEST_EVENTS_TOPIC = "request-events"
 POLL_SECONDS = 0.05
-
-
-class KafkaUnavailableError(InsightsError):
-    """Kafka does not answer or did not take events: try again later.
-
-    `failed` counts the events that were given up on and `failed_keys` are their keys, in order. Such an event
-    is not in Kafka, unless Kafka stored it and only its answer was lost.
-    """
-
-    def __init__(self, message: str, failed_keys: list[bytes | None] | None = None) -> None:
-        super().__init__(message)
-        self.failed_keys = failed_keys or []
-
-    @property
-    def failed(self) -> int:
-        return len(self.failed_keys)
-
-
-class TopicError(InsightsError):
-    """Kafka refused to create a topic; the message says which and why."""
 
 
 async def create_topics(
@@ -53,7 +34,9 @@ async def create_topics(
     try:
         async with asyncio.timeout(timeout_seconds):
             await admin.start()
-            await _create(admin, partitions, replication_factor)
+            await create_missing(
+                admin, [NewTopic(name, count, replication_factor) for name, count in partitions.items()]
+            )
             return await _wait_for_leaders(admin, list(partitions))
     except (KafkaError, OSError) as error:
         raise KafkaUnavailableError(
@@ -64,17 +47,8 @@ async def create_topics(
         await admin.close()
 
 
-async def _create(admin: AIOKafkaAdminClient, partitions: Mapping[str, int], replication_factor: int) -> None:
-    response = await admin.create_topics(
-        [NewTopic(name, count, replication_factor) for name, count in partitions.items()]
-    )
-    for name, code, message in response.topic_errors:
-        if for_code(code) not in {NoError, TopicAlreadyExistsError}:
-            raise TopicError(f"topic {name}: {message or for_code(code).__name__}")
-
-
 async def _wait_for_leaders(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, int]:
-    """A topic that was just created takes Kafka a moment to hand out."""
+    """The number of partitions by topic, once each has its leaders: Kafka takes a moment for a new topic."""
     while True:
         described = await admin.describe_topics(names)
         if all(topic["partitions"] and all(p["leader"] >= 0 for p in topic["partitions"]) for topic in described):

@@ -30,10 +30,10 @@ from aggregator.budgets.budget import Budget, BudgetUnit
 from aggregator.budgets.increment import decode
 from aggregator.budgets.period import Period
 from aggregator.budgets.subject import Subject, SubjectKind, partition_of
-from aggregator.budgets.topics import ALERTS, BUDGET_STATUS, BUDGETS, INCREMENTS, create_motion_topics, partitions_of
+from aggregator.budgets.topics import ALERTS, BUDGET_STATUS, BUDGETS, INCREMENTS, create_budget_topics, partitions_of
 from aggregator.clickhouse.client import Warehouse
 from aggregator.clickhouse.migrate import migrate
-from cli.adapters.emitter import connect
+from ingest.producer.connection import connect
 from ingest.producer.emitter import EventEmitter
 from ingest.topics.create import create_topics
 from tests.benchmarks.workers import start_insights
@@ -230,7 +230,7 @@ async def measure(folder: Path, kafka: str, clickhouse: str, planned: Load) -> N
     warehouse = Warehouse(url)
     migrate(warehouse)
     await create_topics(kafka, {TOPIC: PARTITIONS}, timeout_seconds=30)
-    await create_motion_topics(kafka)
+    await create_budget_topics(kafka)
     probes = int(planned.seconds * PROBES_PER_SECOND) + 1
     budgets = [budget(f"b-{n}", f"key-{n}", 10**9) for n in range(planned.keys)]
     await put_budgets(kafka, [*budgets, *(budget(f"probe-{n}", f"probe-{n}", 1) for n in range(probes))])

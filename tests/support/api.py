@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 from aggregator.clickhouse.client import Warehouse
 from aggregator.clickhouse.migrate import migrate
 from api.app import create_app
-from api.events.publisher import EventGate
+from api.events.publisher import EventPublisher
 from api.security.access import Caller
 from api.security.keyring import KeyRing
 from api.settings import ApiSettings
@@ -30,19 +30,23 @@ def settings(**changes: Any) -> ApiSettings:
 
 
 @contextmanager
-def client_of(warehouse: Warehouse, event_gate: EventGate | None = None, **changes: Any) -> Iterator[TestClient]:
+def client_of(
+    warehouse: Warehouse, event_publisher: EventPublisher | None = None, **changes: Any
+) -> Iterator[TestClient]:
     """A client with a valid key. One event loop for all its requests, so that threads, and with them
     connections, are used again."""
-    app = create_app(settings(**changes), warehouse, event_gate)
+    app = create_app(settings(**changes), warehouse, event_publisher)
     headers = {"Authorization": f"Bearer {KEY}"}
     with TestClient(app, headers=headers, raise_server_exceptions=False) as client:
         yield client
 
 
 @contextmanager
-def client_as(warehouse: Warehouse, caller: Caller, event_gate: EventGate | None = None) -> Iterator[TestClient]:
+def client_as(
+    warehouse: Warehouse, caller: Caller, event_publisher: EventPublisher | None = None
+) -> Iterator[TestClient]:
     """A client whose key is this caller's."""
-    with client_of(warehouse, event_gate) as client:
+    with client_of(warehouse, event_publisher) as client:
         client.app.state.keys = KeyRing({KEY: caller})  # type: ignore[attr-defined]
         yield client
 
@@ -60,10 +64,10 @@ def filled_warehouse(engine_url: str, rows: Sequence[Row]) -> Iterator[Warehouse
 
 
 @contextmanager
-def client_without_data(engine_url: str, event_gate: EventGate | None = None) -> Iterator[TestClient]:
+def client_without_data(engine_url: str, event_publisher: EventPublisher | None = None) -> Iterator[TestClient]:
     """For what needs no database: it names one that does not exist."""
     warehouse = Warehouse(engine_url, database="not_created")
-    with client_of(warehouse, event_gate) as client:
+    with client_of(warehouse, event_publisher) as client:
         yield client
     warehouse.close()
 

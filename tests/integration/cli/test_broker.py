@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from aggregator.errors import KafkaUnavailableError
+from aggregator.topics import TopicError
 from cli.local_stack.broker import EmbeddedBroker, answers_kafka
 from cli.local_stack.supervisor import start_guarded, stop_guarded
-from ingest.topics.create import KafkaUnavailableError, TopicError, create_topics
+from ingest.topics.create import create_topics
 from tests.support.kafka import PARTITIONS, free_port, stack
 
 PATIENCE_SECONDS = 20

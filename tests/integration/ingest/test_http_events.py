@@ -1,13 +1,16 @@
-"""The gate that takes events in over HTTP, against a real broker."""
+"""The publisher of events that come in over HTTP, against a real broker."""
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from ingest.producer.emitter import EventEmitter, KafkaUnavailableError
-from ingest.producer.http_events import MAX_PROBLEMS, EventGate, EventProblem, InvalidEventsError
+from aggregator.errors import EventProblem, InvalidEventsError, KafkaUnavailableError
+from ingest.producer.emitter import EventEmitter
+from ingest.producer.http_events import MAX_PROBLEMS, KafkaEventPublisher
 from ingest.topics.create import create_topics
 from tests.support.kafka import KafkaServer, TansuServer, has_idempotence, read_topic
 
@@ -20,23 +23,32 @@ def emitter(address: str, topic: str, **options: Any) -> EventEmitter:
     return EventEmitter(address, topic=topic, enable_idempotence=has_idempotence(), **options)
 
 
+@asynccontextmanager
+async def publisher(address: str, topic: str, **options: Any) -> AsyncIterator[KafkaEventPublisher]:
+    opened = KafkaEventPublisher(address, topic, **options)
+    try:
+        yield opened
+    finally:
+        await opened.close()
+
+
 def ndjson(*events: dict[str, Any]) -> bytes:
     return "\n".join(json.dumps(event) for event in events).encode()
 
 
 async def problems_of(address: str, topic: str, body: bytes, is_ndjson: bool = True) -> list[EventProblem]:
-    """What the gate finds wrong; nothing of the body may be on the topic afterwards."""
-    async with emitter(address, topic, max_event_bytes=10_000) as events:
+    """What the publisher finds wrong; nothing of the body may be on the topic afterwards."""
+    async with publisher(address, topic, max_event_bytes=10_000) as events:
         with pytest.raises(InvalidEventsError) as caught:
-            await EventGate(events).accept(body, is_ndjson)
+            await events.publish(body, is_ndjson)
     assert await read_topic(address, topic) == []
     return caught.value.problems
 
 
 async def test_one_object_is_one_event_under_its_request_id_as_it_came(broker: str, topic: str) -> None:
     body = json.dumps(an_event("réq", not_a_field=1), indent=2).encode()
-    async with emitter(broker, topic) as events:
-        assert await EventGate(events).accept(body, is_ndjson=False) == 1
+    async with publisher(broker, topic) as events:
+        assert await events.publish(body, is_ndjson=False) == 1
         (record,) = await read_topic(broker, topic)
     assert record.key.decode() == "réq"
     assert record.value == body
@@ -44,8 +56,8 @@ async def test_one_object_is_one_event_under_its_request_id_as_it_came(broker: s
 
 async def test_every_line_is_an_event_and_all_are_in_kafka_before_the_answer(broker: str, topic: str) -> None:
     lines = [ndjson(an_event(f"req-{number}")) for number in range(500)]
-    async with emitter(broker, topic, max_pending=100) as events:
-        assert await EventGate(events).accept(b"\r\n\n  \n".join(lines) + b"\n", is_ndjson=True) == 500
+    async with publisher(broker, topic, max_pending=100) as events:
+        assert await events.publish(b"\r\n\n  \n".join(lines) + b"\n", is_ndjson=True) == 500
         records = await read_topic(broker, topic)
     assert sorted(record.value for record in records) == sorted(lines)
 
@@ -102,36 +114,34 @@ async def test_the_list_of_problems_has_an_end(broker: str, topic: str) -> None:
 
 
 async def test_an_invalid_body_says_the_first_problem_in_its_message(broker: str, topic: str) -> None:
-    async with emitter(broker, topic) as events:
+    async with publisher(broker, topic) as events:
         with pytest.raises(InvalidEventsError, match=r"^line 2: status: Field required$"):
-            await EventGate(events).accept(
-                ndjson(an_event()) + b'\n{"request_id": "a", "timestamp": 1, "model_name": "m"}', True
-            )
+            await events.publish(ndjson(an_event()) + b'\n{"request_id": "a", "timestamp": 1, "model_name": "m"}', True)
 
 
 async def test_bodies_that_come_at_once_do_not_wait_for_each_other_s_faults(broker: str, topic: str) -> None:
-    async with emitter(broker, topic) as events:
-        gate = EventGate(events)
+    async with publisher(broker, topic) as events:
         bodies = [ndjson(an_event(f"req-{number}")) if number % 2 else b"{" for number in range(20)]
-        outcomes = await asyncio.gather(*(gate.accept(body, True) for body in bodies), return_exceptions=True)
+        outcomes = await asyncio.gather(*(events.publish(body, True) for body in bodies), return_exceptions=True)
         records = await read_topic(broker, topic)
     assert [outcome for outcome in outcomes if outcome == 1] == [1] * 10
     assert sum(isinstance(outcome, InvalidEventsError) for outcome in outcomes) == 10
     assert len(records) == 10
 
 
-async def test_kafka_s_absence_is_told_with_the_number_of_events_that_it_did_not_take(
+async def test_kafka_s_absence_is_reported_with_the_number_of_events_that_it_did_not_take(
     own_broker: KafkaServer | TansuServer,
 ) -> None:
     await create_topics(own_broker.address, {"t": 1}, timeout_seconds=20)
-    async with emitter(own_broker.address, "t", delivery_timeout_seconds=1) as events:
+    async with publisher(own_broker.address, "t", delivery_timeout_seconds=1) as events:
+        assert await events.publish(ndjson(an_event()), True) == 1
         own_broker.kill9()
         with pytest.raises(KafkaUnavailableError, match=r"^2 events did not reach Kafka") as caught:
-            await EventGate(events).accept(ndjson(an_event("a"), an_event("b")), True)
+            await events.publish(ndjson(an_event("a"), an_event("b")), True)
         assert caught.value.failed_keys == [b"a", b"b"]
 
 
 def test_the_schema_is_that_of_an_event() -> None:
-    schema = EventGate(EventEmitter("localhost:9092")).schema()
+    schema = KafkaEventPublisher("localhost:9092", "t").schema()
     assert schema["required"] == ["request_id", "timestamp", "model_name", "status"]
     assert schema["title"] == "RequestEvent"

@@ -16,6 +16,7 @@ from aggregator.budgets.app import Aggregator
 from aggregator.budgets.budget import Level
 from aggregator.budgets.settings import AggregateSettings
 from aggregator.clickhouse.client import Warehouse
+from aggregator.errors import KafkaUnavailableError
 from aggregator.kafka import KafkaSettings
 from api.budgets.store import BudgetsUnavailableError
 from cli.adapters.budget_store import KafkaBudgets
@@ -25,7 +26,6 @@ from cli.main import app
 from ingest.consumer.worker import Worker
 from ingest.producer.emitter import EventEmitter
 from ingest.settings import IngestSettings
-from ingest.topics.create import KafkaUnavailableError
 from ingest.topics.spec import TopicFileError, read_wanted
 from tests.integration.aggregator.budgets.test_app import event, requests_budget
 from tests.integration.ingest.test_sink import encode

@@ -15,7 +15,7 @@ from prometheus_client import REGISTRY
 
 from aggregator.budgets.increment import Source, decode, encode
 from aggregator.budgets.subject import SubjectKind, partition_of
-from aggregator.budgets.topics import INCREMENTS, create_motion_topics, partitions_of
+from aggregator.budgets.topics import INCREMENTS, create_budget_topics, partitions_of
 from aggregator.clickhouse.client import Warehouse
 from ingest.consumer.batch import Batch
 from ingest.consumer.usage_increments import MAX_TAG_ROWS, SEND_SECONDS, IncrementProducer, messages, usage_of
@@ -133,7 +133,7 @@ AND source_offset BETWEEN {first:UInt64} AND {last:UInt64}
 async def test_an_increment_is_sent_when_its_rows_are_stored_and_every_record_is_in_one(
     broker: str, topic: str, warehouse: Warehouse
 ) -> None:
-    await create_motion_topics(broker)
+    await create_budget_topics(broker)
     partitions = [TopicPartition(INCREMENTS, n) for n in range(await partitions_of(broker, INCREMENTS))]
     told: set[tuple[int, int]] = set()
     async with AIOKafkaConsumer(bootstrap_servers=broker) as consumer:

@@ -1,4 +1,4 @@
-"""POST /v1/events passes whole bodies on to the gate and answers for it."""
+"""POST /v1/events passes whole bodies to the publisher and answers for it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,9 +7,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from aggregator.clickhouse.client import Warehouse
+from aggregator.errors import EventProblem, InvalidEventsError, KafkaUnavailableError
 from api.app import create_app
-from api.errors import ErrorDetail
-from api.events.publisher import EventsUnavailableError, InvalidEventsError
 from api.events.routes import MAX_BODY_BYTES
 from tests.support.api import KEY, client_without_data, get, settings
 
@@ -17,18 +16,18 @@ PATH = "/v1/events"
 SCHEMA = {"title": "RequestEvent", "type": "object"}
 
 
-class Gate:
+class Publisher:
     """Keeps what it is given; refuses bodies that say so."""
 
     def __init__(self) -> None:
-        self.accepted: list[tuple[bytes, bool]] = []
+        self.published: list[tuple[bytes, bool]] = []
 
-    async def accept(self, body: bytes, is_ndjson: bool) -> int:
+    async def publish(self, body: bytes, is_ndjson: bool) -> int:
         if b"bad" in body:
-            raise InvalidEventsError([ErrorDetail(line=2, field="status", message="Field required")])
+            raise InvalidEventsError([EventProblem(2, "status", "Field required")])
         if b"away" in body:
-            raise EventsUnavailableError
-        self.accepted.append((body, is_ndjson))
+            raise KafkaUnavailableError("away")
+        self.published.append((body, is_ndjson))
         return len(body.splitlines())
 
     def schema(self) -> dict[str, Any]:
@@ -36,13 +35,13 @@ class Gate:
 
 
 @pytest.fixture
-def gate() -> Gate:
-    return Gate()
+def publisher() -> Publisher:
+    return Publisher()
 
 
 @pytest.fixture
-def client(engine_url: str, gate: Gate) -> Iterator[TestClient]:
-    with client_without_data(engine_url, gate) as client:
+def client(engine_url: str, publisher: Publisher) -> Iterator[TestClient]:
+    with client_without_data(engine_url, publisher) as client:
         yield client
 
 
@@ -61,18 +60,20 @@ def post(client: TestClient, body: Any, content_type: str | None = "application/
         ("application/x-ndjson;charset=utf-8", True),
     ],
 )
-def test_a_body_reaches_the_gate_as_it_is(client: TestClient, gate: Gate, content_type: str, is_ndjson: bool) -> None:
+def test_a_body_reaches_the_publisher_as_it_is(
+    client: TestClient, publisher: Publisher, content_type: str, is_ndjson: bool
+) -> None:
     body = b'{"request_id": "\xc3\xa9"}\n{}'
     assert post(client, body, content_type) == (202, {"accepted": 2})
-    assert gate.accepted == [(body, is_ndjson)]
+    assert publisher.published == [(body, is_ndjson)]
 
 
 @pytest.mark.parametrize("content_type", [None, "", "text/plain", "application/xml", "application/jsonx", "json"])
-def test_another_content_type_is_415(client: TestClient, gate: Gate, content_type: str | None) -> None:
+def test_another_content_type_is_415(client: TestClient, publisher: Publisher, content_type: str | None) -> None:
     status, answer = post(client, b"{}", content_type)
     assert (status, answer["code"]) == (415, "unsupported_media_type")
     assert answer["details"][0]["allowed"] == ["application/json", "application/x-ndjson"]
-    assert gate.accepted == []
+    assert publisher.published == []
 
 
 def test_invalid_events_are_422_with_line_and_field(client: TestClient) -> None:
@@ -86,15 +87,15 @@ def test_kafka_being_away_is_503(client: TestClient) -> None:
     assert (status, answer["code"]) == (503, "unavailable")
 
 
-def test_a_body_of_eight_mebibytes_is_taken_and_one_byte_more_is_413(client: TestClient, gate: Gate) -> None:
+def test_a_body_of_eight_mebibytes_is_taken_and_one_byte_more_is_413(client: TestClient, publisher: Publisher) -> None:
     assert MAX_BODY_BYTES == 8 * 1024 * 1024
     assert post(client, b"x" * MAX_BODY_BYTES)[0] == 202
     status, answer = post(client, b"x" * (MAX_BODY_BYTES + 1))
     assert (status, answer["code"]) == (413, "payload_too_large")
-    assert len(gate.accepted) == 1
+    assert len(publisher.published) == 1
 
 
-def test_a_body_without_a_declared_length_is_cut_off_at_the_same_size(client: TestClient, gate: Gate) -> None:
+def test_a_body_without_a_declared_length_is_cut_off_at_the_same_size(client: TestClient, publisher: Publisher) -> None:
     sent = 0
 
     def chunks(count: int) -> Iterator[bytes]:
@@ -105,7 +106,7 @@ def test_a_body_without_a_declared_length_is_cut_off_at_the_same_size(client: Te
 
     assert post(client, chunks(8))[0] == 202
     assert post(client, chunks(9))[0] == 413
-    assert len(gate.accepted) == 1
+    assert len(publisher.published) == 1
 
 
 @pytest.mark.parametrize("length", ["9" * 30, "9" * 5000, str(MAX_BODY_BYTES + 1)])
@@ -120,8 +121,10 @@ def test_a_declared_length_that_is_no_number_is_not_believed(client: TestClient,
     assert client.post(PATH, content=iter([b"{}"]), headers=headers).status_code == 202
 
 
-async def test_a_client_that_goes_away_in_mid_body_is_no_fault_of_the_service(engine_url: str, gate: Gate) -> None:
-    app = create_app(settings(), Warehouse(engine_url, database="not_created"), gate)
+async def test_a_client_that_goes_away_in_mid_body_is_no_fault_of_the_service(
+    engine_url: str, publisher: Publisher
+) -> None:
+    app = create_app(settings(), Warehouse(engine_url, database="not_created"), publisher)
     incoming = [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
     sent: list[Any] = []
 
@@ -135,14 +138,14 @@ async def test_a_client_that_goes_away_in_mid_body_is_no_fault_of_the_service(en
     scope = {"type": "http", "method": "POST", "path": PATH, "query_string": b"", "headers": headers}
     await app(scope, receive, send)
     assert sent[0]["status"] == 400
-    assert gate.accepted == []
+    assert publisher.published == []
 
 
-def test_the_schema_is_that_of_the_gate(client: TestClient) -> None:
+def test_the_schema_is_that_of_the_publisher(client: TestClient) -> None:
     assert get(client, f"{PATH}/schema") == SCHEMA
 
 
-def test_without_a_gate_events_are_503(engine_url: str) -> None:
+def test_without_a_publisher_events_are_503(engine_url: str) -> None:
     with client_without_data(engine_url) as client:
         assert post(client, b"{}")[0] == 503
         assert client.get(f"{PATH}/schema").status_code == 503

@@ -163,9 +163,9 @@ async def call(app: Any, path: str, receive: Any, **scope: Any) -> list[Any]:
 
 
 class Slow:
-    """A gate for the test of slow senders: it is reached only when the body is there."""
+    """A publisher for the test of slow senders: it is called only when the body is there."""
 
-    async def accept(self, body: bytes, is_ndjson: bool) -> int:
+    async def publish(self, body: bytes, is_ndjson: bool) -> int:
         raise AssertionError("the body never ends")
 
     def schema(self) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from typing import Any
 
 from aiokafka.errors import UnknownError
 
+from aggregator.errors import KafkaUnavailableError
 from ingest.producer.emitter import EventEmitter
-from ingest.topics.create import REQUEST_EVENTS_TOPIC, KafkaUnavailableError
+from ingest.topics.create import REQUEST_EVENTS_TOPIC
 
 
 async def connect(bootstrap_servers: str, topic: str = REQUEST_EVENTS_TOPIC, **client_options: Any) -> EventEmitter:
