@@ -1,10 +1,11 @@
-"""Rows of request_logs and request_payloads: the columns of their key, and reading rows by their keys."""
+"""Rows of request_logs and request_payloads: their key, reading them by it, and their extent in time."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
 from aggregator.clickhouse.tables import KEY_COLUMNS
-from aggregator.times import micros
+from aggregator.times import Span, micros
 from api.security.reader import Reader
 
 KEY = f"({', '.join(KEY_COLUMNS)})"
@@ -18,6 +19,21 @@ AND cityHash64{KEY} IN {{hashes:Array(UInt64)}}
 OLDEST_AND_NEWEST = "SELECT min(timestamp) AS oldest, max(timestamp) AS newest FROM request_logs"
 
 Row = dict[str, Any]
+
+
+class Extent(NamedTuple):
+    """The times of the oldest and of the newest request."""
+
+    oldest: datetime
+    newest: datetime
+
+    def within(self, span: Span) -> "Extent":
+        return Extent(max(self.oldest, span.start or self.oldest), min(self.newest, span.end or self.newest))
+
+
+def extent_of(found: Row) -> Extent:
+    """`found` is the row that OLDEST_AND_NEWEST returns."""
+    return Extent(found["oldest"].replace(tzinfo=UTC), found["newest"].replace(tzinfo=UTC))
 
 
 def key_of(row: Row) -> tuple[Any, ...]:

@@ -4,24 +4,24 @@ Which rows a page holds is worked out on the few columns of the key; everything 
 rows only. Sorting whole rows would read all of them, and from every part of the table.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from aggregator.clickhouse.tables import KEY_COLUMNS
-from aggregator.times import END_OF_TIME, EPOCH, micros
+from aggregator.times import EPOCH, micros
 from api.request_logs.conditions import filters_of, where
 from api.request_logs.count import cheap_count, count_rows
 from api.request_logs.cursor import Cursor, PageTotal, decode, encode
 from api.request_logs.parameters import LogParameters, OrderBy, OrderDirection
 from api.request_logs.rows import SELECT_ROWS, fields_of, read_payloads, read_rows
 from api.request_logs.schemas import LogPage, RequestLog
-from api.request_rows import KEY, KEY_HASH, OLDEST_AND_NEWEST, Row
+from api.request_rows import KEY, KEY_HASH, OLDEST_AND_NEWEST, Extent, Row, extent_of
 from api.security.reader import Reader
 
 # A page by time is read from windows of time, the first of which begins where the page does. Reading in order stops
 # early only without a filter, and a cursor is one: without a window ClickHouse reads long past the page.
 FIRST_WINDOW = timedelta(hours=1)
-# How many times as wide as an empty window the next one is; also the largest factor after others.
+# By how much at most a window is wider than the one before, and by how much after an empty one.
 WINDOW_GROWTH = 30
 
 SELECT_KEYS = f"SELECT {', '.join(KEY_COLUMNS)}, duration_ms, input_tokens, output_tokens, {KEY_HASH}"
@@ -31,9 +31,6 @@ CURSOR = (
     " fromUnixTimestamp64Milli({cursor_created_at_ms:Int64}, 'UTC'),"
     " {cursor_source_partition:UInt32}, {cursor_source_offset:UInt64})"
 )
-
-# The oldest and the newest moment at which there can be a row.
-Extent = tuple[datetime, datetime]
 
 
 def _order(parameters: LogParameters) -> str:
@@ -71,12 +68,6 @@ def page_query(
     return sql, filters
 
 
-def _extent_of(parameters: LogParameters, found: Row) -> Extent:
-    """From the oldest to the newest moment at which there can be a row; `found` answers OLDEST_AND_NEWEST."""
-    oldest = max(found["oldest"].replace(tzinfo=UTC), parameters.start_time or EPOCH)
-    return oldest, min(found["newest"].replace(tzinfo=UTC), parameters.end_time or END_OF_TIME)
-
-
 def _total_and_extent(
     reader: Reader, parameters: LogParameters, total: PageTotal | None
 ) -> tuple[PageTotal | None, Extent | None]:
@@ -89,7 +80,7 @@ def _total_and_extent(
     answers = iter(reader.query_all([query for query in (count, ends) if query is not None]))
     if count is not None:
         total = PageTotal(sum(row["requests"] for row in next(answers)), False)
-    return total, _extent_of(parameters, next(answers)[0]) if ends is not None else None
+    return total, extent_of(next(answers)[0]).within(parameters.span) if ends is not None else None
 
 
 def _reads_whole_rows(parameters: LogParameters, total: PageTotal | None) -> bool:

@@ -11,8 +11,8 @@ from aggregator.times import Span
 from api.analytics.search import limits
 from api.analytics.search.page_keys import keys_in
 from api.analytics.search.search_sql import IN_SETTINGS, Found, Search, SearchTotal, from_where, only_in
-from api.analytics.search.time_windows import Extent, read_extent, share_of, windows
-from api.request_rows import Row
+from api.analytics.search.time_windows import read_extent, share_of, windows
+from api.request_rows import Extent, Row
 from api.security.reader import Reader
 
 

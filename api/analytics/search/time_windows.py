@@ -1,29 +1,17 @@
 """Windows of time that end with the newest request, ever longer: where the newest matches are looked for first."""
 
-from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from datetime import timedelta
 
 from aggregator.times import Span
 from api.analytics.search.search_sql import Search
-from api.request_rows import OLDEST_AND_NEWEST
+from api.request_rows import OLDEST_AND_NEWEST, Extent, extent_of
 from api.security.reader import Reader
 
 FIRST_WIDTH, GROWTH = timedelta(hours=1), 8
 
 
-class Extent(NamedTuple):
-    """The times of the oldest and of the newest request."""
-
-    oldest: datetime
-    newest: datetime
-
-    def within(self, span: Span) -> "Extent":
-        return Extent(max(self.oldest, span.start or self.oldest), min(self.newest, span.end or self.newest))
-
-
 def read_extent(reader: Reader) -> Extent:
-    found: dict[str, Any] = reader.query(OLDEST_AND_NEWEST, {})[0]
-    return Extent(found["oldest"].replace(tzinfo=UTC), found["newest"].replace(tzinfo=UTC))
+    return extent_of(reader.query(OLDEST_AND_NEWEST, {})[0])
 
 
 def share_of(extent: Extent, span: Span) -> float:
