@@ -40,7 +40,7 @@ def apply_topics(file: TopicFile, replication_factor: Replicas = None) -> None:
 def _print(told: list[Difference]) -> None:
     console = Console()
     for each in told:
-        line = Text.assemble((each.what, "" if each.is_mendable else "bold red"), f": {each.remedy}")
+        line = Text.assemble((each.what, "" if each.is_repairable else "bold red"), f": {each.remedy}")
         console.print(line, soft_wrap=True)
 
 
@@ -49,7 +49,7 @@ async def _settled(admin: AIOKafkaAdminClient, wanted: Wanted) -> Found:
     deadline = time.monotonic() + SETTLE_SECONDS
     while True:
         found = await look(admin, wanted)
-        if not any(each.is_mendable for each in differences(wanted, found)) or time.monotonic() > deadline:
+        if not any(each.is_repairable for each in differences(wanted, found)) or time.monotonic() > deadline:
             return found
         await asyncio.sleep(POLL_SECONDS)
 
@@ -67,7 +67,7 @@ async def run_topics(file: Path, replication_factor: int | None, does_apply: boo
         found = await look(admin, wanted)
         if does_apply:
             for each in differences(wanted, found):
-                if each.is_mendable:
+                if each.is_repairable:
                     print(f"{each.what}: {each.remedy.removeprefix('apply ')}")
             await apply(admin, wanted, found)
             found = await _settled(admin, wanted)

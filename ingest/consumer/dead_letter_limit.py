@@ -1,4 +1,4 @@
-"""When most of what arrives is broken, the producer is: stop, instead of draining it into the dead letters."""
+"""Stops a worker when most records are no valid events: then the producer is broken, not the records."""
 
 import threading
 from collections import deque
@@ -9,13 +9,13 @@ from ingest.transform.decoder import Rejection
 
 
 class DeadLetterLimitError(Exception):
-    """Too many records in a row, or too large a share of them, are no valid events. The batch is not written,
-    so nothing is lost: mend the producer (or raise the limit) and start the worker again."""
+    """Too many records in a row, or too large a share of them, are no valid events. The batch is not written, so
+    nothing is lost: repair the producer (or raise the limit) and start the worker again."""
 
 
 @dataclass(frozen=True)
 class DeadLetterLimit:
-    """What is still taken for bad luck.
+    """How many dead letters a worker still takes for bad luck.
 
     `in_a_row` dead letters of one partition without a valid event between them; `share` (0 to 1) of the last
     `window_records` records, once there have been as many.

@@ -1,4 +1,4 @@
-"""Threads that do not outlive the worker's wish to stop."""
+"""An executor whose threads do not keep the process from exiting."""
 
 import asyncio
 import threading
@@ -15,8 +15,9 @@ Result = TypeVar("Result")
 
 
 class DaemonExecutor:
-    """Runs functions in `count` threads. Python waits at its end for the threads of a ThreadPoolExecutor, so one
-    that hangs in an insert would keep a worker from exiting for minutes; these are left behind instead."""
+    """Runs functions in `count` threads. At exit Python waits for the threads of a ThreadPoolExecutor, so one that
+    hangs in an insert would keep a worker from exiting for minutes. These are daemon threads, which it does not wait
+    for."""
 
     def __init__(self, count: int) -> None:
         self._jobs: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
@@ -42,14 +43,14 @@ class DaemonExecutor:
 
     async def run(self, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
         future: Future[Result] = Future()
-        # With what is bound for log lines.
+        # The thread logs with the caller's context variables.
         context = copy_context()
         self._jobs.put((future, lambda: context.run(function, *arguments)))
         return await asyncio.wrap_future(future)
 
     def close(self) -> None:
-        """End the threads; one that does not end within CLOSE_SECONDS is left behind. An idle one must not be: the
-        engine that it holds would be torn down with the interpreter, which may abort the process."""
+        """End the threads, all but those that take longer than CLOSE_SECONDS. Idle ones must end: the engine that they
+        hold would be torn down with the interpreter, which may abort the process."""
         for _ in self._threads:
             self._jobs.put(None)
         deadline = time.monotonic() + CLOSE_SECONDS

@@ -2,9 +2,9 @@
 
 aiokafka's own calls fall short of the delivery protocol in three ways, so these go to the coordinator directly:
 - its commit takes generation and member id from whatever is current when a request is built. After a rebalance a
-  commit that was waiting goes out under the new generation, and for a member that was thrown out as generation -1,
+  commit that was waiting goes out under the new generation, and for a member that was expelled as generation -1,
   which Kafka accepts from anybody while the group is empty: both can set offsets of another worker back;
-- its reading drops the metadata, or (admin client) takes an answer like "I am still loading" for "nothing committed",
+- its reading drops the metadata, or (admin client) takes the error "coordinator is loading" for "nothing committed",
   after which a partition would be read from its beginning again.
 
 This uses private members of aiokafka; tests/unit/ingest/test_aiokafka_privates.py lists the only files that may.
@@ -47,7 +47,7 @@ class PartitionLostError(Exception):
 
 @dataclass(frozen=True)
 class Member:
-    """Who this worker is in one generation of the group; Kafka takes its commits until the next generation."""
+    """This worker in one generation of the group; Kafka accepts its commits until the next generation."""
 
     generation: int
     member_id: str
@@ -66,7 +66,7 @@ class GroupCoordinator:
 
     @property
     def member(self) -> Member:
-        """This worker in the current generation: to be taken when partitions are assigned."""
+        """This worker in the current generation: read it when partitions are assigned."""
         return Member(self._coordinator.generation, self._coordinator.member_id)
 
     async def read(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, OffsetAndMetadata]:
@@ -82,10 +82,10 @@ class GroupCoordinator:
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def commit(self, member: Member, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
-        """Commit as `member`, again and again while Kafka cannot take it; the caller bounds the time.
+        """Commit as `member`, and retry while Kafka cannot take it; the caller bounds the time.
 
-        Raises PartitionLostError when `member` is no longer who the group says this worker is,
-        UnknownTopicOrPartitionError when the topic was deleted, KafkaError for what cannot pass.
+        Raises PartitionLostError when this worker is no longer `member` of the group, UnknownTopicOrPartitionError
+        when the topic was deleted, KafkaError for an error that is not retriable.
         """
         commits = {tp: (tp.partition, offset.offset, offset.metadata) for tp, offset in offsets.items()}
         request = OffsetCommitRequest(
@@ -106,7 +106,7 @@ class GroupCoordinator:
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _send(self, request: Any) -> Any:
-        """Raises KafkaError for the first error in the answer, be it about one partition or the group."""
+        """Raises KafkaError for the first error in the response, be it about one partition or the group."""
         await self._coordinator.ensure_coordinator_known()
         response = await self._coordinator._send_req(request)
         for code in _codes(response):
@@ -126,8 +126,8 @@ class GroupCoordinator:
     async def topic_id(self, partition: TopicPartition) -> str:
         """The id of the partition's topic as its leader knows it; empty on a broker without topic ids.
 
-        Records that were fetched before this call are of the topic with this id or an earlier one, because the
-        leader that handed them out is the one that is asked. Raises KafkaError, also while the topic is not there.
+        Records that were fetched before this call are of the topic with this id or an earlier one, because the request
+        goes to the leader that they were fetched from. Raises KafkaError, also while there is no such topic.
         """
         client = self._consumer._client
         leader = client.cluster.leader_for_partition(partition)
@@ -148,7 +148,7 @@ def _by_topic(values: Mapping[TopicPartition, Any]) -> Iterator[tuple[str, list[
 
 
 def _codes(response: Any) -> Iterator[int]:
-    """Every error code in an answer about offsets."""
+    """Every error code in a response about offsets."""
     yield getattr(response, "error_code", 0)
     for _, partitions in response.topics:
         yield from (partition[-1] for partition in partitions)

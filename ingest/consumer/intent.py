@@ -1,4 +1,4 @@
-"""What a worker says in the metadata of its commits: whose offset it is, and which batch it is about to write."""
+"""The metadata of a worker's commits: which topic the offset is of, and which batch is about to be written."""
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 

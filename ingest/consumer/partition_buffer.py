@@ -14,7 +14,7 @@ from ingest.settings import IngestSettings
 
 
 class PartitionBuffer:
-    """Buffers records of a partition and says when a batch is due. Times are `time.monotonic()` seconds.
+    """Buffers records of a partition until a batch is due. Times are `time.monotonic()` seconds.
 
     `position` is the next offset to fetch. `replay` is the intent of an earlier worker, until its batch is written.
     """
@@ -31,7 +31,7 @@ class PartitionBuffer:
         self.partition = partition
         self.position = position
         self.replay = replay
-        # Who holds the partition, and in which of the topics that have had this name.
+        # Who holds the partition, and the id of the topic: several may have had this name.
         self.member = member
         self.topic_id = topic_id
         self.batch_in_flight: asyncio.Task[None] | None = None

@@ -1,6 +1,6 @@
-"""The id that Kafka gives a topic when it is created: a topic that was deleted and made anew has another one.
+"""The id that Kafka gives a topic when it is created: one that was deleted and created again has another.
 
-aiokafka asks for metadata in versions that know no ids, so this spells out one that does (KIP-516, Kafka 3.1).
+aiokafka's metadata requests are of versions without ids; this is one of a version with them (KIP-516, Kafka 3.1).
 """
 
 from io import BytesIO
@@ -95,7 +95,7 @@ class TopicIdRequest(Request[MetadataRequestV12]):  # type: ignore[misc]
 
 
 def id_in(response: Response) -> str:
-    """The id that a broker answered, as text. Raises what it answered instead, such as a topic that is not there."""
+    """The topic id in a broker's response, as text. Raises the error in the response, such as an unknown topic."""
     for error_code, _, topic_id, *_ in response.topics:
         if error_code:
             raise for_code(error_code)()

@@ -1,7 +1,7 @@
-"""What a stored batch added to usage, told to the aggregates in motion (docs/budgets.md).
+"""Publishes what a stored batch added to usage, for the aggregators that count budgets (docs/budgets.md).
 
-ClickHouse is the truth and aggregators compare themselves with it, so nothing here may hold up or fail a batch: what
-Kafka does not take at once is dropped and counted.
+ClickHouse is the truth, and aggregators compare themselves with it. So nothing here may delay or fail a batch: an
+increment that Kafka does not take at once is dropped and counted.
 """
 
 import asyncio
@@ -25,10 +25,10 @@ from ingest.consumer.batch import Batch
 
 log = structlog.get_logger(__name__)
 
-# A gateway may tag each request with something of its own. What is beyond is left to the aggregators' reconcile.
+# A gateway may give each request a tag of its own. The rest reaches the aggregators with their next snapshot.
 MAX_TAG_ROWS = 2_000
 SEND_SECONDS = 1.0
-# How long nothing is tried after a failure.
+# How long to wait after a failure before the next send.
 PAUSE_SECONDS = 5.0
 CLOSE_SECONDS = 0.5
 
@@ -43,7 +43,7 @@ def _counts(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _measures(events: pa.Table, is_error: pa.ChunkedArray, cost: pa.ChunkedArray) -> pa.Table:
-    """What each event adds, with its minute."""
+    """The sums that each event adds to, with its minute."""
     dollars = SCHEMA.field("cost").type
     micros = pc.cast(pc.floor_temporal(events["timestamp"], unit="minute"), pa.int64())
     return pa.table(
@@ -61,7 +61,7 @@ def _measures(events: pa.Table, is_error: pa.ChunkedArray, cost: pa.ChunkedArray
 
 
 def _sums(kind: str, values: Any, measures: pa.Table) -> pa.Table:
-    """Sums by value and minute, as SCHEMA says. Decimals of 38 digits add up exactly."""
+    """Sums by value and minute, in the shape of SCHEMA. Decimals of 38 digits add up exactly."""
     grouped = (
         measures.append_column("value", values)
         .group_by(["value", "minute"], use_threads=False)
@@ -105,7 +105,7 @@ def messages(batch: Batch, topic_id: str, usage: pa.Table, partitions: int) -> M
 
 
 class IncrementProducer:
-    """Sends increments as long as Kafka takes them. `start` returns at once; `close` within CLOSE_SECONDS."""
+    """Sends increments while Kafka takes them. `start` returns at once; `close` within CLOSE_SECONDS."""
 
     def __init__(self, bootstrap_servers: str, **client_options: Any) -> None:
         self._bootstrap_servers = bootstrap_servers
@@ -120,7 +120,7 @@ class IncrementProducer:
 
     async def _connect_for_ever(self) -> None:
         while self._producer is None:
-            # A repeated increment is recognised, and the embedded broker knows no idempotent producers.
+            # Not idempotent: aggregators recognise a repeated increment, and the embedded broker has no idempotence.
             producer = AIOKafkaProducer(
                 bootstrap_servers=self._bootstrap_servers, linger_ms=2, request_timeout_ms=5_000, **self._client_options
             )
@@ -137,9 +137,9 @@ class IncrementProducer:
                     await producer.stop()
 
     def encoded(self, batch: Batch, topic_id: str, usage: pa.Table) -> Mapping[int, bytes]:
-        """What is to be sent of a stored batch, by partition; nothing while Kafka takes nothing.
+        """The messages of a stored batch, by partition; none while Kafka is unavailable.
 
-        For the thread that has stored it: on a busy processor the event loop would stand still for a while.
+        To be called in the thread that has stored the batch: in the event loop it would block everything else.
         """
         if not usage.num_rows:
             return {}
@@ -149,7 +149,7 @@ class IncrementProducer:
         return messages(batch, topic_id, usage, self._partitions)
 
     async def emit(self, increments: Mapping[int, bytes]) -> None:
-        """Hand increments to Kafka's client, within SEND_SECONDS or not at all. Never raises."""
+        """Pass increments to Kafka's client, within SEND_SECONDS or not at all. Never raises."""
         if self._producer is None:
             return
         try:

@@ -118,7 +118,7 @@ class Worker:
             raise KafkaUnavailableError(f"Kafka at {servers} does not answer") from error
 
     async def _leave(self) -> None:
-        """Release all partitions and leave the group, within `stop_seconds` even if nobody answers any more."""
+        """Release all partitions and leave the group, within `stop_seconds` even if Kafka does not answer."""
         self._stopping.set()
         await self._assignment.on_partitions_revoked(list(self._buffers))
         try:

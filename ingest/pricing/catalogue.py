@@ -1,7 +1,7 @@
 """The prices that genai-prices publishes: which model a name means, and what that model costs when.
 
 Only the data bundled with the installed version is read. Updates over the network never happen: a batch
-priced twice must cost the same, and `VERSION` on the row must say by which prices.
+priced twice must cost the same, and `VERSION` on the row names the prices.
 """
 
 import re
@@ -32,7 +32,7 @@ VERSION = f"genai-prices {genai_prices.__version__}"
 
 # Names come from outside, so what is remembered about them is bounded.
 MAX_REMEMBERED_NAMES = 16_384
-# A provider's own way to write a model, where the gateway did not say which provider it is.
+# A provider's own way to write a model, where the gateway did not name the provider.
 BEDROCK = re.compile(
     r"arn:aws:bedrock:|(?:(?:us|us-gov|eu|apac|jp|au|ca|sa|global)\.)?"
     r"(?:ai21|amazon|anthropic|cohere|deepseek|google|meta|minimax|mistral|moonshot|nvidia|openai|qwen|writer)\.[a-z]"
@@ -95,7 +95,7 @@ def spellings(provider: str, model_name: str) -> Iterator[tuple[str, str]]:
 
 @lru_cache(MAX_REMEMBERED_NAMES)
 def find(provider: str, model_name: str) -> Listing | None:
-    """The model that a gateway's words mean, by genai-prices' own matching rules; None if it knows none.
+    """The model that a gateway's names mean, by genai-prices' own matching rules; None if it knows none.
 
     `provider` is a provider's id or alias, or "" if the gateway gave none. Nothing is guessed: a provider
     that the catalogue does not know, or a model that this provider does not sell, has no price.
@@ -186,7 +186,7 @@ def thresholds(prices: ModelPrice) -> set[int]:
 
 def price_at(listing: Listing, moment: datetime, service_tier: str = "") -> tuple[Tier, ...]:
     """What the model costs at `moment` (aware), tier by tier; nothing if the catalogue sells it only by
-    units that tokens say nothing about (hours of audio, pages), because those tokens are not free.
+    units that tokens do not measure (hours of audio, pages), because those tokens are not free.
 
     A rate above MAX_RATE is not taken for a price: the arithmetic could not hold it.
     """

@@ -1,4 +1,4 @@
-"""The operator's file while a worker runs: read anew when it changes, and never worse than it was."""
+"""Reloads the operator's file when it changes while a worker runs; a file with mistakes changes nothing."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""The costs of rows that are stored already, computed anew with the prices in force now, and the rollups after them.
+"""Computes the costs of stored rows again with the prices in force now, and rebuilds the rollups after them.
 
 Rows are priced in batches like new ones. What differs goes into a table of changes, and one mutation takes it over:
 ClickHouse rewrites the cost columns of the parts that hold such rows, each part at once, and rows that arrive meanwhile
@@ -30,7 +30,7 @@ PIECE_ROWS = 250_000
 POLL_SECONDS = 0.2
 MINUTE = timedelta(minutes=1)
 
-# What makes a Kafka record unique, also where a topic was made anew.
+# What makes a Kafka record unique, also where a topic was created again.
 KEY = ("source_topic", "source_partition", "source_offset", "created_at")
 PRICED = tuple(PRICED_SCHEMA.names)
 AMOUNTS = tuple(name for name in PRICED if "cost" in name or name == "fee_rate")
@@ -230,7 +230,7 @@ def _totals(rows: pa.Table, priced: pa.Table, is_changed: pa.ChunkedArray) -> It
 
 
 def _apply(warehouse: Warehouse, span: Span, changes: str, progress: Progress) -> None:
-    """Have ClickHouse take over `changes`, and wait until it has. Parts out of the span are not touched."""
+    """Update the rows from `changes`, and wait until ClickHouse has. Parts outside the span are not touched."""
     key, table = ", ".join(KEY), f"'{warehouse.database}.{changes}'"
     updates = ", ".join(f"{name} = joinGet({table}, '{name}', {key})" for name in PRICED)
     bound = _bound(span, "")

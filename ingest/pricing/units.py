@@ -40,14 +40,14 @@ class UnitCost:
 
 
 def unit_cost(listing: Listing, moment: datetime, service_tier: str, usage: UnitQuantities) -> UnitCost | None:
-    """None if the usage says nothing about what the model is sold by, contradicts itself, or costs a million dollars.
+    """None if the usage has no unit that the model is sold by, contradicts itself, or costs a million dollars.
 
     The sum of the buckets is what genai-prices calculates; what it adds to quantity x price, such as a minimum,
     is in the bucket `other`.
     """
     prices = catalogue.prices_at(listing, moment, service_tier)
     units = usage.for_prices(prices)
-    if not _is_told(prices, units):
+    if not _is_priced_usage(prices, units):
         return None
     try:
         amounts = _amounts(prices, units)
@@ -75,7 +75,7 @@ def _rates(prices: ModelPrice) -> dict[str, Any]:
     return {UNITS.unit_for_price_key(key).usage_key: price for key, price in vars(prices).items() if price is not None}
 
 
-def _is_told(prices: ModelPrice, units: Mapping[str, Any]) -> bool:
+def _is_priced_usage(prices: ModelPrice, units: Mapping[str, Any]) -> bool:
     if catalogue.is_sold_by_tokens(prices):
         return "input_tokens" in units or "output_tokens" in units
     return not units.keys().isdisjoint(_rates(prices))
@@ -91,7 +91,7 @@ def _amounts(prices: ModelPrice, units: Mapping[str, Any]) -> dict[str, Decimal]
 
 
 def _terms(prices: ModelPrice, total_input: int) -> list[str]:
-    """The part of a price id that says which tier it is and what each unit costs."""
+    """The part of a price id with the tier and the price of each unit."""
     passed = [above for above in catalogue.thresholds(prices) if total_input > above]
     rates = {name: calc_unit_price(price, 1, total_input, 1) for name, price in _rates(prices).items()}
     return [

@@ -27,8 +27,8 @@ LINGER_SECONDS = 0.005
 RETRY_SECONDS = 0.2
 # Before compression; a larger event travels alone.
 MAX_BATCH_BYTES = 256 * 1024
-# How long a connection may take to close when Kafka is away.
-GIVE_UP_SECONDS = 2.0
+# How long a connection may take to close when Kafka is unavailable.
+CLOSE_SECONDS = 2.0
 NO_ROOM = "the buffer was full of events that wait for acknowledgement"
 
 
@@ -45,11 +45,11 @@ class _Batch:
     settled: asyncio.Future[str | None]
     event_count: int = 0
     byte_count: int = 0
-    # Of events whose failure nobody waits for, to be reported by the next call.
+    # Keys of events whose failure no caller waits for: the next call reports it.
     unwatched_keys: list[bytes | None] = field(default_factory=list)
 
     def add(self, key: bytes | None, value: bytes) -> bool:
-        """False when the batch is full or already on its way."""
+        """False when the batch is full or in flight."""
         if self.builder.append(timestamp=None, key=key, value=value) is None:
             return False
         self.event_count += 1
@@ -357,7 +357,7 @@ class EventEmitter:
         self._is_broken = False
 
     async def _disconnect(self) -> None:
-        """Close the connection and forget what is on its way.
+        """Close the connection and forget the batches in flight.
 
         By hand, because aiokafka's `stop` waits for ever for batches that it cannot deliver.
         """
@@ -367,7 +367,7 @@ class EventEmitter:
         self._producer._closed = True
         for close in (self._producer._sender.close, self._producer.client.close):
             with contextlib.suppress(TimeoutError, KafkaError):
-                async with asyncio.timeout(GIVE_UP_SECONDS):
+                async with asyncio.timeout(CLOSE_SECONDS):
                     await close()
 
 

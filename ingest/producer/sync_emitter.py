@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ingest.events import RequestEvent
-from ingest.producer.emitter import GIVE_UP_SECONDS, EventEmitter, encode
+from ingest.producer.emitter import CLOSE_SECONDS, EventEmitter, encode
 
 
 class SyncEventEmitter:
@@ -104,8 +104,8 @@ class SyncEventEmitter:
 
 
 async def _stop_loop() -> None:
-    """Stop the running loop once the calls that were under way have had their say."""
+    """Stop the running loop once the calls under way have returned."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     if others:
-        await asyncio.wait(others, timeout=GIVE_UP_SECONDS)
+        await asyncio.wait(others, timeout=CLOSE_SECONDS)
     asyncio.get_running_loop().stop()

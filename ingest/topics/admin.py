@@ -1,4 +1,4 @@
-"""Asking a Kafka for its topics and rights, and changing them."""
+"""Reads and changes topics and rights (ACLs) of a Kafka."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -24,7 +24,7 @@ ANY, LITERAL, ALLOW, ANY_HOST = 1, 3, 3, "*"
 
 @asynccontextmanager
 async def admin_of(bootstrap_servers: str, **client_options: Any) -> AsyncIterator[AIOKafkaAdminClient]:
-    """A started admin client. Raises KafkaUnavailableError when Kafka does not answer in time, or not to us."""
+    """A started admin client. Raises KafkaUnavailableError when Kafka does not answer in time, or refuses us."""
     admin = AIOKafkaAdminClient(
         bootstrap_servers=bootstrap_servers, request_timeout_ms=int(TIMEOUT_SECONDS * 1000), **client_options
     )
@@ -39,7 +39,7 @@ async def admin_of(bootstrap_servers: str, **client_options: Any) -> AsyncIterat
 
 
 async def look(admin: AIOKafkaAdminClient, wanted: Wanted) -> Found:
-    """The topics that are wanted, as far as they are there, and all rights."""
+    """Those of the wanted topics that exist, and all rights."""
     names = {topic.name for topic in wanted.topics} & set(await admin.list_topics())
     topics = {}
     for described in await admin.describe_topics(sorted(names)) if names else []:
@@ -71,7 +71,7 @@ async def _rights(admin: AIOKafkaAdminClient) -> set[Acl] | None:
 
 
 async def apply(admin: AIOKafkaAdminClient, wanted: Wanted, found: Found) -> None:
-    """Create, add and set what `topic_plan.differences` calls mendable. Raises TopicError for what Kafka refuses."""
+    """Apply what `spec.differences` calls repairable. Raises TopicError for what Kafka refuses."""
     missing = [topic for topic in wanted.topics if topic.name not in found.topics]
     if missing:
         await create_missing(

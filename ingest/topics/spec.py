@@ -1,4 +1,4 @@
-"""What topics and rights there should be, and how a Kafka differs from that: values only, nothing is asked or done."""
+"""The wanted topics and rights (ACLs), and how a Kafka differs from them. Pure: nothing is read or changed."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -138,11 +138,11 @@ class Found:
 
 @dataclass(frozen=True)
 class Difference:
-    """`what` is wrong with what, and the `remedy`; `apply` mends it if it `is_mendable`."""
+    """`what` differs, and its `remedy`; `apply` repairs it if it `is_repairable`."""
 
     what: str
     remedy: str
-    is_mendable: bool
+    is_repairable: bool
 
 
 def read_wanted(path: Path) -> Wanted:
@@ -153,23 +153,23 @@ def read_wanted(path: Path) -> Wanted:
         raise TopicFileError(f"{path}: {error}") from error
     except ValidationError as error:
         problems = error.errors(include_url=False, include_input=False, include_context=False)
-        told = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'file'}: {each['msg']}" for each in problems)
-        raise TopicFileError(f"{path}: {told}") from error
+        reasons = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'file'}: {each['msg']}" for each in problems)
+        raise TopicFileError(f"{path}: {reasons}") from error
 
 
 def differences(wanted: Wanted, found: Found) -> list[Difference]:
-    """Everything in which a Kafka is not as wanted. Topics and configs that are not mentioned are none of ours."""
-    told = [each for topic in wanted.topics for each in _about(topic, wanted.replication_factor, found)]
+    """All differences of a Kafka from what is wanted. Topics and configs that `wanted` does not name do not count."""
+    all_differences = [each for topic in wanted.topics for each in _about(topic, wanted.replication_factor, found)]
     if found.rights is None:
-        return told
+        return all_differences
     for right in sorted(wanted.rights - found.rights):
-        told.append(Difference(f"missing right: {right}", "apply grants it", True))
+        all_differences.append(Difference(f"missing right: {right}", "apply grants it", True))
     ours = {right.principal for right in wanted.rights}
     for right in sorted(right for right in found.rights - wanted.rights if right.principal in ours):
-        told.append(
+        all_differences.append(
             Difference(f"right that nobody asked for: {right}", "revoke it by hand, or add it to the file", False)
         )
-    return told
+    return all_differences
 
 
 def _about(topic: WantedTopic, replication_factor: int, found: Found) -> Iterator[Difference]:

@@ -1,5 +1,5 @@
-"""What was asked and what was answered, out of the bodies of a request: OpenAI chat and responses, Anthropic, Gemini,
-Bedrock, or plain text. Anything else that is JSON is looked through as it is. Nothing here ever raises for a body.
+"""Extracts the conversation (messages, answer, tool calls) from the bodies of a request: OpenAI chat and responses,
+Anthropic, Gemini, Bedrock, or plain text. Any other JSON is searched as it is. Nothing here ever raises for a body.
 """
 
 from collections.abc import Iterator
@@ -53,7 +53,7 @@ class Call(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What the model said and the tools it called. `document` is the JSON object that the answer is, if it is one."""
+    """The model's text and its tool calls. `document` is the JSON object that the answer is, if it is one."""
 
     text: str
     calls: tuple[Call, ...] = ()
@@ -181,10 +181,10 @@ def calls_document(calls: tuple[Call, ...]) -> dict[str, Any]:
 
 def answered(body: dict[str, Any]) -> Answer:
     """The answer in a response; the whole of it where it is of no API that is known."""
-    said = _said(body)
-    if said is None:
+    message = _message(body)
+    if message is None:
         return Answer(lines(body), document=body)
-    pieces = _pieces(said)
+    pieces = _pieces(message)
     text = "\n".join([piece for piece in pieces if isinstance(piece, str) and piece])
     document = parse(text)
     return Answer(
@@ -198,7 +198,7 @@ def _first(value: Any) -> Any:
     return value[0] if isinstance(value, list) and value else None
 
 
-def _said(body: dict[str, Any]) -> Any:
+def _message(body: dict[str, Any]) -> Any:
     """The part of a response that is the message; None where none is known."""
     choice = _first(body.get("choices"))
     if isinstance(choice, dict):

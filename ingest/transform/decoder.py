@@ -1,4 +1,4 @@
-"""A batch of raw record values becomes columns, and every value that is not a valid event becomes a rejection.
+"""Decodes a batch of raw record values to columns; every value that is not a valid event becomes a rejection.
 
 The fast path keeps only values that it can prove to be valid under the event model: one pass of msgspec (screen.py),
 then whole columns in Arrow. Every other value goes through the model itself, which either yields the same columns or
@@ -88,7 +88,7 @@ def _timestamps(values: Sequence[str | int]) -> pa.Array:
     try:
         moments = texts.cast(_MICROSECONDS)
     except pa.ArrowInvalid:
-        # One day that does not exist, and Arrow takes none of them.
+        # One day that does not exist makes Arrow refuse all of them.
         moments = pa.array([_moment(text) for text in texts.to_pylist()], _MICROSECONDS)
     if moments.null_count:
         last_ms = int(END_OF_TIME.timestamp() * 1000)

@@ -1,4 +1,4 @@
-"""What search and analytics ask about and gateways do not send: texts, shapes, keys, tools, turns, intents.
+"""Derives the columns that search and analytics need and gateways do not send: texts, keys, tools, turns, intents.
 
 Only events with a body (or variables of a prompt) are looked at, one by one; for all others the columns are constant.
 What the gateway has sent itself stays as it is.
@@ -42,12 +42,12 @@ COMPLETED = pa.schema(
 NOTHING: dict[str, Any] = {
     "is_json": False, "is_tool_call": False, "output": "{}", "variables": "{}", "user_intent": "", "agent_intent": "",
     "input_text": "", "output_text": "", "tool_names": [], "tool_call_count": None, "turn_count": None,
-    "said": "", "told": "",
+    "last_user_text": "", "answer_text": "",
 }  # fmt: skip
-# Of one row, before its moods: the beginnings of what the user said last and of what the model told.
+# Of one row, before its moods: the beginnings of the last user message and of the answer.
 ROW = pa.schema(
     [field for field in (*DERIVED, *COMPLETED) if not field.name.endswith("_intent")]
-    + [pa.field("said", pa.string()), pa.field("told", pa.string())]
+    + [pa.field("last_user_text", pa.string()), pa.field("answer_text", pa.string())]
 )
 
 # The first that is found counts.
@@ -68,7 +68,7 @@ AGENT_INTENTS = {
 def _moods(texts: pa.Array, patterns: Mapping[str, str]) -> pa.Array:
     """The mood of each text, in RE2: Python's own expressions took longer than everything else here together."""
     lower = pc.replace_substring(pc.utf8_lower(texts), "\u2019", "'")
-    # Most texts have none: one pass tells.
+    # Most texts have none, which one pass finds.
     has_any = pc.match_substring_regex(lower, rf"\b(?:{'|'.join(patterns.values())})")
     some = lower.filter(has_any)
     found = [pc.match_substring_regex(some, rf"\b(?:{pattern})") for pattern in patterns.values()]
@@ -112,8 +112,8 @@ def derive(rows: Sequence[Mapping[str, str]]) -> pa.Table:
     """What is derived (DERIVED and COMPLETED) from columns of READ, row by row. Never raises for what a body holds."""
     found = pa.Table.from_pylist([_derived_or_text(row) for row in rows], ROW)
     moods = [
-        _moods(found["said"].combine_chunks(), USER_INTENTS),
-        _moods(found["told"].combine_chunks(), AGENT_INTENTS),
+        _moods(found["last_user_text"].combine_chunks(), USER_INTENTS),
+        _moods(found["answer_text"].combine_chunks(), AGENT_INTENTS),
     ]
     for name, column in zip(("user_intent", "agent_intent"), moods, strict=True):
         found = found.append_column(name, column)
@@ -143,8 +143,8 @@ def _derive(row: Mapping[str, str]) -> dict[str, Any]:
         "is_tool_call": bool(answer.calls),
         "output": _flat(calls_document(answer.calls) if answer.calls else {}, answer.document or {}),
         "variables": _flat(variables),
-        "said": _storable(_last_said(messages)[:INTENT_CHARS]),
-        "told": _storable(answer.text[:INTENT_CHARS]),
+        "last_user_text": _storable(_last_user_text(messages)[:INTENT_CHARS]),
+        "answer_text": _storable(answer.text[:INTENT_CHARS]),
         "input_text": _storable("\n\n".join([_with_role(message) for message in messages])),
         "output_text": _storable(_output_text(answer)),
         "tool_names": list(dict.fromkeys([_storable(call.name) for call in answer.calls])),
@@ -172,7 +172,7 @@ def _output_text(answer: Answer) -> str:
     return "\n".join(text for text in (answer.text, *called) if text)
 
 
-def _last_said(messages: Sequence[Message]) -> str:
+def _last_user_text(messages: Sequence[Message]) -> str:
     return next((message.text for message in reversed(messages) if message.role in ("user", "")), "")
 
 

@@ -46,7 +46,7 @@ def redact_bytes(raw: bytes) -> bytes:
     """A rejected record with the values of secret-looking keys replaced; every other byte stays as it was.
 
     Works on JSON that cannot be parsed too, as far as its keys can be recognised. Only where a secret is an
-    object, in JSON that can be parsed, the record is written anew.
+    object, in JSON that can be parsed, the record is serialised again.
     """
     masked = _RAW_SECRET.sub(rb'\1"' + MARK.encode() + rb'"', raw)
     try:

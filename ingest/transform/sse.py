@@ -1,4 +1,4 @@
-"""A streamed answer put together again: server-sent events of OpenAI, Anthropic or Gemini to one body."""
+"""Folds a streamed answer, server-sent events of OpenAI, Anthropic or Gemini, into one body."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,7 +1,7 @@
-"""Token counts out of the provider's response, for events whose gateway has sent none.
+"""Extracts token counts from the provider's response, for events whose gateway has sent none.
 
-The catalogue's extractors know how each provider counts; what comes out follows the event contract: input with
-cache reads and writes in it, output with thinking in it.
+The catalogue's extractors know how each provider counts. The counts follow the event contract: input includes cache
+reads and writes, output includes thinking.
 """
 
 import json
@@ -26,7 +26,7 @@ COLUMNS = (*TOKEN_COLUMNS.values(), "usage")
 
 
 class ExtractionError(Exception):
-    """A response says nothing that can be used; `reason` is the label of the metric."""
+    """A response has no usage that can be read; `reason` is the label of the metric."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -34,7 +34,7 @@ class ExtractionError(Exception):
 
 
 def with_usage_source(events: pa.Table) -> pa.Table:
-    """The events (EVENT_SCHEMA) with the counts that their responses tell, and a column `usage_source`."""
+    """The events (EVENT_SCHEMA) with the counts of their responses, and a column `usage_source`."""
     is_reported = pc.or_(
         pc.or_(pc.is_valid(events["input_tokens"]), pc.is_valid(events["output_tokens"])),
         pc.not_equal(events["usage"], ""),
@@ -62,7 +62,7 @@ def _completed(events: pa.Table, asked: pa.BooleanArray, found: list[dict[str, A
 
 
 def _extract(row: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The columns of one event, None (and counted) if its response does not tell."""
+    """The columns of one event, None (and counted) if its response has none."""
     try:
         usage = extract_usage(row["provider"], row["model_name"], row["response_body"] or row["response_body_raw"])
     except ExtractionError as error:
@@ -102,7 +102,7 @@ def _messages(body: str) -> Iterator[Mapping[str, Any]]:
 
 
 def _fold(messages: Iterator[Mapping[str, Any]]) -> dict[str, Any]:
-    """One response out of many: of each count the last one that was told."""
+    """One response out of many: of each count the last one."""
     response: dict[str, Any] = {}
     for message in messages:
         # Anthropic's message_start, OpenAI's response.completed, Bedrock's metadata wrap what others have outside.
@@ -112,8 +112,8 @@ def _fold(messages: Iterator[Mapping[str, Any]]) -> dict[str, Any]:
         part = dict(inner or message)
         for key in USAGE_KEYS:
             if isinstance(part.get(key), Mapping):
-                told = {name: count for name, count in part[key].items() if count is not None}
-                part[key] = response.get(key, {}) | told
+                counts = {name: count for name, count in part[key].items() if count is not None}
+                part[key] = response.get(key, {}) | counts
         response |= {name: value for name, value in part.items() if value is not None}
     return response
 
@@ -123,7 +123,7 @@ def _has_usage(part: Any) -> bool:
 
 
 def _shape(response: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Whose way of answering it is: the flavor's name, and the provider and flavor that it comes from."""
+    """Which API the response is of: the flavor's name, and the provider and flavor that it comes from."""
     if "usageMetadata" in response:
         return "default", "google", "default"
     usage = response.get("usage")
