@@ -14,7 +14,7 @@ from aggregator.tables.audit_log import Action
 from cli.adapters.clickhouse import admin_warehouse
 from cli.commands.audit import record_here
 from cli.commands.prices import prices_in_force
-from cli.commands.retention import tell_what_has_gone
+from cli.commands.retention import print_what_expired
 from cli.commands.rollups import drift_table
 from cli.options import From, To, span_between
 from ingest.pricing.rate_card import plain
@@ -80,5 +80,5 @@ def reprice_rows(
     console.print(f"{'would change' if dry_run else 'changed'} {repriced.changed_rows:,} rows; prices: {book.version}")
     if not dry_run:
         console.print(drift_table(repriced.drifts))
-    tell_what_has_gone(console, warehouse, span)
+    print_what_expired(console, warehouse, span)
     raise typer.Exit(0 if all(drift.is_zero for drift in repriced.drifts) else 1)

@@ -82,7 +82,7 @@ def stock_table(before: Retention, found: Sequence[Stock]) -> Table:
 def run_show(warehouse: Warehouse) -> None:
     console, retention = Console(), current(warehouse)
     console.print(stock_table(retention, stocks(warehouse, retention)))
-    tell_what_has_gone(console, warehouse, Span())
+    print_what_expired(console, warehouse, Span())
 
 
 def run_set(warehouse: Warehouse, wanted: Retention, cluster: str, dry_run: bool, yes: bool) -> None:
@@ -101,7 +101,7 @@ def run_set(warehouse: Warehouse, wanted: Retention, cluster: str, dry_run: bool
     console.print("ClickHouse deletes what is past it in the background (system.mutations), then day by day.")
 
 
-def tell_what_has_gone(console: Console, warehouse: Warehouse, span: Span) -> None:
+def print_what_expired(console: Console, warehouse: Warehouse, span: Span) -> None:
     """Say so where rows of `span` have been deleted, or are about to be."""
     start = kept_from(warehouse)
     if start > (span.start or EPOCH):

@@ -17,7 +17,7 @@ from aggregator.tables.audit_log import Action
 from aggregator.times import Span
 from cli.adapters.clickhouse import admin_warehouse
 from cli.commands.audit import record_here
-from cli.commands.retention import tell_what_has_gone
+from cli.commands.retention import print_what_expired
 from cli.options import From, To, span_between
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -45,7 +45,7 @@ def _report(warehouse: Warehouse, span: Span, drifts: Sequence[Drift]) -> bool:
     """Print the drift of every rollup; whether there is none."""
     console = Console()
     console.print(drift_table(drifts))
-    tell_what_has_gone(console, warehouse, span)
+    print_what_expired(console, warehouse, span)
     return all(drift.is_zero for drift in drifts)
 
 

@@ -27,7 +27,7 @@ from cli.demo.checks import answer_differences
 from cli.demo.generator import Expected, Traffic, draw, expected, records
 from cli.demo.report import Check, Speed, report
 from cli.local_stack.data_dir import DataDir
-from cli.local_stack.process import UpChild
+from cli.local_stack.process import UpProcess
 from ingest.producer.emitter import EventEmitter
 
 WINDOW = timedelta(hours=24)
@@ -65,8 +65,8 @@ class Stored:
 class Run:
     """Emits the traffic and waits until the API has answered for all of it, with a progress bar for each."""
 
-    def __init__(self, child: UpChild, client: ApiClient, traffic: Traffic, progress: Progress) -> None:
-        self._child = child
+    def __init__(self, stack: UpProcess, client: ApiClient, traffic: Traffic, progress: Progress) -> None:
+        self._stack = stack
         self._client = client
         self._traffic = traffic
         self._progress = progress
@@ -76,7 +76,7 @@ class Run:
         self._answered = progress.add_task("answered", total=self._requests)
 
     async def go(self) -> tuple[Speed, dict[str, Stats]]:
-        """Raises DemoError or ChildError when it cannot be brought to its end."""
+        """Raises DemoError or UpProcessError when it cannot be brought to its end."""
         started = time.monotonic()
         emitting = asyncio.create_task(self._emit())
         try:
@@ -91,7 +91,7 @@ class Run:
     async def _emit(self) -> float:
         """Returns when the last event was acknowledged (`time.monotonic()`)."""
         async with EventEmitter(
-            self._child.broker, enable_idempotence=False, delivery_timeout_seconds=DELIVERY_TIMEOUT_SECONDS
+            self._stack.broker, enable_idempotence=False, delivery_timeout_seconds=DELIVERY_TIMEOUT_SECONDS
         ) as emitter:
             for number, record in enumerate(records(self._traffic)):
                 await emitter.emit_raw(*record)
@@ -118,11 +118,11 @@ class Run:
             await asyncio.sleep(POLL_SECONDS)
 
     def _ask(self, kind: str) -> Stats:
-        self._child.check()
+        self._stack.check()
         try:
             return self._client.stats(kind)
         except httpx2.HTTPError as error:
-            self._child.check()
+            self._stack.check()
             raise DemoError(f"the API did not answer: {error}") from error
 
 
@@ -178,13 +178,13 @@ def summary(answers: dict[str, Stats], stored: Stored, wanted: Expected, speed: 
     }
 
 
-def _further(child: UpChild) -> str:
+def _next_steps(stack: UpProcess) -> str:
     """Lines to paste."""
-    key = f"-H 'Authorization: Bearer {child.api_key}'"
-    base = f"{child.url}/v1/request-logs"
+    key = f"-H 'Authorization: Bearer {stack.api_key}'"
+    base = f"{stack.url}/v1/request-logs"
     return f"""\
 Look further while it runs (Ctrl-C stops it and removes its data):
-  open {child.url}/docs
+  open {stack.url}/docs
   curl {key} '{base}/stats?group_by=user&metric=cost'
   curl {key} '{base}?status=timeout&page_size=5'
   curl {key} '{base}?order_by=duration_ms&page_size=1'
@@ -197,7 +197,7 @@ def _progress(status: Console) -> Progress:
 
 
 @contextmanager
-def _unwinding() -> Iterator[None]:
+def _exiting_on_sigterm() -> Iterator[None]:
     """SIGTERM ends the demo as Ctrl-C does: by way of every `with` block."""
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
@@ -210,10 +210,10 @@ def _measure(data_dir: Path, traffic: Traffic, status: Console) -> tuple[Speed, 
     """Run the traffic through a stack over `data_dir`, which has stopped when this returns."""
     with ExitStack() as running:
         with status.status("starting the broker, ClickHouse's engine, the ingest worker and the API"):
-            child = running.enter_context(UpChild(data_dir))
-        client = running.enter_context(child.client())
+            stack = running.enter_context(UpProcess(data_dir))
+        client = running.enter_context(stack.client())
         with _progress(status) as progress:
-            measured = asyncio.run(Run(child, client, traffic, progress).go())
+            measured = asyncio.run(Run(stack, client, traffic, progress).go())
         running.enter_context(status.status("stopping the stack, to look into its database"))
         return measured
 
@@ -222,14 +222,14 @@ def _keep_running(data_dir: Path, last_line: str, status: Console) -> None:
     """The same stack once more, over the rows that are there, until Ctrl-C."""
     with ExitStack() as running:
         with status.status("starting the stack again"):
-            child = running.enter_context(UpChild(data_dir))
-        print(f"{_further(child)}\n{last_line}", flush=True)
+            stack = running.enter_context(UpProcess(data_dir))
+        print(f"{_next_steps(stack)}\n{last_line}", flush=True)
         with suppress(KeyboardInterrupt):
-            child.wait()
-            child.check()
+            stack.wait()
+            stack.check()
 
 
-def _without_settings() -> None:
+def _remove_settings() -> None:
     """The demo is the same whatever the environment says about another installation."""
     for name in [name for name in os.environ if name.startswith("INSIGHTS_")]:
         del os.environ[name]
@@ -238,13 +238,13 @@ def _without_settings() -> None:
 def run_demo(count: int, seed: int, keep: bool) -> bool:
     """Print the report and, as the last line, one JSON object; whether everything agreed.
 
-    Raises DemoError and ChildError when there is nothing to report.
+    Raises DemoError and UpProcessError when there is nothing to report.
     """
-    _without_settings()
+    _remove_settings()
     status, page = Console(stderr=True), Console()
     if not page.is_terminal:
         page.width = PLAIN_COLUMNS
-    with _unwinding(), tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX, ignore_cleanup_errors=True) as folder:
+    with _exiting_on_sigterm(), tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX, ignore_cleanup_errors=True) as folder:
         data_dir = Path(folder).resolve() / "data"
         now = datetime.now(UTC)
         traffic = draw(seed, count, now - WINDOW, now)

@@ -74,8 +74,8 @@ def schema(warehouse: Warehouse) -> Finding:
             "schema", Severity.FAULT, str(error), "run the version of router-insights that the database is of"
         )
     names = ", ".join(migration.name for migration in missing)
-    said = f"lacks {names}" if missing else "up to date"
-    return judge("schema", said, "run `insights migrate`", warning=False, fault=bool(missing))
+    observed = f"lacks {names}" if missing else "up to date"
+    return judge("schema", observed, "run `insights migrate`", warning=False, fault=bool(missing))
 
 
 def deduplication(warehouse: Warehouse) -> Finding:
@@ -88,17 +88,17 @@ def deduplication(warehouse: Warehouse) -> Finding:
         is_local = not engine.startswith(("Replicated", "Distributed", "Shared"))
         if is_local and (window is None or int(window[1]) < DEDUPLICATION_WINDOW):
             short.append(name)
-    said = f"too short or not set: {', '.join(short)}" if short else f"{len(DEDUPLICATED)} tables"
+    observed = f"too short or not set: {', '.join(short)}" if short else f"{len(DEDUPLICATED)} tables"
     advice = f"ALTER TABLE <table> MODIFY SETTING non_replicated_deduplication_window = {DEDUPLICATION_WINDOW}"
-    return judge("deduplication windows", said, advice, warning=False, fault=bool(short))
+    return judge("deduplication windows", observed, advice, warning=False, fault=bool(short))
 
 
 def views(warehouse: Warehouse) -> Finding:
     there = {row["name"] for row in warehouse.query(TABLES)}
     gone = [f"{rollup.table}_view" for rollup in ROLLUPS if f"{rollup.table}_view" not in there]
-    said = f"missing: {', '.join(gone)}" if gone else f"{len(ROLLUPS)} feed the rollups"
+    observed = f"missing: {', '.join(gone)}" if gone else f"{len(ROLLUPS)} feed the rollups"
     advice = "create them as in clickhouse/migrations, then `insights rollups rebuild` since they went missing"
-    return judge("rollup views", said, advice, warning=False, fault=bool(gone))
+    return judge("rollup views", observed, advice, warning=False, fault=bool(gone))
 
 
 def clock(warehouse: Warehouse) -> Finding:
@@ -129,16 +129,16 @@ def parts(warehouse: Warehouse) -> Finding:
     if not most:
         return Finding("parts", Severity.OK, "none yet")
     count = most[0]["parts"]
-    said = f"{count} in partition {most[0]['partition']} of {most[0]['table']}; inserts slow down at {delay_at}"
+    observed = f"{count} in partition {most[0]['partition']} of {most[0]['table']}; inserts slow down at {delay_at}"
     advice = "raise INSIGHTS_FLUSH_SECONDS or run fewer workers; see whether merges run (system.merges)"
-    return judge("parts", said, advice, warning=count > PARTS_SHARE * delay_at, fault=count > delay_at)
+    return judge("parts", observed, advice, warning=count > PARTS_SHARE * delay_at, fault=count > delay_at)
 
 
 def projections(warehouse: Warehouse) -> Finding:
     lacking = warehouse.query(UNSUMMED)
-    said = ", ".join(f"{row['lacking']} parts of {row['table']} lack {row['projection']}" for row in lacking)
+    observed = ", ".join(f"{row['lacking']} parts of {row['table']} lack {row['projection']}" for row in lacking)
     advice = "; ".join(f"ALTER TABLE {row['table']} MATERIALIZE PROJECTION {row['projection']}" for row in lacking)
-    return judge("projections", said or "in every part", advice, warning=bool(lacking))
+    return judge("projections", observed or "in every part", advice, warning=bool(lacking))
 
 
 def mutations(warehouse: Warehouse) -> Finding:
@@ -147,11 +147,11 @@ def mutations(warehouse: Warehouse) -> Finding:
         return Finding("mutations", Severity.OK, "none pending")
     oldest = pending[0]
     why = str(oldest["latest_fail_reason"])
-    said = f"{oldest['mutation_id']} of {oldest['table']}, for {oldest['hours']:.1f} h"
+    observed = f"{oldest['mutation_id']} of {oldest['table']}, for {oldest['hours']:.1f} h"
     advice = f"KILL MUTATION WHERE mutation_id = '{oldest['mutation_id']}', mend why, and do it again"
     return judge(
         "mutations",
-        f"{said}: {why[:120]}" if why else said,
+        f"{observed}: {why[:120]}" if why else observed,
         advice,
         warning=oldest["hours"] > MUTATION_HOURS,
         fault=bool(why),
@@ -162,9 +162,9 @@ def replicas(warehouse: Warehouse) -> Finding:
     rows = warehouse.query(REPLICAS)
     closed = [row["table"] for row in rows if row["is_readonly"]]
     late = [f"{row['table']} {row['absolute_delay']} s" for row in rows if row["absolute_delay"] > 60]
-    said = f"read-only: {', '.join(closed)}" if closed else f"behind: {', '.join(late)}" if late else f"{len(rows)}"
+    observed = f"read-only: {', '.join(closed)}" if closed else f"behind: {', '.join(late)}" if late else f"{len(rows)}"
     advice = "see whether Keeper answers, then SYSTEM RESTORE REPLICA"
-    return judge("replicas", said, advice, warning=bool(late), fault=bool(closed))
+    return judge("replicas", observed, advice, warning=bool(late), fault=bool(closed))
 
 
 def drift(warehouse: Warehouse) -> Finding:
@@ -175,17 +175,17 @@ def drift(warehouse: Warehouse) -> Finding:
     except RetentionError:
         return Finding("rollup drift", Severity.WARNING, "not compared", "see the line about retention")
     off = [f"{found.rollup} in {found.drifted_groups} groups" for found in drifts if not found.is_zero]
-    said = ", ".join(off) if off else f"none in the last {DRIFT_HOURS} whole hours"
+    observed = ", ".join(off) if off else f"none in the last {DRIFT_HOURS} whole hours"
     advice = "`insights rollups verify`, and if it says the same `insights rollups rebuild`"
-    return judge("rollup drift", said, advice, warning=False, fault=bool(off))
+    return judge("rollup drift", observed, advice, warning=False, fault=bool(off))
 
 
 def retention(warehouse: Warehouse) -> Finding:
     try:
         kept = current(warehouse)
     except RetentionError as error:
-        said, _, advice = str(error).partition(": ")
-        return Finding("retention", Severity.FAULT, said, advice)
+        observed, _, advice = str(error).partition(": ")
+        return Finding("retention", Severity.FAULT, observed, advice)
     days = ("for ever" if days is None else f"{days} days" for days in (kept.rows_days, kept.bodies_days))
     return Finding("retention", Severity.OK, "rows {}, bodies {}".format(*days))
 
@@ -193,9 +193,11 @@ def retention(warehouse: Warehouse) -> Finding:
 def dead_letters(warehouse: Warehouse) -> Finding:
     row = warehouse.query(LAST_DAY)[0]
     share = row["letters"] / max(1, row["letters"] + row["rows"])
-    said = f"{row['letters']:,} in a day, {share:.1%} of what arrived"
+    observed = f"{row['letters']:,} in a day, {share:.1%} of what arrived"
     advice = "`insights dead-letters list` says why; mend the gateway, then replay them"
-    return judge("dead letters", said, advice, warning=share > DEAD_LETTER_SHARE, fault=share > MOST_DEAD_LETTER_SHARE)
+    return judge(
+        "dead letters", observed, advice, warning=share > DEAD_LETTER_SHARE, fault=share > MOST_DEAD_LETTER_SHARE
+    )
 
 
 def unpriced(warehouse: Warehouse) -> Finding:

@@ -12,15 +12,15 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """`said` is what was seen, with its figures; `advice` what to do about it, empty when all is well."""
+    """`observed` is what was seen, with its figures; `advice` what to do about it, empty when all is well."""
 
     check: str
     level: Severity
-    said: str
+    observed: str
     advice: str = ""
 
 
-def judge(check: str, said: str, advice: str, *, warning: bool, fault: bool = False) -> Finding:
+def judge(check: str, observed: str, advice: str, *, warning: bool, fault: bool = False) -> Finding:
     """The advice is only given when there is something to mend."""
     level = Severity.FAULT if fault else Severity.WARNING if warning else Severity.OK
-    return Finding(check, level, said, advice if level is not Severity.OK else "")
+    return Finding(check, level, observed, advice if level is not Severity.OK else "")

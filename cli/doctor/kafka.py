@@ -12,7 +12,7 @@ from cli.doctor.finding import Finding, Severity, judge
 
 TIMEOUT_SECONDS = 10.0
 # A broker makes the topic of committed offsets when it is first asked for a group, and has no coordinator until then.
-PATIENCE_SECONDS = 5.0
+RETRY_SECONDS = 5.0
 # At 50,000 events a second a worker has read this much in less than a minute.
 LAG_RECORDS = 1_000_000
 
@@ -24,7 +24,7 @@ async def examine(bootstrap_servers: str, topic: str, group: str, **client_optio
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
             await admin.start()
-            return await _patient(_examine, admin, options, topic, group)
+            return await _retrying(_examine, admin, options, topic, group)
     except (KafkaError, OSError, TimeoutError) as error:
         advice = "see whether it runs, and whether INSIGHTS_KAFKA_BOOTSTRAP_SERVERS names it"
         return [Finding("Kafka", Severity.FAULT, f"{bootstrap_servers}: {str(error) or type(error).__name__}", advice)]
@@ -32,12 +32,12 @@ async def examine(bootstrap_servers: str, topic: str, group: str, **client_optio
         await admin.close()
 
 
-def _passes(error: BaseException) -> bool:
+def _is_retriable(error: BaseException) -> bool:
     return isinstance(error, KafkaError) and bool(error.retriable)
 
 
-_patient = AsyncRetrying(
-    retry=retry_if_exception(_passes), stop=stop_after_delay(PATIENCE_SECONDS), wait=wait_fixed(0.2), reraise=True
+_retrying = AsyncRetrying(
+    retry=retry_if_exception(_is_retriable), stop=stop_after_delay(RETRY_SECONDS), wait=wait_fixed(0.2), reraise=True
 )
 
 
@@ -48,9 +48,9 @@ async def _examine(admin: AIOKafkaAdminClient, options: dict[str, Any], topic: s
     (described,) = await admin.describe_topics([topic])
     numbers = sorted(partition["partition"] for partition in described["partitions"])
     leaderless = [p["partition"] for p in described["partitions"] if p["leader"] < 0]
-    said = f"partitions without a leader: {leaderless}" if leaderless else f"{topic}, {len(numbers)} partitions"
+    observed = f"partitions without a leader: {leaderless}" if leaderless else f"{topic}, {len(numbers)} partitions"
     advice = "see which broker is down"
-    found = [judge("topic", said, advice, warning=False, fault=bool(leaderless))]
+    found = [judge("topic", observed, advice, warning=False, fault=bool(leaderless))]
     partitions = [TopicPartition(topic, number) for number in numbers]
     async with AIOKafkaConsumer(**options) as consumer:
         first, last = await consumer.beginning_offsets(partitions), await consumer.end_offsets(partitions)
@@ -70,7 +70,7 @@ def _lag(
     unread = sum(last[tp] - first[tp] for tp in partitions if committed.get(tp, -1) < 0)
     if unread:
         advice = "run `insights ingest`; if it runs, see that its INSIGHTS_KAFKA_GROUP is this one"
-        said = f"{unread:,} records in partitions that group {group} has never read"
-        return Finding("consumer lag", Severity.FAULT, said, advice)
+        observed = f"{unread:,} records in partitions that group {group} has never read"
+        return Finding("consumer lag", Severity.FAULT, observed, advice)
     advice = "run more workers, up to one for each partition; see whether ClickHouse takes their inserts"
     return judge("consumer lag", f"{lag:,} records", advice, warning=lag > LAG_RECORDS)

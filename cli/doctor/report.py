@@ -19,7 +19,7 @@ def report(findings: list[Finding]) -> Table:
     table = Table("", "check", "found", "what to do", box=box.SIMPLE_HEAD)
     for finding in findings:
         style = STYLES[finding.level]
-        texts = Text(finding.said, style), Text(finding.advice)
+        texts = Text(finding.observed, style), Text(finding.advice)
         table.add_row(Text(finding.level, style), finding.check, *texts)
     return table
 

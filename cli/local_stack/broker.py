@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from aggregator.errors import InsightsError
-from cli.local_stack.supervisor import start_guarded, stop_guarded
+from cli.local_stack.supervisor import start_supervised, stop_supervised
 
 HOST = "127.0.0.1"
 DEFAULT_PORT = 9092
@@ -99,7 +99,7 @@ class EmbeddedBroker:
         command += ["--listener-url", url, "--advertised-listener-url", url]
         self._output = tempfile.TemporaryFile(prefix="router-insights-")  # noqa: SIM115 - closed by stop
         # Nothing of it survives anyway, so it need not end gracefully.
-        self._process = start_guarded(command, grace_seconds=0, output=self._output)
+        self._process = start_supervised(command, grace_seconds=0, output=self._output)
         try:
             self._wait_until_ready(self._process)
         except BaseException:
@@ -132,7 +132,7 @@ class EmbeddedBroker:
     def stop(self) -> None:
         """End the broker; its records are gone. May be repeated."""
         if self._process is not None:
-            stop_guarded(self._process)
+            stop_supervised(self._process)
         if self._output is not None:
             self._output.close()
         self._process = self._output = None

@@ -1,4 +1,4 @@
-"""`insights up` as a child of this process, on ports of its own."""
+"""`insights up` in a process of its own, on ports of its own."""
 
 import os
 import signal
@@ -12,19 +12,19 @@ from typing import Self
 
 from aggregator.errors import InsightsError
 from cli.demo.api_client import ApiClient
-from cli.local_stack.supervisor import start_guarded, stop_guarded
+from cli.local_stack.supervisor import start_supervised, stop_supervised
 
 # How `insights up` begins what it prints when everything runs.
 READY = "router-insights is ready"
 HOST = "127.0.0.1"
-# Longer than the child takes to end in order when all it was sent is stored, short enough for who kills the parent.
+# Longer than the stack takes to stop in order once all it accepted is stored, short enough for who kills the parent.
 GRACE_SECONDS = 10
 START_SECONDS = 60.0
 POLL_SECONDS = 0.05
 TAIL_LINES = 12
 
 
-class ChildError(InsightsError):
+class UpProcessError(InsightsError):
     """The stack did not start or has ended; the message holds the end of its log."""
 
 
@@ -35,8 +35,8 @@ def free_port() -> int:
         return port
 
 
-class UpChild:
-    """The stack over `data_dir`, running inside a `with` block; it dies with this process, however that ends."""
+class UpProcess:
+    """The stack over `data_dir`, running inside a `with` block. It ends with this process, however that ends."""
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
@@ -65,12 +65,12 @@ class UpChild:
         return ApiClient(self.url, self.api_key)
 
     def check(self) -> None:
-        """Raises ChildError when the child has ended."""
+        """Raises UpProcessError when the stack has ended."""
         if not self.is_running:
-            raise ChildError(f"the stack has ended; its last words:\n{self._tail()}")
+            raise UpProcessError(f"the stack has ended; its last words:\n{self._tail()}")
 
     def wait(self) -> None:
-        """Until the child ends."""
+        """Wait until the stack ends."""
         if self._process is not None:
             self._process.wait()
 
@@ -82,17 +82,17 @@ class UpChild:
         while READY not in self._log.read_text(errors="replace"):
             self.check()
             if time.monotonic() > deadline:
-                raise ChildError(f"the stack was not ready within {START_SECONDS:g} s; its log:\n{self._tail()}")
+                raise UpProcessError(f"the stack was not ready within {START_SECONDS:g} s; its log:\n{self._tail()}")
             time.sleep(POLL_SECONDS)
 
     def __enter__(self) -> Self:
-        """Raises ChildError when it does not come up."""
+        """Raises UpProcessError when the stack does not start."""
         command = [sys.executable, "-m", "cli.main", "up", "--data-dir", str(self.data_dir)]
         command += ["--host", HOST, "--port", str(self.port), "--broker-port", str(self.broker_port)]
         with self._log.open("wb") as log:
             # ClickHouse's engine leaves its scratch files behind when it is killed: then beside the data.
             scratch = {"TMPDIR": str(self.data_dir.parent)}
-            self._process = start_guarded(command, grace_seconds=GRACE_SECONDS, output=log, environment=scratch)
+            self._process = start_supervised(command, grace_seconds=GRACE_SECONDS, output=log, environment=scratch)
         try:
             self._wait_until_ready()
         except BaseException:
@@ -107,14 +107,14 @@ class UpChild:
             return
         try:
             if kind is None:
-                stop_guarded(self._process)
+                stop_supervised(self._process)
         finally:
             # Nobody will read its data after an error, or a second Ctrl-C.
             self._kill(self._process)
 
     @staticmethod
     def _kill(process: subprocess.Popen[bytes]) -> None:
-        """End the guard and the child at once; the child's own broker goes with it."""
+        """End the supervisor and the stack at once; the stack's own broker ends with it."""
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-        stop_guarded(process)
+        stop_supervised(process)

@@ -1,7 +1,8 @@
-"""Completing the rollups after a kill.
+"""Repairing the rollups after a kill.
 
-Elsewhere the worker does it: it finds the plan of a batch that was cut off and writes it again. The embedded broker
-keeps no plans, so a kill between the raw rows and a rollup would leave the two apart for good.
+With a Kafka that lasts, the worker does it: it finds the write intent of the batch that was cut off and writes the
+batch again. The embedded broker forgets intents with everything else, so a kill between the raw rows and a rollup would
+leave the two different for good.
 """
 
 import structlog
@@ -14,8 +15,8 @@ from aggregator.times import EVERYTHING
 log = structlog.get_logger(__name__)
 
 
-def mend_rollups(clickhouse_url: str) -> None:
-    """Compare the rollups with the rows, and compute them anew where they differ; seconds for a million rows."""
+def repair_rollups(clickhouse_url: str) -> None:
+    """Compare the rollups with the raw rows, and rebuild them where they differ; seconds for a million rows."""
     warehouse = Warehouse(clickhouse_url)
     try:
         migrate(warehouse)

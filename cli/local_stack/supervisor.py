@@ -1,7 +1,7 @@
-"""Children that die with this process, even when it is killed by `kill -9`.
+"""Child processes that end with this process, even when it is killed by `kill -9`.
 
-A child runs under a small shell that holds the read end of a pipe; only this process holds the write end.
-When that closes, by `stop_guarded` or because this process is gone, the shell ends the child and itself.
+A small shell, the supervisor, runs the command. It holds the read end of a pipe; only this process holds the write end.
+When that closes, by `stop_supervised` or because this process is gone, the supervisor ends the command and itself.
 """
 
 import os
@@ -30,7 +30,7 @@ exit $status
 """
 
 
-def start_guarded(
+def start_supervised(
     command: Sequence[str],
     *,
     grace_seconds: int,
@@ -41,11 +41,11 @@ def start_guarded(
 
     When this process ends, however it ends, the command gets SIGTERM and, if that is not enough, SIGKILL
     `grace_seconds` later. `output` takes what it writes (None: where this process writes); `environment`
-    is added to this process's. The process returned is the guard: it ends when the command does, with the
+    is added to this process's. The process returned is the supervisor: it ends when the command does, with the
     command's exit status (128 + n for signal n).
     """
     return subprocess.Popen(  # noqa: S603 - the command is the caller's own, never a request's
-        ["/bin/sh", "-c", SCRIPT, "guard", str(grace_seconds), *command],
+        ["/bin/sh", "-c", SCRIPT, "supervisor", str(grace_seconds), *command],
         stdin=subprocess.PIPE,
         stdout=output,
         stderr=subprocess.STDOUT if output is not None else None,
@@ -54,8 +54,8 @@ def start_guarded(
     )
 
 
-def stop_guarded(process: subprocess.Popen[bytes]) -> int:
-    """End what `start_guarded` started and wait for it, at most its grace; the exit status. May be repeated."""
+def stop_supervised(process: subprocess.Popen[bytes]) -> int:
+    """End what `start_supervised` started, wait at most its grace, and return the exit status. May be repeated."""
     if process.stdin is not None:
         process.stdin.close()
     return process.wait()

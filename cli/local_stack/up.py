@@ -23,7 +23,7 @@ from cli.adapters.budget_store import KafkaBudgets
 from cli.local_stack.broker import BrokerError, EmbeddedBroker
 from cli.local_stack.data_dir import DataDir
 from cli.local_stack.process import READY
-from cli.local_stack.repair import mend_rollups
+from cli.local_stack.repair import repair_rollups
 from cli.serving import Server, base_url, listen, make_server, serve_metrics, stop_on_signals
 from ingest import metrics
 from ingest.consumer.worker import Worker
@@ -43,7 +43,7 @@ WORKER_STOP_SECONDS = 15.0
 END_READ_MS = 200
 AGGREGATOR_STOP_SECONDS = 3.0
 # The embedded broker knows neither encryption nor passwords, whatever the environment says of another Kafka.
-IN_THE_CLEAR: dict[str, Any] = {"kafka_security_protocol": "PLAINTEXT", "kafka_username": "", "kafka_ca_file": None}
+PLAINTEXT: dict[str, Any] = {"kafka_security_protocol": "PLAINTEXT", "kafka_username": "", "kafka_ca_file": None}
 
 
 def api_settings(data: DataDir, host: str, port: int) -> ApiSettings:
@@ -58,7 +58,7 @@ def ingest_settings(data: DataDir, broker: EmbeddedBroker) -> IngestSettings:
     """What differs from a worker of its own, unless the environment says otherwise."""
     found = IngestSettings(
         kafka_bootstrap_servers=broker.address,
-        **IN_THE_CLEAR,
+        **PLAINTEXT,
         clickhouse_url=data.clickhouse_url,
         clickhouse_shard_urls="",
     )
@@ -75,7 +75,7 @@ def aggregate_settings(ingest: IngestSettings) -> AggregateSettings:
     """Beside the worker, on the same broker and warehouse."""
     return AggregateSettings(
         kafka_bootstrap_servers=ingest.kafka_bootstrap_servers,
-        **IN_THE_CLEAR,
+        **PLAINTEXT,
         kafka_topic=ingest.kafka_topic,
         kafka_session_timeout_ms=ingest.kafka_session_timeout_ms,
         clickhouse_url=SecretStr(ingest.clickhouse_url),
@@ -95,7 +95,7 @@ def welcome(api: ApiSettings, ingest: IngestSettings, data: DataDir) -> str:
 Ctrl-C stops it."""
 
 
-async def _watch(broker: EmbeddedBroker) -> None:
+async def _wait_for_end(broker: EmbeddedBroker) -> None:
     """Returns when the broker has ended."""
     while broker.is_running:  # noqa: ASYNC110 - a process, nothing sets an event for it
         await asyncio.sleep(POLL_SECONDS)
@@ -120,13 +120,13 @@ async def settled_members(admin: AIOKafkaAdminClient, group: str) -> int:
     return len(members) if state == "Stable" else 0
 
 
-def _stored() -> float:
+def _stored_records() -> float:
     """Records that the worker has stored since this process started."""
     samples = (sample for metric in metrics.RECORDS.collect() for sample in metric.samples)
     return sum(sample.value for sample in samples if sample.name.endswith("_total"))
 
 
-async def _taken(servers: str, topic: str) -> int:
+async def _accepted_records(servers: str, topic: str) -> int:
     """How many records the embedded broker has taken; offsets begin at 0 with it. What it calls the latest offset is
     that of the *first* record of the last batch, and one, so the last batches are read."""
     partitions = [TopicPartition(topic, number) for number in range(PARTITIONS)]
@@ -137,27 +137,27 @@ async def _taken(servers: str, topic: str) -> int:
             consumer.seek(partition, max(0, latest[partition] - 1))
         # A read that finds nothing in time is the end only where the record that the broker calls the latest was read.
         async with asyncio.timeout(DRAIN_SECONDS):
-            while await consumer.getmany(timeout_ms=END_READ_MS) or not await _has_read(consumer, latest):
+            while await consumer.getmany(timeout_ms=END_READ_MS) or not await _has_reached(consumer, latest):
                 pass
         return sum([await consumer.position(partition) for partition in partitions])
 
 
-async def _has_read(consumer: AIOKafkaConsumer, latest: dict[TopicPartition, int]) -> bool:
+async def _has_reached(consumer: AIOKafkaConsumer, latest: dict[TopicPartition, int]) -> bool:
     return all([await consumer.position(partition) >= offset for partition, offset in latest.items()])
 
 
 async def _drain(settings: IngestSettings) -> None:
     """Wait until the worker has stored all that the broker has taken."""
     try:
-        taken = await _taken(settings.kafka_bootstrap_servers, settings.kafka_topic)
+        taken = await _accepted_records(settings.kafka_bootstrap_servers, settings.kafka_topic)
     except TimeoutError:
         log.error("records_lost_with_the_embedded_broker", reason="the broker does not say how many it has taken")
         return
     deadline = time.monotonic() + DRAIN_SECONDS
-    while _stored() < taken and time.monotonic() < deadline:  # noqa: ASYNC110 - a metric
+    while _stored_records() < taken and time.monotonic() < deadline:  # noqa: ASYNC110 - a metric
         await asyncio.sleep(POLL_SECONDS)
-    if _stored() < taken:
-        log.error("records_lost_with_the_embedded_broker", records=int(taken - _stored()))
+    if _stored_records() < taken:
+        log.error("records_lost_with_the_embedded_broker", records=int(taken - _stored_records()))
 
 
 class Stack:
@@ -185,7 +185,7 @@ class Stack:
         serve_metrics(self._ingest.metrics_port)
         serving = asyncio.create_task(self._server.serve([sock]))
         worker = asyncio.create_task(self._worker.run(self._stop_worker))
-        watching = asyncio.create_task(_watch(self._broker))
+        watching = asyncio.create_task(_wait_for_end(self._broker))
         stopped = asyncio.create_task(stop.wait())
         aggregating = asyncio.create_task(self._aggregate())
         announcing = asyncio.create_task(_announce(self._server, self._ingest, text))
@@ -239,5 +239,5 @@ def run_up(data_dir: Path, host: str, port: int, broker_port: int) -> None:
     with DataDir(data_dir) as data, listen(host, port) as sock, EmbeddedBroker(broker_port) as broker:
         api, ingest = api_settings(data, host, port), ingest_settings(data, broker)
         if data.was_killed:
-            mend_rollups(data.clickhouse_url)
+            repair_rollups(data.clickhouse_url)
         asyncio.run(_run(api, ingest, broker, sock, welcome(api, ingest, data)))

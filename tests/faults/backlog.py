@@ -21,7 +21,7 @@ from rich.progress import Progress
 
 from aggregator.clickhouse.client import Warehouse
 from aggregator.clickhouse.migrate import migrate
-from cli.local_stack.supervisor import start_guarded, stop_guarded
+from cli.local_stack.supervisor import start_supervised, stop_supervised
 from ingest.producer.emitter import EventEmitter
 from ingest.topics.create import create_topics
 from tests.faults.stack import Stack, running_stack
@@ -59,8 +59,10 @@ async def fill(stack: Stack, total_bytes: int, progress: Progress) -> int:
     return number
 
 
-def find_worker(guard: int) -> int:
-    children = subprocess.run(["pgrep", "-P", str(guard)], capture_output=True, text=True, check=True).stdout.split()
+def find_worker(supervisor: int) -> int:
+    children = subprocess.run(
+        ["pgrep", "-P", str(supervisor)], capture_output=True, text=True, check=True
+    ).stdout.split()
     return next(int(pid) for pid in children if "ingest" in Path(f"/proc/{pid}/cmdline").read_text())
 
 
@@ -75,16 +77,16 @@ def work_off(stack: Stack, records: int, progress: Progress) -> tuple[int, int, 
     environment = {**os.environ, **{f"INSIGHTS_{name}": value for name, value in settings.items()}}
     command = [sys.executable, "-m", "cli.main", "ingest"]
     with (stack.folder / "worker.log").open("ab") as log:
-        guard = start_guarded(command, grace_seconds=15, output=log, environment=environment)
+        supervisor = start_supervised(command, grace_seconds=15, output=log, environment=environment)
     began, stored, peak = time.monotonic(), 0, 0
     task = progress.add_task("stored, records", total=records)
-    while stored < records and guard.poll() is None and time.monotonic() - began < 900:
+    while stored < records and supervisor.poll() is None and time.monotonic() - began < 900:
         time.sleep(0.5)
         stored = warehouse.query("SELECT count() AS n FROM request_logs")[0]["n"]
-        peak = max(peak, peak_bytes(find_worker(guard.pid)))
+        peak = max(peak, peak_bytes(find_worker(supervisor.pid)))
         progress.update(task, completed=stored)
     seconds = time.monotonic() - began
-    stop_guarded(guard)
+    stop_supervised(supervisor)
     return stored, peak, seconds
 
 

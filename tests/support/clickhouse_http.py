@@ -35,7 +35,7 @@ import uvicorn
 from pydantic import BaseModel, TypeAdapter
 
 from cli.local_stack.broker import HOST, is_listening
-from cli.local_stack.supervisor import start_guarded, stop_guarded
+from cli.local_stack.supervisor import start_supervised, stop_supervised
 from tests.support.kafka import free_port
 
 Scope = MutableMapping[str, Any]
@@ -253,7 +253,7 @@ class ClickHouseServer:
         if self._config:
             command += ["--config", str(self._config)]
         with (self._folder.parent / "clickhouse.log").open("ab") as log:
-            self._process = start_guarded(
+            self._process = start_supervised(
                 [*command, "--data", str(self._folder), "--port", str(self._port)], grace_seconds=5, output=log
             )
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
@@ -277,7 +277,7 @@ class ClickHouseServer:
 
     def stop(self) -> None:
         if self._process is not None:
-            stop_guarded(self._process)
+            stop_supervised(self._process)
             self._process = None
 
     def kill9(self) -> None:

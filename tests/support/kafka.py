@@ -28,7 +28,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from cli.local_stack.broker import HOST, EmbeddedBroker, answers_kafka, is_listening
-from cli.local_stack.supervisor import start_guarded, stop_guarded
+from cli.local_stack.supervisor import start_supervised, stop_supervised
 from ingest.topics.create import create_topics
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class KafkaServer:
         if not (self._folder / "data" / "meta.properties").exists():
             self._format_storage()
         with (self._folder / "server.log").open("ab") as log:
-            self._process = start_guarded(
+            self._process = start_supervised(
                 self._java("kafka.Kafka", str(self._properties)), grace_seconds=10, output=log
             )
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
@@ -177,7 +177,7 @@ class KafkaServer:
     def stop(self) -> None:
         """Shut down in good order."""
         if self._process is not None:
-            stop_guarded(self._process)
+            stop_supervised(self._process)
             self._process = None
 
     def kill9(self) -> None:

@@ -1,4 +1,4 @@
-"""The embedded broker and the guard that ends children with their parent, on real processes."""
+"""The embedded broker and the supervisor that ends processes with their parent, on real processes."""
 
 import os
 import signal
@@ -14,13 +14,13 @@ import pytest
 from aggregator.errors import KafkaUnavailableError
 from aggregator.topics import TopicError
 from cli.local_stack.broker import EmbeddedBroker, answers_kafka
-from cli.local_stack.supervisor import start_guarded, stop_guarded
+from cli.local_stack.supervisor import start_supervised, stop_supervised
 from ingest.topics.create import create_topics
 from tests.support.kafka import PARTITIONS, free_port, stack
 
-PATIENCE_SECONDS = 20
+TIMEOUT_SECONDS = 20
 
-# A parent that starts a broker, says its guard's process id, and waits.
+# A parent that starts a broker, prints the process id of its supervisor, and waits.
 BROKER_PARENT = """
 import sys, time
 from cli.local_stack.broker import EmbeddedBroker
@@ -36,8 +36,8 @@ except KeyboardInterrupt:
 # A parent of a child that, told to end, first writes to the file of its second argument.
 POLITE_PARENT = """
 import sys, time
-from cli.local_stack.supervisor import start_guarded
-child = start_guarded([sys.executable, "-c", sys.argv[1], sys.argv[2]], grace_seconds=10)
+from cli.local_stack.supervisor import start_supervised
+child = start_supervised([sys.executable, "-c", sys.argv[1], sys.argv[2]], grace_seconds=10)
 print(child.pid, flush=True)
 time.sleep(600)
 """
@@ -56,7 +56,7 @@ STUBBORN = "trap '' TERM; echo ready; while :; do sleep 1; done"
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.02)
@@ -70,7 +70,7 @@ def processes_of_group(group: int) -> list[str]:
 
 
 def start_parent(script: str, *arguments: str) -> tuple[subprocess.Popen[str], int]:
-    """A parent in a session of its own, and the group of the child that it guards."""
+    """A parent in a session of its own, and the group of the process that it supervises."""
     parent = subprocess.Popen(
         [sys.executable, "-c", script, *arguments], stdout=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -133,7 +133,7 @@ def test_without_the_package_the_extra_to_install_is_named(monkeypatch: pytest.M
         EmbeddedBroker(free_port()).start()
 
 
-def test_the_broker_and_its_guard_die_with_a_parent_that_is_killed() -> None:
+def test_the_broker_and_its_supervisor_die_with_a_parent_that_is_killed() -> None:
     port = free_port()
     parent, group = start_parent(BROKER_PARENT, str(port))
     assert answers_kafka(port)
@@ -166,26 +166,26 @@ def test_a_child_is_told_to_end_before_it_is_killed_when_its_parent_is_killed(tm
 
 
 def test_a_child_that_ignores_the_request_to_end_is_killed_after_its_grace() -> None:
-    child = start_guarded(["/bin/sh", "-c", STUBBORN], grace_seconds=1, output=subprocess.PIPE)
+    child = start_supervised(["/bin/sh", "-c", STUBBORN], grace_seconds=1, output=subprocess.PIPE)
     with child:
         assert child.stdout is not None
         assert child.stdout.readline() == b"ready\n"
         began = time.monotonic()
-        assert stop_guarded(child) == 128 + signal.SIGKILL
-        assert 0.9 < time.monotonic() - began < PATIENCE_SECONDS
+        assert stop_supervised(child) == 128 + signal.SIGKILL
+        assert 0.9 < time.monotonic() - began < TIMEOUT_SECONDS
     wait_until(lambda: not processes_of_group(child.pid))
 
 
-def test_a_child_that_ends_by_itself_leaves_its_exit_status_and_no_guard() -> None:
-    child = start_guarded(["/bin/sh", "-c", "exit 7"], grace_seconds=10)
-    assert child.wait(PATIENCE_SECONDS) == 7
+def test_a_child_that_ends_by_itself_leaves_its_exit_status_and_no_supervisor() -> None:
+    child = start_supervised(["/bin/sh", "-c", "exit 7"], grace_seconds=10)
+    assert child.wait(TIMEOUT_SECONDS) == 7
     wait_until(lambda: not processes_of_group(child.pid))
-    assert stop_guarded(child) == 7
+    assert stop_supervised(child) == 7
 
 
 def test_the_environment_given_to_a_child_is_added_to_this_process_s() -> None:
     command = ["/bin/sh", "-c", 'echo "$COLOUR ${PATH:+path}"']
-    with start_guarded(command, grace_seconds=1, output=subprocess.PIPE, environment={"COLOUR": "red"}) as child:
+    with start_supervised(command, grace_seconds=1, output=subprocess.PIPE, environment={"COLOUR": "red"}) as child:
         assert child.stdout is not None
         assert child.stdout.read() == b"red path\n"
 

@@ -28,7 +28,7 @@ class Demo:
         self.process = start_insights("demo", *arguments, output=self.output, TMPDIR=str(folder))
 
     def stack(self) -> dict[int, str]:
-        """The guard and the `insights up` it runs."""
+        """The supervisor and the `insights up` that it runs."""
         return {pid: line for pid, line in processes_naming(str(self.folder)).items() if "cli.main up" in line}
 
     def _option(self, name: str) -> str:

@@ -132,7 +132,7 @@ def test_a_database_of_an_unreleased_version_is_a_fault(filled: Warehouse) -> No
     filled.command("INSERT INTO schema_migrations (number, name) VALUES (0, '0000_create_request_payloads')")
     found = by_check(clickhouse.examine(filled))["schema"]
     assert found.level is Severity.FAULT
-    assert "cannot be upgraded: name an empty database" in found.said
+    assert "cannot be upgraded: name an empty database" in found.observed
 
 
 STRAINED = """<clickhouse>
@@ -187,17 +187,17 @@ def test_parts_that_nobody_merges_are_named(strained: ClickHouseServer) -> None:
 
     assert insert(range(FEW_PARTS)).level is Severity.OK
     found = insert(range(FEW_PARTS, FEW_PARTS + 1))
-    assert (found.level, found.said[:3]) == (Severity.WARNING, f"{FEW_PARTS + 1} ")
+    assert (found.level, found.observed[:3]) == (Severity.WARNING, f"{FEW_PARTS + 1} ")
     found = insert(range(FEW_PARTS + 1, DELAY_AT + 1))
-    assert (found.level, found.said[:3]) == (Severity.FAULT, f"{DELAY_AT + 1} ")
-    assert f"slow down at {DELAY_AT}" in found.said
+    assert (found.level, found.observed[:3]) == (Severity.FAULT, f"{DELAY_AT + 1} ")
+    assert f"slow down at {DELAY_AT}" in found.observed
     assert "INSIGHTS_FLUSH_SECONDS" in found.advice
     warehouse.close()
 
 
 def test_a_disk_without_room_is_named(strained: ClickHouseServer) -> None:
     found = findings_of(strained)["free disk"]
-    assert (found.level, found.said) == (Severity.FAULT, "0% free on archive")
+    assert (found.level, found.observed) == (Severity.FAULT, "0% free on archive")
     assert "add space" in found.advice
 
 
@@ -211,8 +211,8 @@ def test_a_server_of_another_time_and_age_is_named(strained: ClickHouseServer) -
     found = findings_of(strained)
     strained.pretend({})
     assert (found["clock"].level, found["ClickHouse version"].level) == (Severity.FAULT, Severity.FAULT)
-    assert found["clock"].said.startswith(("179.", "180."))
-    assert found["ClickHouse version"].said == "24.8.1.1"
+    assert found["clock"].observed.startswith(("179.", "180."))
+    assert found["ClickHouse version"].observed == "24.8.1.1"
 
 
 def test_replicas_that_have_lost_their_keeper_are_named(tmp_path: Path) -> None:
@@ -223,8 +223,8 @@ def test_replicas_that_have_lost_their_keeper_are_named(tmp_path: Path) -> None:
         found = clickhouse.replicas(warehouse)
         warehouse.close()
     assert found.level is Severity.FAULT
-    assert "read-only" in found.said
-    assert "request_logs" in found.said
+    assert "read-only" in found.observed
+    assert "request_logs" in found.observed
     assert "Keeper" in found.advice
 
 
@@ -255,13 +255,13 @@ def test_an_engine_that_somebody_else_has_open_is_named(strained: ClickHouseServ
 def test_a_clickhouse_that_is_away_is_named() -> None:
     (finding,) = clickhouse.examine(Warehouse("http://user:secret@127.0.0.1:1/insights"))
     assert (finding.check, finding.level) == ("ClickHouse", Severity.FAULT)
-    assert "secret" not in finding.said
+    assert "secret" not in finding.observed
 
 
 async def test_a_kafka_that_is_away_is_named() -> None:
     (finding,) = await kafka.examine(NOWHERE, "request-events", "router-insights")
     assert (finding.check, finding.level) == ("Kafka", Severity.FAULT)
-    assert NOWHERE in finding.said
+    assert NOWHERE in finding.observed
 
 
 async def test_a_topic_that_is_not_there_is_named(broker: str) -> None:
@@ -276,7 +276,7 @@ async def test_records_that_nobody_reads_are_named(broker: str, topic: str) -> N
         await events.deliver([(b"k", str(an_event()).encode())] * 7)
     found = by_check(await kafka.examine(broker, topic, f"group-of-{topic}"))
     assert found["consumer lag"].level is Severity.FAULT
-    assert "has never read" in found["consumer lag"].said
+    assert "has never read" in found["consumer lag"].observed
 
 
 async def test_a_group_that_lags_is_named_with_how_far(
@@ -295,10 +295,10 @@ async def test_a_group_that_lags_is_named_with_how_far(
     lag = sum(end > 0 for end in ends.values())
     assert lag > 1
     found = by_check(await kafka.examine(broker, topic, group))["consumer lag"]
-    assert (found.level, found.said) == (Severity.OK, f"{lag} records")
+    assert (found.level, found.observed) == (Severity.OK, f"{lag} records")
     monkeypatch.setattr(kafka, "LAG_RECORDS", lag - 1)
     found = by_check(await kafka.examine(broker, topic, group))["consumer lag"]
-    assert (found.level, found.said) == (Severity.WARNING, f"{lag} records")
+    assert (found.level, found.observed) == (Severity.WARNING, f"{lag} records")
     assert "more workers" in found.advice
 
 

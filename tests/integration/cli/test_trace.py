@@ -9,7 +9,7 @@ import pytest
 from aggregator.clickhouse.tables import REQUEST_LOGS
 from aggregator.rollups.measures import ROLLUPS
 from cli.demo.api_client import ApiClient
-from cli.local_stack.process import UpChild
+from cli.local_stack.process import UpProcess
 from tests.support.checkout import ROOT
 from tests.support.insights import insights, query, wait_until
 
@@ -22,8 +22,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def replay(child: UpChild) -> None:
-    done = insights("replay", *FILES, "--format", "azure-llm", "--bootstrap-servers", child.broker)
+def replay(stack: UpProcess) -> None:
+    done = insights("replay", *FILES, "--format", "azure-llm", "--bootstrap-servers", stack.broker)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("28,185 requests sent in ")
 
@@ -32,9 +32,9 @@ def covers(client: ApiClient, group_by: str, requests: int) -> bool:
     return client.stats(group_by).total_count >= requests
 
 
-def assert_answers(child: UpChild, times: int) -> None:
+def assert_answers(stack: UpProcess, times: int) -> None:
     """GET stats, by every group there is, comes to `times` the trace."""
-    with child.client() as client:
+    with stack.client() as client:
         for group_by in ("model", "user", "api_key", "status", "hour", "day"):
             # Each group waits for itself: the tables of one insert come to be seen one after the other.
             wait_until(partial(covers, client, group_by, times * REQUESTS))
@@ -65,13 +65,13 @@ def assert_stored(data_dir: Path, times: int) -> None:
 
 def test_the_trace_is_kept_over_a_restart_and_counts_again_when_it_is_sent_again(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
-    with UpChild(data_dir) as child:
-        replay(child)
-        assert_answers(child, times=1)
+    with UpProcess(data_dir) as stack:
+        replay(stack)
+        assert_answers(stack, times=1)
     assert_stored(data_dir, times=1)
     # The broker of this second stack begins at offset 0 again, with records of the same bytes.
-    with UpChild(data_dir) as child:
-        assert_answers(child, times=1)
-        replay(child)
-        assert_answers(child, times=2)
+    with UpProcess(data_dir) as stack:
+        assert_answers(stack, times=1)
+        replay(stack)
+        assert_answers(stack, times=2)
     assert_stored(data_dir, times=2)

@@ -57,7 +57,7 @@ class Up:
             return total
 
     def leaves_nothing(self) -> bool:
-        """Neither it, nor its broker, nor the guard of its broker runs any more."""
+        """Neither it, nor its broker, nor the supervisor of its broker runs any more."""
         return not processes_naming(str(self.data_dir)) and not processes_naming(f"127.0.0.1:{self.broker_port}")
 
 
@@ -79,7 +79,7 @@ def data_dir(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_it_cleanly_and_what_was_accepted_is_stored(data_dir: Path, number: signal.Signals) -> None:
-    # Many batches of each partition, so that those in hand are not all that there is.
+    # Many batches of each partition, so that those in flight are not all that there is.
     with running(data_dir, INSIGHTS_FLUSH_ROWS="20") as up:
         up.send(*(f"r-{n}" for n in range(500)))
         # At once: nothing waits for the worker to have written them.
@@ -112,7 +112,7 @@ def test_a_restart_keeps_rows_and_key_and_takes_the_same_events_as_new_ones(data
         wait_until(lambda: up.count() == 4)
 
 
-def test_rollups_that_a_kill_has_left_behind_are_mended_at_the_next_start(data_dir: Path) -> None:
+def test_rollups_that_a_kill_has_left_behind_are_repaired_at_the_next_start(data_dir: Path) -> None:
     with running(data_dir) as up:
         up.send("r-1", "r-2")
         wait_until(lambda: up.count() == 2)
@@ -216,9 +216,9 @@ def test_all_that_the_broker_has_taken_is_counted_however_slowly_it_answers(
 
     async def taken(address: str) -> list[int]:
         await create_topics(address, {"some": up.PARTITIONS}, timeout_seconds=30)
-        before = await up._taken(address, "some")
+        before = await up._accepted_records(address, "some")
         await produce(address, "some", events(500))
-        return [before, await up._taken(address, "some")]
+        return [before, await up._accepted_records(address, "some")]
 
     with EmbeddedBroker(free_port()) as broker:
         assert asyncio.run(taken(broker.address)) == [0, 500]

@@ -30,7 +30,7 @@ from cli.commands.retention import run_set, run_show
 from cli.doctor import clickhouse
 from cli.doctor.finding import Severity
 from cli.local_stack import repair
-from cli.local_stack.repair import mend_rollups
+from cli.local_stack.repair import repair_rollups
 from cli.main import app
 from ingest.pricing import PriceBook
 from ingest.pricing import reprice as repricing
@@ -156,7 +156,7 @@ def test_what_has_gone_is_no_drift_and_no_rebuild_takes_it_from_the_rollups(fill
     assert sums(filled) == before
     by_check = {finding.check: finding for finding in clickhouse.examine(filled)}
     assert (by_check["rollup drift"].level, by_check["retention"].level) == (Severity.OK, Severity.OK)
-    assert by_check["retention"].said == "rows 40 days, bodies 10 days"
+    assert by_check["retention"].observed == "rows 40 days, bodies 10 days"
 
 
 def test_drift_of_a_time_that_has_its_rows_is_still_seen_and_mended(filled: Warehouse) -> None:
@@ -236,12 +236,12 @@ def test_the_repair_after_a_kill_leaves_what_has_gone_in_the_rollups(
         return count(filled, "rollup_generations")
 
     opened = generations()
-    mend_rollups(engine_url)
+    repair_rollups(engine_url)
     assert (sums(filled), generations()) == (before, opened), "nothing was cut off, so nothing is computed"
     cut_off = "bucket >= now() - INTERVAL 20 DAY"
     filled.command(f"ALTER TABLE rollup_user DELETE WHERE {cut_off} SETTINGS mutations_sync = 1")
     assert sums(filled) != before
-    mend_rollups(engine_url)
+    repair_rollups(engine_url)
     assert sums(filled) == before
     assert generations() > opened
 
@@ -251,7 +251,7 @@ def test_without_the_clamp_the_repair_after_a_kill_would_take_what_has_gone(
 ) -> None:
     before = sums(unclamped)
     monkeypatch.setattr(repair, "Warehouse", lambda url: Warehouse(url, unclamped.database))
-    mend_rollups(engine_url)
+    repair_rollups(engine_url)
     assert all(values[0] < before[name][0] for name, values in sums(unclamped).items())
 
 
@@ -331,7 +331,7 @@ def test_a_ttl_that_was_set_by_hand_is_named_and_nothing_is_rebuilt(filled: Ware
     found = {finding.check: finding for finding in clickhouse.examine(filled)}
     assert found["retention"].level is Severity.FAULT
     assert "REMOVE TTL" in found["retention"].advice
-    assert found["rollup drift"].said == "not compared"
+    assert found["rollup drift"].observed == "not compared"
     assert sums(filled) == before
 
 
