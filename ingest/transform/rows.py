@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 from aggregator.clickhouse.tables import PAYLOAD_COLUMNS
 from ingest.consumer.batch import Batch, Record
 from ingest.transform.decoder import Rejection
-from ingest.transform.redaction import MARK, is_secret, redact_bytes
+from ingest.transform.redaction import MARK, redact_bytes, redact_text
+from ingest.transform.secret_names import is_secret
 
 MAX_DEAD_LETTER_BYTES = 1_000_000
 TRUNCATION_MARK = b"... [truncated]"
@@ -65,7 +66,7 @@ def request_payloads(batch: Batch, events: pa.Table) -> pa.Table:
 
 
 def _header(name: str, value: bytes) -> dict[str, str]:
-    return {"name": name, "value": MARK if is_secret(name) else value.decode(errors="replace")}
+    return {"name": name, "value": MARK if is_secret(name) else redact_text(value.decode(errors="replace"))}
 
 
 def dead_letters(batch: Batch, rejections: Sequence[Rejection]) -> pa.Table:
@@ -89,7 +90,7 @@ def _dead_letter(batch: Batch, record: Record, rejection: Rejection) -> dict[str
         "reason": rejection.reason,
         "field": rejection.field,
         "message": rejection.message,
-        "key": record.key or b"",
+        "key": redact_bytes(record.key or b""),
         "value": value,
         "value_bytes": len(original),
         "is_truncated": is_truncated,

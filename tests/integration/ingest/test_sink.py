@@ -2,6 +2,7 @@ import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -209,6 +210,37 @@ def test_no_secret_is_stored_anywhere(warehouse: Warehouse, sink: Sink) -> None:
         rows = warehouse.query(f"SELECT * FROM {table}")
         assert rows
         assert "s3cret" not in str(rows)
+
+
+CANARY = "canary-7Kq9"
+
+
+def test_a_credential_in_any_shape_in_any_place_is_nowhere_on_the_disk(
+    warehouse: Warehouse, sink: Sink, engine_url: str
+) -> None:
+    secret = f"sk-proj-{CANARY}-0123456789"
+    shapes: list[Any] = [
+        {"Authorization ": CANARY}, {"x-litellm-key": [CANARY]}, {"cookie2": {"a": CANARY}}, {"x-jwt": CANARY},
+        {"h": [{"name": "x-api-key", "value": CANARY}]}, {"h": [["Helicone-Auth", CANARY]]}, {"x-note": secret},
+        {"raw": f"GET /?api_key={CANARY}\r\nCookie: {CANARY}"}, {"x-note": f"Bearer {CANARY}"},
+    ]  # fmt: skip
+    valid = [encode(request_headers=shape, response_headers=shape) for shape in shapes]
+    rejected = [encode(status=5, request_headers=shape, metadata=shape, request_body=shape) for shape in shapes]
+    texts = [json.dumps(shape) for shape in shapes]
+    rejected += [encode(request_headers=text) for text in texts] + [text[:-1].encode() for text in texts]
+    records = [
+        StoredRecord(n, value, headers=[("x-api-key", CANARY.encode()), ("a", secret.encode())])
+        for n, value in enumerate([*valid, *rejected])
+    ]
+    sink.write(Batch("request-events", 0, records, HOUR_MS, 0))
+    assert warehouse.query("SELECT count() AS n FROM dead_letters") == [{"n": len(rejected)}]
+    for table in ("request_logs", "request_payloads", "dead_letters"):
+        assert CANARY not in str(warehouse.query(f"SELECT toString(tuple(*)) AS everything FROM {table}"))
+    if engine_url.startswith("chdb://"):
+        # Whatever the engine wrote beside its tables, which are compressed.
+        files = [path for path in Path(engine_url.removeprefix("chdb://")).rglob("*") if path.is_file()]
+        assert files
+        assert [path for path in files if CANARY.encode() in path.read_bytes()] == []
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
