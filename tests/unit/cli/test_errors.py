@@ -16,10 +16,8 @@ CAUGHT_WITHIN = {
     "ApiError",  # the handlers of api/errors.py
     "BudgetsUnavailableError",  # the routes of budgets, and the budgets command
     "EventTooLargeError",  # who emits the event
-    "EventsUnavailableError",  # the route of events
     "ExtractionError",  # the decoder
     "FilterTooLargeError",  # the request that holds the filter
-    "InvalidEventsError",  # the route of events
     "PartitionLostError",  # the worker
     "TopicChangedError",  # the worker
     # Ends the worker as a fault does, with a traceback.
