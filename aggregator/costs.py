@@ -12,6 +12,7 @@ from genai_prices.data_units import unit_data
 from genai_prices.decompose import compute_leaf_values
 from genai_prices.units import UnitDef, UnitRegistry
 
+from aggregator.iterations import iteration_rows, split_price_id
 from aggregator.token_units import REASONING, TOKEN_COLUMNS
 
 # What a request's tokens fall into, each token into one.
@@ -135,15 +136,14 @@ def explain(row: Mapping[str, Any]) -> Explanation | None:
     """
     if row["cost"] is None:
         return None
-    price, *words = row["price_id"].split(" ")
-    terms = dict(word.split("=", 1) for word in words)
-    is_of_units = any("/" in term and name in UNITS.units for name, term in terms.items())
-    charges = tuple(_unit_charges(row, terms) if is_of_units else _token_charges(row, terms))
+    ids = [price_id.split(" ") for price_id in split_price_id(row["price_id"])]
+    offers = sorted((dict(word.split("=", 1) for word in words) for _, *words in ids), key=_above)
+    charges = tuple(_charges(row, offers))
     rates = {*TOKEN_BUCKETS, "per_request", *UNITS.units}
     return Explanation(
-        price=unquote(price),
+        price=unquote(ids[0][0]),
         price_version=row["price_version"],
-        conditions={name: unquote(term) for name, term in terms.items() if name not in rates},
+        conditions={name: unquote(term) for terms in offers for name, term in terms.items() if name not in rates},
         charges=charges,
         buckets=tuple(_bucket_cost(row, bucket) for bucket in BUCKETS),
         rounding_usd=row["cost_before_fee"] - sum(charge.amount_usd for charge in charges),
@@ -151,6 +151,23 @@ def explain(row: Mapping[str, Any]) -> Explanation | None:
         cost_before_fee=row["cost_before_fee"],
         cost=row["cost"],
     )
+
+
+def _above(terms: Mapping[str, str]) -> int:
+    """Input tokens above which a price holds."""
+    return int(terms.get("above", -1))
+
+
+def _charges(row: Mapping[str, Any], offers: list[dict[str, str]]) -> Iterator[Charge]:
+    """The charges of each iteration, by the terms of its price: the last of `offers` whose `above` it passes.
+
+    `offers` are the terms of each price id, sorted by `above`. The request itself is charged once.
+    """
+    for place, part in enumerate(iteration_rows(row) or [row]):
+        terms = next((each for each in reversed(offers) if _above(each) < (part["input_tokens"] or 0)), offers[0])
+        is_of_units = any("/" in term and name in UNITS.units for name, term in terms.items())
+        charges = _unit_charges(part, terms) if is_of_units else _token_charges(part, terms)
+        yield from (charge for charge in charges if place == 0 or charge.unit != REQUESTS)
 
 
 def _bucket_cost(row: Mapping[str, Any], bucket: str) -> BucketCost:
@@ -161,7 +178,7 @@ def _bucket_cost(row: Mapping[str, Any], bucket: str) -> BucketCost:
 def _token_charges(row: Mapping[str, Any], terms: Mapping[str, str]) -> Iterator[Charge]:
     missing = [bucket for bucket in TOKEN_BUCKETS if bucket not in terms]
     if missing:
-        raise ValueError(f"price_id {row['price_id']!r} names no rate for {', '.join(missing)}")
+        raise ValueError(f"the price id names no rate for {', '.join(missing)}")
     cached, written = (row[name] or 0 for name in ("cached_input_tokens", "cache_creation_input_tokens"))
     tokens = ((row["input_tokens"] or 0) - cached - written, cached, written, row["output_tokens"] or 0)
     for bucket, count in zip(TOKEN_BUCKETS, tokens, strict=True):

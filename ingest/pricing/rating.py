@@ -17,6 +17,7 @@ from aggregator.costs import BUCKETS, OTHER, TOKEN_BUCKETS, cost_column, usage_o
 from aggregator.times import EPOCH
 from aggregator.token_units import TOKEN_COLUMNS
 from ingest.pricing.catalogue import SERVICE_TIERS
+from ingest.pricing.iterations import IterationRows, split_iterations
 from ingest.pricing.price_book import DAY_US, PriceBook, PriceKey
 from ingest.pricing.price_row import BOUNDS, MILLION, fee_factor
 from ingest.pricing.price_table import Integers, PriceTable, price_table
@@ -54,9 +55,14 @@ def price_events(events: pa.Table, book: PriceBook) -> pa.Table:
     thinking_tokens and usage (a JSON object of quantities by unit, '' if none).
     `input_tokens` includes the two cached kinds; counts are at most 10^9.
 
+    A row that was answered in several iterations (aggregator/iterations.py) costs the sum of its iterations, each at
+    the tier of its own size.
+
     All costs of a row are null, its price_id '' and its fee_rate 0 when no price is known, when neither input
     nor output tokens were reported, or when the cost does not fit Decimal(18, 12).
     """
+    split = split_iterations(events)
+    events = split.events
     keys, key = _keys_of(events, book)
     table = price_table(book, keys)
     at_us = events["timestamp"].cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy()
@@ -68,7 +74,7 @@ def price_events(events: pa.Table, book: PriceBook) -> pa.Table:
     found = _price_cases([keys[each] for each in key[places]], moments, rows, book)
     is_reported = pc.or_(pc.is_valid(events["input_tokens"]), pc.is_valid(events["output_tokens"])).to_numpy()
     cases = dict(zip(places.tolist(), found, strict=True))
-    return _priced(_by_bucket(tokens), is_reported, price_row, table, cases, book.version)
+    return _priced(_by_bucket(tokens), is_reported, price_row, table, cases, book.version, split)
 
 
 def _keys_of(events: pa.Table, book: PriceBook) -> tuple[list[PriceKey], Integers]:
@@ -176,9 +182,11 @@ def _priced(
     table: PriceTable,
     cases: dict[int, Case],
     version: str,
+    split: IterationRows,
 ) -> pa.Table:
     before = {bucket: table.charge(bucket, price_row, tokens[bucket]) for bucket in TOKEN_BUCKETS}
-    before[OTHER] = table.numbers["per_request"][price_row]
+    before[OTHER] = np.zeros(len(price_row), np.int64)
+    before[OTHER][split.starts] = table.numbers["per_request"][price_row[split.starts]]
     factor = table.numbers["fee_factor"][price_row]
     is_known = is_reported & (price_row > 0)
     ids = [""]
@@ -190,17 +198,20 @@ def _priced(
             ids.append(case.cost.price_id)
             for bucket, amount in zip(BUCKETS, case.cost.picodollars, strict=True):
                 before[bucket][place] = amount
+    price_ids = pa.concat_arrays([table.price_ids, pa.array(ids, pa.string())])
+    row_ids = split.price_ids(price_ids.take(pa.array(price_row)))
+    before = {bucket: split.sum(amount) for bucket, amount in before.items()}
+    is_known, factor = split.all(is_known), factor[split.starts]
     after = {bucket: _with_fee(amount, factor) for bucket, amount in before.items()}
     fees = {bucket: after[bucket] - before[bucket] for bucket in BUCKETS}
     cost, fee = _sum(after), _sum(fees)
     is_priced = is_known & (cost < TOO_MUCH) & (cost - fee < TOO_MUCH)
     amounts = [cost, fee, *(part[bucket] for bucket in BUCKETS for part in (after, fees))]
-    price_ids = pa.concat_arrays([table.price_ids, pa.array(ids, pa.string())])
     columns = [
         *(_decimals(amount, DOLLARS, np.logical_not(is_priced)) for amount in amounts),
         _decimals(np.where(is_priced, factor - MILLION, 0), FEE_RATE),
-        price_ids.take(pa.array(np.where(is_priced, price_row, 0))),
-        pa.repeat(pa.scalar(version), len(price_row)),
+        pc.if_else(pa.array(is_priced), row_ids, ""),
+        pa.repeat(pa.scalar(version), len(is_priced)),
     ]
     return pa.Table.from_arrays(columns, schema=PRICED_SCHEMA)
 

@@ -1,5 +1,6 @@
 """Folds a streamed answer, server-sent events of OpenAI, Anthropic or Gemini, into one body."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,19 +10,47 @@ from ingest.transform.conversation import parse
 
 Calls = dict[int | str, dict[str, str]]
 
+LINE_END = re.compile("\r\n|\r|\n")
+
 
 def whole_response(raw: str) -> Any:
     """The body that a raw response is: JSON, a stream folded into one message, or the text itself."""
     body = parse(raw)
     if not isinstance(body, str) or "data:" not in raw:
         return body if not isinstance(body, list) else _folded(iter(body)) or body
-    return _folded(_events(raw)) or raw
+    return _folded(stream_messages(raw)) or raw
 
 
-def _events(raw: str) -> Iterator[Any]:
-    for line in raw.splitlines():
+def stream_messages(raw: str, words: tuple[str, ...] = ("",)) -> Iterator[Any]:
+    """The JSON documents of a stream that hold one of `words`, and as text what is none (`[DONE]`, a line cut short).
+
+    Several lines of data are one document if they read as one (HTML Standard, "Server-sent events", joins them by line
+    feeds), else a document each: gateways log streams without the blank lines between events.
+    """
+    for lines in _event_data(raw):
+        whole = _parsed("\n".join(lines), words)
+        if isinstance(whole, str) and len(lines) > 1:
+            yield from (_parsed(line, words) for line in lines)
+        else:
+            yield whole
+
+
+def _parsed(text: str, words: tuple[str, ...]) -> Any:
+    return parse(text) if any(word in text for word in words) else ""
+
+
+def _event_data(raw: str) -> Iterator[list[str]]:
+    """The lines of data of each event. A line ends with CR, LF or CRLF and nothing else (HTML Standard, "Server-sent
+    events"): U+2028, U+2029 and U+0085 are text. An event that no blank line ends counts, the stream may be cut."""
+    data: list[str] = []
+    for line in LINE_END.split(raw.removeprefix("\ufeff")):
         if line.startswith("data:"):
-            yield parse(line.removeprefix("data:").strip())
+            data.append(line.removeprefix("data:").removeprefix(" "))
+        elif not line and data:
+            yield data
+            data = []
+    if data:
+        yield data
 
 
 def _folded(events: Iterator[Any]) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.producer.http_events import records_of
@@ -58,6 +58,7 @@ def test_a_surrogate_without_a_partner_becomes_the_replacement_character(written
 
 
 @given(text=utf16_texts)
+@settings(deadline=None)
 def test_both_paths_read_any_utf16_text_alike(text: str) -> None:
     values = [encode(**{field: text}) for field in TEXT_FIELDS]
     values += [encode(metadata={text: [text]}, response_body={"a": text}, tags=[text], request_headers={text: text})]

@@ -20,6 +20,7 @@ CHAT: dict[str, Any] = {
         "completion_tokens_details": {"reasoning_tokens": 5},
     },
 }  # fmt: skip
+CHAT_BESIDE = {"usage": CHAT["usage"] | {"total_tokens": 125}}
 RESPONSES = {
     "object": "response",
     "model": "gpt-5",
@@ -75,7 +76,8 @@ OPENAI_STYLE, ANTHROPIC_STYLE = counts(60, None, 5), counts(60, 30, None)
         pytest.param("aws", "us.anthropic.claude-sonnet-4-5-20250929-v1:0", BEDROCK, ANTHROPIC_STYLE, id="Converse"),
         pytest.param("aws", "anthropic.claude-sonnet-4-5-20250929-v1:0", ANTHROPIC, ANTHROPIC_STYLE, id="InvokeModel"),
         pytest.param("google", "claude-sonnet-4-5", ANTHROPIC, ANTHROPIC_STYLE, id="Anthropic on Vertex"),
-        pytest.param("x-ai", "grok-4", CHAT, counts(60, None, 5, output=25), id="xAI counts thinking apart"),
+        pytest.param("x-ai", "grok-4", CHAT, OPENAI_STYLE, id="xAI counts thinking inside where the total says so"),
+        pytest.param("x-ai", "grok-4", CHAT_BESIDE, counts(60, None, 5, output=25), id="xAI counts thinking apart"),
         pytest.param("groq", "llama-3.3-70b-versatile", CHAT, OPENAI_STYLE, id="OpenAI's way elsewhere"),
         pytest.param("", "who knows", CHAT, OPENAI_STYLE, id="by the shape alone"),
         pytest.param("", "x", stream(CHAT | {"usage": None}, CHAT, "[DONE]"), OPENAI_STYLE, id="stream of chat"),
