@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from aggregator.clickhouse.client import Warehouse
 from aggregator.clickhouse.migrate import migrate
@@ -19,6 +20,10 @@ from tests.support.kafka import broker, own_broker, stack, topic
 
 __all__ = ["analytics", "broker", "examples", "own_broker", "topic"]
 
+
+# How long an example takes depends on what else the machine does, and says nothing about the code.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 # A job in the background is started with SIGINT ignored, and children inherit that; the tests of Ctrl-C need it.
 signal.signal(signal.SIGINT, signal.default_int_handler)

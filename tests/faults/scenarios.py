@@ -341,7 +341,7 @@ async def sigterm_under_load(run: Run) -> Verdict:
         await run.until(lambda: run.stored() > 0)
         trouble = run.rng.choice(("none", "slow inserts", "dead broker", "both"))
         if trouble in {"slow inserts", "both"}:
-            run.stack.clickhouse.inject(Fault(action="delay", seconds=20, times=6))
+            run.stack.clickhouse.inject(Fault(action="delay", seconds=2 * EXIT_SECONDS, times=6))
             await run.produce(run.events(200))
             await asyncio.sleep(run.rng.uniform(0.2, 1.0))
         if trouble in {"dead broker", "both"}:

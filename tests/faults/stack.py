@@ -28,8 +28,8 @@ from tests.support.clickhouse_http import ClickHouseServer
 from tests.support.kafka import KafkaServer
 
 SESSION_SECONDS = 1.0
-PATIENCE_SECONDS = 90.0
-EXIT_SECONDS = 10.0
+PATIENCE_SECONDS = 180.0
+EXIT_SECONDS = 30.0
 # A worker that cannot even start must not be started for ever.
 MAX_RESTARTS = 30
 POLL_SECONDS = 0.1

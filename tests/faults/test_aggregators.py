@@ -24,7 +24,7 @@ from tests.faults.stack import Run, Stack, running_stack
 from tests.support.kafka import KafkaMissingError, free_port, read_topic
 
 SECONDS = 120.0
-STOP_SECONDS = 20.0
+STOP_SECONDS = 60.0
 USERS = [f"user-{n}" for n in range(12)]
 LIMIT = 10
 

@@ -22,7 +22,7 @@ from ingest.consumer.worker import Worker
 from ingest.settings import IngestSettings
 from ingest.topics.create import create_topics
 from tests.support.api import client_of
-from tests.support.kafka import PARTITIONS, stack
+from tests.support.kafka import PARTITIONS, PATIENCE_SECONDS, stack
 from tests.support.rows import Row
 
 Event = dict[str, Any]
@@ -176,7 +176,7 @@ def events(count: int) -> list[Event]:
 
 async def _through_kafka(broker: str, warehouse: Warehouse, sent: list[Event], prices: Path) -> None:
     topic = f"analytics-{uuid.uuid4().hex[:12]}"
-    await create_topics(broker, {topic: PARTITIONS}, timeout_seconds=30)
+    await create_topics(broker, {topic: PARTITIONS}, timeout_seconds=PATIENCE_SECONDS)
     async with AIOKafkaProducer(bootstrap_servers=broker, enable_idempotence=False) as producer:
         for event in sent:
             await producer.send(topic, json.dumps(event).encode(), key=event["request_id"].encode())
@@ -192,7 +192,7 @@ async def _through_kafka(broker: str, warehouse: Warehouse, sent: list[Event], p
     stop = asyncio.Event()
     task = asyncio.create_task(Worker(settings, warehouse).run(stop))
     counted = "SELECT (SELECT count() FROM request_logs) + (SELECT count() FROM dead_letters) AS n"
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while warehouse.query(counted)[0]["n"] < len(sent):
             if task.done():
                 task.result()

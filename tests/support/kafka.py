@@ -39,7 +39,9 @@ PARTITIONS = 3
 
 KAFKA_VERSION = "4.3.1"
 LOG4J_VERSION = "2.25.4"
-START_TIMEOUT_SECONDS = 60.0
+START_TIMEOUT_SECONDS = 180.0
+# For what takes a second when nothing else runs.
+PATIENCE_SECONDS = 120.0
 POM = f"""<project>
   <modelVersion>4.0.0</modelVersion>
   <groupId>test</groupId><artifactId>kafka</artifactId><version>1</version>
@@ -233,7 +235,7 @@ def has_idempotence() -> bool:
 async def read_topic(address: str, topic: str) -> list[ConsumerRecord]:
     """Every record the topic has now, by partition and offset."""
     # It exists, so this only tells how many partitions it has.
-    count = (await create_topics(address, {topic: PARTITIONS}))[topic]
+    count = (await create_topics(address, {topic: PARTITIONS}, timeout_seconds=PATIENCE_SECONDS))[topic]
     partitions = [TopicPartition(topic, number) for number in range(count)]
     async with AIOKafkaConsumer(bootstrap_servers=address, auto_offset_reset="earliest") as consumer:
         consumer.assign(partitions)
@@ -271,7 +273,8 @@ def own_broker(tmp_path: Path) -> "Iterator[KafkaServer | TansuServer | KafkaInD
 async def topic(broker: str, request: pytest.FixtureRequest) -> AsyncIterator[str]:
     """A topic of the test's own, of PARTITIONS partitions or as many as `indirect` parametrisation says."""
     name = f"test-{uuid.uuid4().hex[:12]}"
-    await create_topics(broker, {name: getattr(request, "param", PARTITIONS)}, timeout_seconds=30)
+    partitions = getattr(request, "param", PARTITIONS)
+    await create_topics(broker, {name: partitions}, timeout_seconds=PATIENCE_SECONDS)
     yield name
     admin = AIOKafkaAdminClient(bootstrap_servers=broker)
     await admin.start()

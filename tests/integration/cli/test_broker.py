@@ -18,7 +18,7 @@ from cli.local_stack.supervisor import start_supervised, stop_supervised
 from ingest.topics.create import create_topics
 from tests.support.kafka import PARTITIONS, free_port, stack
 
-TIMEOUT_SECONDS = 20
+TIMEOUT_SECONDS = 60
 
 # A parent that starts a broker, prints the process id of its supervisor, and waits.
 BROKER_PARENT = """
@@ -37,7 +37,7 @@ except KeyboardInterrupt:
 POLITE_PARENT = """
 import sys, time
 from cli.local_stack.supervisor import start_supervised
-child = start_supervised([sys.executable, "-c", sys.argv[1], sys.argv[2]], grace_seconds=10)
+child = start_supervised([sys.executable, "-c", sys.argv[1], sys.argv[2]], grace_seconds=50)
 print(child.pid, flush=True)
 time.sleep(600)
 """

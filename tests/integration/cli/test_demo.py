@@ -14,7 +14,7 @@ import httpx2
 import pytest
 
 from cli.demo.api_client import ApiClient
-from tests.support.insights import insights, processes_naming, start_insights, wait_until
+from tests.support.insights import TIMEOUT_SECONDS, insights, processes_naming, start_insights, wait_until
 
 REQUESTS = 3_000
 
@@ -97,7 +97,7 @@ def test_kept_it_runs_on_for_the_lines_it_prints_until_ctrl_c(start: Callable[..
         assert answer["total_count"] > 0
     assert demo.process.poll() is None
     demo.process.send_signal(signal.SIGINT)
-    assert demo.process.wait(timeout=30) == 0
+    assert demo.process.wait(timeout=TIMEOUT_SECONDS) == 0
     assert json.loads(demo.last_line())["rows"] == REQUESTS
     assert not processes_naming(broker)
     assert os.listdir(demo.folder) == ["output"]
@@ -116,8 +116,8 @@ def started(start: Callable[..., Demo]) -> Demo:
 def test_ctrl_c_while_it_starts_leaves_neither_processes_nor_files(started: Demo, number: signal.Signals) -> None:
     broker = started.broker()
     started.process.send_signal(number)
-    assert started.process.wait(timeout=30) == 128 + number
-    wait_until(lambda: not started.stack() and not processes_naming(broker), timeout_seconds=10)
+    assert started.process.wait(timeout=TIMEOUT_SECONDS) == 128 + number
+    wait_until(lambda: not started.stack() and not processes_naming(broker))
     assert os.listdir(started.folder) == ["output"]
     assert "Traceback" not in started.output.read_text()
 
@@ -126,8 +126,8 @@ def test_ctrl_c_in_the_middle_leaves_neither_processes_nor_files(started: Demo) 
     wait_until(started.is_in_the_middle)
     broker = started.broker()
     started.process.send_signal(signal.SIGINT)
-    assert started.process.wait(timeout=30) == 128 + signal.SIGINT
-    wait_until(lambda: not started.stack() and not processes_naming(broker), timeout_seconds=10)
+    assert started.process.wait(timeout=TIMEOUT_SECONDS) == 128 + signal.SIGINT
+    wait_until(lambda: not started.stack() and not processes_naming(broker))
     assert os.listdir(started.folder) == ["output"]
     assert "Traceback" not in started.output.read_text()
 
@@ -137,7 +137,7 @@ def test_killed_in_the_middle_it_leaves_no_process(started: Demo) -> None:
     broker = started.broker()
     started.process.send_signal(signal.SIGKILL)
     started.process.wait()
-    wait_until(lambda: not started.stack() and not processes_naming(broker), timeout_seconds=40)
+    wait_until(lambda: not started.stack() and not processes_naming(broker))
     assert not processes_naming(str(started.folder))
 
 

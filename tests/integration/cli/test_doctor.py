@@ -80,7 +80,7 @@ def leave_a_mutation_that_fails(warehouse: Warehouse) -> None:
     warehouse.command(
         "ALTER TABLE request_logs UPDATE provider = toString(throwIf(1, 'planted')) WHERE 1 SETTINGS mutations_sync = 0"
     )
-    for _ in range(200):
+    for _ in range(1000):
         if warehouse.query("SELECT 1 AS x FROM system.mutations WHERE latest_fail_reason != '' AND NOT is_done"):
             return
         warehouse.query("SELECT sleep(0.05)")

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx2
 
 from cli.local_stack.process import free_port
-from tests.support.insights import insights, query, start_insights, wait_until
+from tests.support.insights import TIMEOUT_SECONDS, insights, query, start_insights, wait_until
 from tests.support.kafka import read_topic
 
 HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens"
@@ -24,7 +24,7 @@ def running(output: Path, command: str, **settings: str) -> Iterator[subprocess.
     try:
         yield process
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 0, output.read_text()
+        assert process.wait(timeout=TIMEOUT_SECONDS) == 0, output.read_text()
     finally:
         process.kill()
         process.wait()
@@ -105,13 +105,13 @@ async def test_replay_keeps_the_distances_of_the_trace_at_the_speed_asked_for(
 async def test_ctrl_c_ends_a_replay_once_what_it_took_is_in_kafka(broker: str, topic: str, tmp_path: Path) -> None:
     lines = [an_event(f"r-{number}", timestamp=60_000 * number) for number in range(100)]
     (tmp_path / "e.ndjson").write_text("\n".join(json.dumps(line) for line in lines))
-    arguments = ("replay", tmp_path / "e.ndjson", "--format", "events", "--speed", "600", "--bootstrap-servers", broker)
+    arguments = ("replay", tmp_path / "e.ndjson", "--format", "events", "--speed", "60", "--bootstrap-servers", broker)
     process = start_insights(*arguments, output=tmp_path / "output", INSIGHTS_KAFKA_TOPIC=topic)
     try:
         while len(await read_topic(broker, topic)) < 3:
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 128 + signal.SIGINT
+        assert process.wait(timeout=TIMEOUT_SECONDS) == 128 + signal.SIGINT
     finally:
         process.kill()
     keys = [record.key for record in await read_topic(broker, topic)]

@@ -17,7 +17,7 @@ from cli.local_stack.broker import EmbeddedBroker
 from cli.local_stack.process import READY, free_port
 from ingest.topics.create import create_topics
 from tests.integration.ingest.test_worker import events, produce
-from tests.support.insights import insights, processes_naming, query, start_insights, wait_until
+from tests.support.insights import TIMEOUT_SECONDS, insights, processes_naming, query, start_insights, wait_until
 
 EVENT = '{"request_id":"%s","timestamp":"2026-01-31T12:00:00Z","model_name":"gpt-5-mini","status":"success"}'
 
@@ -84,8 +84,8 @@ def test_a_signal_stops_it_cleanly_and_what_was_accepted_is_stored(data_dir: Pat
         up.send(*(f"r-{n}" for n in range(500)))
         # At once: nothing waits for the worker to have written them.
         up.process.send_signal(number)
-        assert up.process.wait(timeout=30) == 0, up.output.read_text()
-        wait_until(up.leaves_nothing, timeout_seconds=5)
+        assert up.process.wait(timeout=TIMEOUT_SECONDS) == 0, up.output.read_text()
+        wait_until(up.leaves_nothing)
     assert query(data_dir, "SELECT count() AS rows, uniqExact(request_id) AS ids FROM request_logs") == [
         {"rows": 500, "ids": 500}
     ]
@@ -95,8 +95,8 @@ def test_killed_it_leaves_no_process(data_dir: Path) -> None:
     with running(data_dir) as up:
         assert processes_naming(f"127.0.0.1:{up.broker_port}")
         up.process.send_signal(signal.SIGKILL)
-        assert up.process.wait(timeout=10) == -signal.SIGKILL
-        wait_until(up.leaves_nothing, timeout_seconds=10)
+        assert up.process.wait(timeout=TIMEOUT_SECONDS) == -signal.SIGKILL
+        wait_until(up.leaves_nothing)
 
 
 def test_a_restart_keeps_rows_and_key_and_takes_the_same_events_as_new_ones(data_dir: Path) -> None:
@@ -124,7 +124,7 @@ def test_rollups_that_a_kill_has_left_behind_are_repaired_at_the_next_start(data
     with running(data_dir) as up:
         assert "rollups_mended_after_a_kill" in up.output.read_text()
         up.process.send_signal(signal.SIGTERM)
-        assert up.process.wait(timeout=30) == 0, up.output.read_text()
+        assert up.process.wait(timeout=TIMEOUT_SECONDS) == 0, up.output.read_text()
     assert insights(*verify, **settings).returncode == 0
     with running(data_dir) as up:
         assert "after_a_kill" not in up.output.read_text()
@@ -174,9 +174,9 @@ def test_it_ends_with_a_sentence_when_its_broker_dies(data_dir: Path) -> None:
         brokers = processes_naming(f"127.0.0.1:{up.broker_port}")
         (pid,) = (pid for pid, command in brokers.items() if not command.startswith("/bin/sh"))
         os.kill(pid, signal.SIGKILL)
-        assert up.process.wait(timeout=40) == 1
+        assert up.process.wait(timeout=TIMEOUT_SECONDS) == 1
         assert "insights: the embedded broker has ended unexpectedly" in up.output.read_text()
-        wait_until(up.leaves_nothing, timeout_seconds=5)
+        wait_until(up.leaves_nothing)
 
 
 @pytest.fixture(scope="module")

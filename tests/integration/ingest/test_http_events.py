@@ -12,7 +12,7 @@ from aggregator.errors import EventProblem, InvalidEventsError, KafkaUnavailable
 from ingest.producer.emitter import EventEmitter
 from ingest.producer.http_events import MAX_PROBLEMS, KafkaEventPublisher
 from ingest.topics.create import create_topics
-from tests.support.kafka import KafkaServer, TansuServer, has_idempotence, read_topic
+from tests.support.kafka import PATIENCE_SECONDS, KafkaServer, TansuServer, has_idempotence, read_topic
 
 
 def an_event(request_id: str = "req-1", **fields: Any) -> dict[str, Any]:
@@ -132,8 +132,8 @@ async def test_bodies_that_come_at_once_do_not_wait_for_each_other_s_faults(brok
 async def test_kafka_s_absence_is_reported_with_the_number_of_events_that_it_did_not_take(
     own_broker: KafkaServer | TansuServer,
 ) -> None:
-    await create_topics(own_broker.address, {"t": 1}, timeout_seconds=20)
-    async with publisher(own_broker.address, "t", delivery_timeout_seconds=1) as events:
+    await create_topics(own_broker.address, {"t": 1}, timeout_seconds=PATIENCE_SECONDS)
+    async with publisher(own_broker.address, "t", delivery_timeout_seconds=3) as events:
         assert await events.publish(ndjson(an_event()), True) == 1
         own_broker.kill9()
         with pytest.raises(KafkaUnavailableError, match=r"^2 events did not reach Kafka") as caught:

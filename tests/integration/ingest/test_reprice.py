@@ -151,7 +151,7 @@ def test_a_batch_that_is_written_again_after_repricing_is_still_counted_once(fil
 def test_rows_that_arrive_meanwhile_are_neither_lost_nor_doubled(
     filled: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rebuild, "SETTLE_SECONDS", 1.5)
+    monkeypatch.setattr(rebuild, "SETTLE_SECONDS", 3.0)
     sink, stop, written = Sink(filled, CORRECTED), threading.Event(), []
 
     def ingest() -> None:

@@ -19,6 +19,8 @@ from ingest.pricing import PriceBook
 from ingest.transform.rows import MAX_DEAD_LETTER_BYTES
 from tests.support.events import MINIMAL, event_bytes
 
+UNCHECKED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+
 HOUR_MS = 1_795_000_000_000
 
 
@@ -103,7 +105,7 @@ def test_the_same_month_of_two_years_is_two_partitions(warehouse: Warehouse) -> 
 
 
 @given(values=st.lists(event_bytes(), min_size=1, max_size=30))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=UNCHECKED)
 def test_whatever_the_contract_accepts_clickhouse_takes(warehouse: Warehouse, sink: Sink, values: list[bytes]) -> None:
     before = count(warehouse, "request_logs") + count(warehouse, "dead_letters")
     sink.write(batch_of(*values, first=before))
@@ -243,7 +245,7 @@ def test_a_credential_in_any_shape_in_any_place_is_nowhere_on_the_disk(
         assert [path for path in files if CANARY.encode() in path.read_bytes()] == []
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=UNCHECKED)
 @given(st.dictionaries(st.text(max_size=6), st.lists(st.text(max_size=6), min_size=1, max_size=3), max_size=5))
 def test_every_key_of_an_answer_can_be_asked_for(
     warehouse: Warehouse, sink: Sink, answer: dict[str, list[str]]

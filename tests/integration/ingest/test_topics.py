@@ -31,7 +31,7 @@ from tests.integration.aggregator.budgets.test_app import event, requests_budget
 from tests.integration.ingest.test_sink import encode
 from tests.integration.ingest.test_worker import produce, running, until
 from tests.support.checkout import ROOT
-from tests.support.kafka import KafkaMissingError, KafkaServer, free_port
+from tests.support.kafka import PATIENCE_SECONDS, KafkaMissingError, KafkaServer, free_port
 
 FILE = ROOT / "deploy/kafka/topics.yaml"
 PASSWORD = "certificates-for-tests"
@@ -213,7 +213,7 @@ async def test_the_gateway_writes_and_a_worker_reads_over_tls_and_sasl(
     )
     stop = asyncio.Event()
     task = asyncio.create_task(Worker(settings, warehouse).run(stop))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while warehouse.query("SELECT count() AS n FROM request_logs")[0]["n"] < 20:
             assert not task.done(), task.result()
             await asyncio.sleep(0.1)
@@ -238,10 +238,10 @@ async def test_budgets_increments_and_states_travel_over_tls_and_sasl(
     await aggregator.start()
     try:
         async with running(Worker(IngestSettings(**worker.model_dump(), flush_seconds=0.1, metrics_port=0), warehouse)):
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 while name not in await budgets.statuses():  # noqa: ASYNC110 - another process
                     await asyncio.sleep(0.1)
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 while (await budgets.statuses())[name].level is not Level.EXCEEDED:
                     # What is stored before the worker's producer of increments is connected has none.
                     await produce(secure_broker.server.address, "request-events", [event(0, user)])

@@ -23,6 +23,7 @@ from ingest.consumer.worker import Worker
 from ingest.transform.rows import is_error
 from tests.integration.ingest.test_sink import encode as event
 from tests.integration.ingest.test_worker import make_settings, produce, running
+from tests.support.kafka import PATIENCE_SECONDS
 from tests.support.rows import LOG_SCHEMA, Row, random_rows
 
 PARTITIONS = 6
@@ -115,7 +116,8 @@ async def test_a_kafka_that_is_away_neither_fails_nor_holds_up_a_batch() -> None
     producer.start()
     before = REGISTRY.get_sample_value("insights_increments_dropped_total") or 0.0
     usage = usage_table(random_rows(1, 10))
-    async with asyncio.timeout(SEND_SECONDS + 1.0):
+    # Kafka's client itself would try for 5 s.
+    async with asyncio.timeout(SEND_SECONDS + 3.0):
         found = await asyncio.to_thread(producer.encoded, batch(), "topic-id", usage)
         await producer.emit(found)
     assert found == {}
@@ -142,7 +144,7 @@ async def test_an_increment_is_sent_when_its_rows_are_stored_and_every_record_is
         # Small batches, so that there are many.
         async with running(Worker(make_settings(broker, topic, flush_rows=20), warehouse)):
             # What is stored before the producer of increments is connected has none.
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 while not told:
                     await produce(broker, topic, [event()])
                     told |= await _told(consumer, topic, warehouse)

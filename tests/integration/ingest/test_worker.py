@@ -24,11 +24,13 @@ from ingest.consumer.worker import Worker
 from ingest.pricing import PriceBook
 from ingest.settings import IngestSettings
 from tests.support.events import MINIMAL
-from tests.support.kafka import stack
+from tests.support.kafka import PATIENCE_SECONDS, stack
 
 needs_apache_kafka = pytest.mark.skipif(
     stack() == "embedded", reason="the embedded broker drops commit metadata; run with INSIGHTS_TEST_STACK=kafka"
 )
+# For the batches in flight.
+STOP_SECONDS = 60.0
 STORED = """
 SELECT source_partition AS partition, source_offset AS offset FROM request_logs WHERE source_topic = {topic:String}
 UNION ALL
@@ -60,7 +62,7 @@ async def running(worker: Worker) -> AsyncIterator["asyncio.Task[None]"]:
         await task
 
 
-async def until(condition: Callable[[], bool], *tasks: "asyncio.Task[None]", seconds: float = 30.0) -> None:
+async def until(condition: Callable[[], bool], *tasks: "asyncio.Task[None]", seconds: float = PATIENCE_SECONDS) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             for task in tasks:
@@ -167,7 +169,7 @@ async def test_a_worker_that_fails_for_good_stops_and_its_successor_writes_the_b
     worker = Worker(make_settings(broker, topic), warehouse)
     worker._sink = FailingSink(warehouse, 1, RuntimeError("a defect"), after)
     with pytest.raises(RuntimeError, match="a defect"):
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await worker.run(asyncio.Event())
     produced |= await produce(broker, topic, events(30, prefix="later"))
     replays_before = REGISTRY.get_sample_value("insights_replayed_batches_total") or 0.0
@@ -226,7 +228,7 @@ async def test_a_broken_producer_stops_the_worker_before_its_records_are_drained
         await until_stored(warehouse, topic, good, task)
     broken = await produce(broker, topic, [b"broken"] * 2000, partition=0)
     with pytest.raises(DeadLetterLimitError, match=r"no valid events, more than INSIGHTS_DEAD_LETTERS_IN_A_ROW=500"):
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await Worker(settings, warehouse).run(asyncio.Event())
     assert len(stored(warehouse, topic)) <= len(good) + 500
     lenient = make_settings(broker, topic, dead_letters_in_a_row=5000)
@@ -241,7 +243,7 @@ async def test_a_stop_under_load_finishes_the_batches_in_flight(broker: str, top
     async with running(Worker(settings, warehouse)) as task:
         await until(lambda: len(stored(warehouse, topic)) > 0, task)
         stopped_at = asyncio.get_running_loop().time()
-    assert asyncio.get_running_loop().time() - stopped_at < 10
+    assert asyncio.get_running_loop().time() - stopped_at < STOP_SECONDS
     async with running(Worker(settings, warehouse)) as task:
         await until_stored(warehouse, topic, produced, task)
     assert_exactly_once(warehouse, topic, produced)
@@ -260,7 +262,7 @@ async def test_no_more_batches_are_taken_ahead_than_there_are_threads_and_who_wa
     assert [buffer.partition.partition for buffer in worker._next_due()] == [2]
     is_released = threading.Event()
     jobs = [asyncio.create_task(worker._insert_threads.run(is_released.wait)) for _ in range(2)]
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         # One is at work, the other waits.
         while worker._insert_threads.waiting != 1:  # noqa: ASYNC110 - a thread
             await asyncio.sleep(0.01)

@@ -72,9 +72,7 @@ def test_revocation_takes_effect_within_the_time_that_is_stated(
     ring = KeyRing({}, warehouse)
     assert ring.find(key) is not None
     revoke_key(warehouse, "short", "test")
-    deadline = time.monotonic() + 5
-    while ring.find(key) is not None:
-        assert time.monotonic() < deadline
+    time.sleep(0.3)
     assert ring.find(key) is None
 
 

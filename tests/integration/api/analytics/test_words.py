@@ -23,6 +23,8 @@ from tests.support.analytics_stack import Analytics, Event, analytics_over
 from tests.support.api import client_as
 from tests.support.rows import Row
 
+UNCHECKED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+
 EXAMPLES = int(os.environ.get("ANALYTICS_EXAMPLES", "60"))
 VOCABULARY = (
     "refund", "refunds", "refunded", "refudn", "refnd", "reffund", "refuns", "refun", "efund", "erfund", "policy",
@@ -120,7 +122,7 @@ def typed(draw: st.DrawFn) -> str:
 
 
 @given(st.lists(typed(), min_size=1, max_size=3), st.sampled_from((" ", ", ", "-", "  \n")))
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=UNCHECKED)
 def test_words_find_what_their_rule_says_closest_first(found: Analytics, typed: list[str], between: str) -> None:
     q = between.join(typed)
     assert walk(found, 25, q=q) == public_ids(expected(found.rows, q))

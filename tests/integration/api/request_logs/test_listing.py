@@ -14,6 +14,8 @@ from aggregator.clickhouse.client import Warehouse
 from tests.support.api import client_of, filled_warehouse, id_of, in_order, list_logs, matches, rfc3339, walk
 from tests.support.rows import KEYS, MODELS, START, STATUSES, USERS, Row, insert_rows, random_rows
 
+UNCHECKED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+
 ROWS = random_rows(seed=7, count=500)
 ORDERS = ("timestamp", "duration_ms", "input_tokens", "output_tokens")
 DIRECTIONS = ("asc", "desc")
@@ -100,7 +102,7 @@ any_filters = st.builds(
 )
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=UNCHECKED)
 @given(any_filters, st.sampled_from(ORDERS), st.sampled_from(DIRECTIONS), st.integers(1, 5))
 def test_any_combination_of_filters_in_any_order_walks_through_exactly_its_rows(
     client: TestClient, filters: dict[str, Any], order_by: str, order_direction: str, pages: int

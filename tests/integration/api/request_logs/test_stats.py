@@ -17,6 +17,8 @@ from aggregator.clickhouse.client import Warehouse
 from tests.support.api import client_of, filled_warehouse, get, in_range, rfc3339
 from tests.support.rows import MODELS, START, USERS, Row, insert_rows, random_rows
 
+UNCHECKED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+
 ROWS = random_rows(seed=21, count=700)
 GROUPS = {"model": "model_name", "user": "user_id", "api_key": "api_key_id", "status": "status"}
 GROUP_BYS = (*GROUPS, "hour", "day")
@@ -125,7 +127,7 @@ moments = (
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=UNCHECKED)
 @given(
     st.sampled_from(GROUP_BYS),
     st.sampled_from(METRICS),

@@ -4,7 +4,6 @@ import asyncio
 import json
 import re
 import threading
-import time
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
@@ -47,12 +46,12 @@ def logged() -> Iterator[list[MutableMapping[str, Any]]]:
 
 def test_an_address_that_guesses_is_shut_out_and_learns_nothing_from_it(full: Warehouse) -> None:
     """Once shut out, a right key is answered exactly like a wrong one."""
-    with client_of(full, wrong_key_limit="5/minute") as client:
+    with client_of(full, wrong_key_limit="5/hour") as client:
         assert [client.get(META, headers=WRONG).status_code for _ in range(7)] == [401] * 5 + [429] * 2
         wrong, right = client.get(META, headers=WRONG), client.get(META)
         assert (wrong.status_code, right.status_code) == (429, 429)
         assert right.json()["code"] == "rate_limited"
-        assert 1 <= int(right.headers["Retry-After"]) <= 61
+        assert 1 <= int(right.headers["Retry-After"]) <= 3601
         no_numbers = [re.sub(r"\d+ s\.", "", answer.json()["message"]) for answer in (wrong, right)]
         assert no_numbers[0] == no_numbers[1]
         assert client.get("/healthz").status_code == 200
@@ -232,20 +231,19 @@ def _routes() -> set[str]:
 def test_a_query_that_runs_away_is_stopped_while_others_are_answered(full: Warehouse) -> None:
     """The limits are ClickHouse's, so it stops the query itself; the API says what happened, and goes on."""
     runaway = "SELECT sum(sipHash64(number)) AS n FROM numbers(1000000000000)"
-    with client_of(full, max_execution_time_seconds=1) as client:
+    with client_of(full, max_execution_time_seconds=5) as client:
         app: Any = client.app
 
         app.add_api_route("/v1/runaway", lambda: full.query(runaway, {}, dict(app.state.limits)))
-        started = time.monotonic()
         answers: list[Any] = []
         thread = threading.Thread(target=lambda: answers.append(client.get("/v1/runaway")))
         thread.start()
         others = [client.get(STATS).status_code for _ in range(3)]
-        thread.join(30)
+        thread.join(120)
     assert others == [200] * 3
+    # It would take hours.
     (answer,) = answers
     assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
-    assert time.monotonic() - started < 20
 
 
 def test_the_limits_of_the_settings_go_with_every_query(full: Warehouse) -> None:
