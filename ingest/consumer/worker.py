@@ -4,7 +4,7 @@ The protocol (docs/delivery.md), with one batch in flight per partition:
 1. Declare the intent: the offset of the batch's first record is committed, with the end of the batch as metadata.
    Kafka fences the commit by the member and generation that the partition was assigned to, so a worker that has
    lost the partition cannot declare anything (commits.py).
-2. Insert the batch under a token made of its offsets and bytes (sink.py).
+2. Insert the batch under a token made of its offsets and bytes (batch_writer.py, sink.py).
 3. Commit: the next intent's commit does it; so does a commit without an intent when the partition falls idle or is
    revoked (commits.py).
 4. An intent found on assignment is written again, as exactly that batch, before anything new (assignment.py).
@@ -12,10 +12,7 @@ The protocol (docs/delivery.md), with one batch in flight per partition:
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from typing import TypeVar, TypeVarTuple
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -26,31 +23,23 @@ from aiokafka.errors import (
     NoOffsetForPartitionError,
     OffsetOutOfRangeError,
 )
-from opentelemetry.trace import get_current_span, get_tracer
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_delay, wait_exponential_jitter
 
-from aggregator.clickhouse.client import Warehouse, is_transient
+from aggregator.clickhouse.client import Warehouse
 from aggregator.errors import KafkaUnavailableError
 from ingest import metrics
 from ingest.consumer.assignment import LEAVE_SECONDS, Assignment
-from ingest.consumer.batch import Batch, Record
-from ingest.consumer.commits import BatchCommits, TopicChangedError
+from ingest.consumer.batch_writer import BatchWriter
+from ingest.consumer.commits import BatchCommits
 from ingest.consumer.dead_letter_limit import DeadLetterLimit
 from ingest.consumer.executor import DaemonExecutor
-from ingest.consumer.group_coordinator import GroupCoordinator, PartitionLostError
-from ingest.consumer.intent import WriteIntent
+from ingest.consumer.group_coordinator import GroupCoordinator
 from ingest.consumer.partition_buffer import PartitionBuffer
 from ingest.consumer.sink import Sink
 from ingest.consumer.usage_increments import IncrementProducer
 from ingest.pricing import PriceBook, ReloadingPriceBook
 from ingest.settings import IngestSettings
 
-Arguments = TypeVarTuple("Arguments")
-Result = TypeVar("Result")
-
 log = structlog.get_logger(__name__)
-# Spans go nowhere unless `cli.tracing` has set up where to.
-TRACER = get_tracer(__name__)
 
 POLL_MS = 50
 FETCH_BYTES_PER_PARTITION = 4 * 1024 * 1024
@@ -97,6 +86,16 @@ class Worker:
         self._coordinator = GroupCoordinator(self._consumer, settings.kafka_group)
         self._commits = BatchCommits(self._coordinator)
         self._assignment = Assignment(self._consumer, self._coordinator, self._commits, self._buffers, settings)
+        self._writer = BatchWriter(
+            settings=settings,
+            sink=self._sink,
+            increments=self._increments,
+            commits=self._commits,
+            assignment=self._assignment,
+            insert_threads=self._insert_threads,
+            intent_thread=self._intent_thread,
+            stopping=self._stopping,
+        )
         try:
             self._consumer.subscribe([settings.kafka_topic], listener=self._assignment)
             try:
@@ -140,7 +139,7 @@ class Worker:
             for buffer in list(self._buffers.values()):
                 self._collect_finished_batch(buffer)
             for buffer in self._next_due():
-                buffer.batch_in_flight = asyncio.create_task(self._write_next(buffer))
+                buffer.batch_in_flight = asyncio.create_task(self._writer.write_next(buffer))
             idle = [buffer for buffer in self._buffers.values() if buffer.is_idle_for(IDLE_COMMIT_SECONDS)]
             await self._commits.commit_written(idle)
 
@@ -223,101 +222,6 @@ class Worker:
             buffer.batch_in_flight = None
             task.result()
 
-    async def _write_next(self, buffer: PartitionBuffer) -> None:
-        """Declare the next batch and write it, or write again what an earlier worker had declared."""
-        began_ns = time.time_ns() - int(buffer.waited_seconds * 1e9)
-        with TRACER.start_as_current_span("batch", start_time=began_ns):
-            TRACER.start_span("fetch", start_time=began_ns).end()
-            await self._write_batch(buffer)
-
-    async def _write_batch(self, buffer: PartitionBuffer) -> None:
-        try:
-            batch = await self._next_batch(buffer)
-            if batch is not None:
-                get_current_span().set_attributes(_span_attributes(batch))
-                increments = await self._retry(buffer, self._insert, buffer, batch)
-                buffer.mark_written(batch.next_offset)
-                await self._increments.emit(increments)
-            buffer.replay = None
-        except (IllegalStateError, PartitionLostError) as error:
-            metrics.LOST_PARTITIONS.inc()
-            log.info("partition_lost", partition=buffer.partition.partition, reason=str(error) or type(error).__name__)
-            buffer.is_lost = True
-        except TopicChangedError as error:
-            await self._assignment.start_over(buffer, error.dropped)
-
-    async def _next_batch(self, buffer: PartitionBuffer) -> Batch | None:
-        """The batch to write, once its intent is committed."""
-        intent, records = buffer.replay, buffer.take()
-        topic, partition = buffer.partition
-        if intent is not None:
-            return await self._batch_of_intent(buffer, intent, records)
-        buffer.is_declaring_intent = True
-        generation = await self._retry(buffer, self._intent_thread.run, self._sink.generation)
-        batch = Batch(topic, partition, records, time.time_ns() // 1_000_000, generation)
-        if await self._assignment.topic_id(buffer.partition) != buffer.topic_id:
-            raise TopicChangedError(len(records))
-        await self._commits.declare_intent(buffer, batch)
-        buffer.is_declaring_intent = False
-        return batch
-
-    async def _batch_of_intent(
-        self, buffer: PartitionBuffer, intent: WriteIntent, records: Sequence[Record]
-    ) -> Batch | None:
-        """The batch of an earlier worker's intent, or what Kafka still has of it; None when that is nothing."""
-        metrics.REPLAYS.inc()
-        if not records:
-            log.error("planned_records_gone", partition=buffer.partition.partition, last=intent.last)
-            return None
-        topic, partition = buffer.partition
-        batch = Batch(topic, partition, records, intent.created_at_ms, intent.generation, found_intent=intent)
-        if batch.digest == intent.digest:
-            return batch
-        # Retention has deleted the beginning of the batch, so that its token can no longer be made.
-        log.error("planned_records_changed", partition=batch.partition, first=batch.first, last=batch.last)
-        stored = await self._retry(buffer, self._insert_threads.run, self._sink.stored_offsets, batch)
-        return replace(batch, stored=stored)
-
-    async def _retry(
-        self, buffer: PartitionBuffer, function: Callable[[*Arguments], Awaitable[Result]], *arguments: *Arguments
-    ) -> Result:
-        """Call ClickHouse, and retry what may pass by itself. The partition is written no further meanwhile."""
-
-        def should_retry(error: BaseException) -> bool:
-            return is_transient(error) and not buffer.is_lost
-
-        out_of_time = stop_after_delay(self._settings.insert_retry_seconds)
-
-        def should_stop(state: RetryCallState) -> bool:
-            return buffer.is_lost or self._stopping.is_set() or out_of_time(state)
-
-        def report(state: RetryCallState) -> None:
-            error = state.outcome.exception() if state.outcome else None
-            metrics.RETRIES.inc()
-            partition = buffer.partition.partition
-            log.warning("insert_retry", partition=partition, attempt=state.attempt_number, error=str(error)[:500])
-
-        retrying = AsyncRetrying(
-            retry=retry_if_exception(should_retry),
-            stop=should_stop,
-            wait=wait_exponential_jitter(multiplier=0.2, max=15),
-            before_sleep=report,
-            reraise=True,
-        )
-        return await retrying(function, *arguments)
-
-    async def _insert(self, buffer: PartitionBuffer, batch: Batch) -> Mapping[int, bytes]:
-        """Try once; returns the increments to send. A worker that was frozen, or has been trying, for long asks Kafka
-        first whether the batch is still its own: ClickHouse forgets tokens after a while."""
-        if time.time() - buffer.declared_at > self._settings.kafka_session_timeout_ms / 1000:
-            await self._commits.declare_intent(buffer, batch)
-        # Every line that is logged on the way names the batch.
-        with structlog.contextvars.bound_contextvars(batch=batch.token):
-            return await self._insert_threads.run(self._write, batch, buffer.topic_id)
-
-    def _write(self, batch: Batch, topic_id: str) -> Mapping[int, bytes]:
-        return self._increments.encoded(batch, topic_id, self._sink.write(batch))
-
 
 def _consumer(settings: IngestSettings) -> AIOKafkaConsumer:
     return AIOKafkaConsumer(
@@ -333,17 +237,3 @@ def _consumer(settings: IngestSettings) -> AIOKafkaConsumer:
         max_partition_fetch_bytes=FETCH_BYTES_PER_PARTITION,
         metadata_max_age_ms=METADATA_AGE_MS,
     )
-
-
-def _span_attributes(batch: Batch) -> dict[str, str | int]:
-    """A batch as attributes of a span, by OpenTelemetry's names where it has any."""
-    return {
-        "messaging.system": "kafka",
-        "messaging.destination.name": batch.topic,
-        "messaging.destination.partition.id": str(batch.partition),
-        "messaging.batch.message_count": len(batch.records),
-        "insights.first_offset": batch.first,
-        "insights.last_offset": batch.last,
-        "insights.batch": batch.token,
-        "insights.is_replay": batch.found_intent is not None,
-    }

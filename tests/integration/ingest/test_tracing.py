@@ -19,7 +19,7 @@ from aggregator.clickhouse.client import Warehouse
 from api import middleware
 from cli.serving import ServiceError
 from cli.tracing import is_asked_for
-from ingest.consumer import commits, sink, worker
+from ingest.consumer import batch_writer, commits, sink, worker
 from tests.integration.ingest.test_http_events import emitter
 from tests.integration.ingest.test_sink import encode
 from tests.integration.ingest.test_worker import make_settings, running, until
@@ -40,7 +40,7 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
     """What the worker and the API record, though the process's own provider is none."""
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    for module in (worker, commits, sink, middleware):
+    for module in (batch_writer, commits, sink, middleware):
         monkeypatch.setattr(module, "TRACER", provider.get_tracer(module.__name__))
     yield exporter
     provider.shutdown()
