@@ -12,12 +12,25 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Every event starts from EPOCH up to, not including, this. ClickHouse's DateTime (buckets of rollups) and DateTime64
 # (rows) both hold these times, and the ends of requests that start within them.
 END_OF_TIME = datetime(2100, 1, 1, tzinfo=UTC)
+# Durations are UInt32 milliseconds.
+LAST_END = END_OF_TIME + timedelta(milliseconds=2**32)
 TIMEZONES = frozenset(available_timezones())
 
 
 def micros(moment: datetime) -> int:
     """Microseconds since 1970. A moment without a zone is in UTC, as the ClickHouse client returns it."""
     return (moment.replace(tzinfo=moment.tzinfo or UTC) - EPOCH) // timedelta(microseconds=1)
+
+
+def within_bounds(moment: datetime | int) -> int:
+    """Microseconds since 1970, of a moment or of such a number, moved into the bounds that all stored times lie in."""
+    number = moment if isinstance(moment, int) else micros(moment)
+    return min(max(number, 0), micros(LAST_END))
+
+
+def from_micros(number: int) -> datetime:
+    """The moment so many microseconds after 1970, within the bounds that all stored times lie in."""
+    return EPOCH + timedelta(microseconds=within_bounds(number))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from aggregator.clickhouse.sql import instants
 from aggregator.clickhouse.tables import KEY_COLUMNS
 from aggregator.times import Span, micros
 from api.security.reader import Reader
@@ -13,7 +14,7 @@ KEY_HASH = f"cityHash64{KEY} AS key_hash"
 # The timestamps find the granules by the primary key, the hashes the rows, and both are short whatever the ids
 # look like. Rows whose hashes are equal are distinguished by the whole key.
 OF_KEYS = f"""
-WHERE timestamp IN (SELECT fromUnixTimestamp64Micro(arrayJoin({{timestamps_us:Array(Int64)}}), 'UTC'))
+WHERE timestamp IN {instants("timestamps_us")}
 AND cityHash64{KEY} IN {{hashes:Array(UInt64)}}
 """
 OLDEST_AND_NEWEST = "SELECT min(timestamp) AS oldest, max(timestamp) AS newest FROM request_logs"

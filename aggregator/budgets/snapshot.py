@@ -9,7 +9,7 @@ them.
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from string import Template
 from typing import Any
 
@@ -21,6 +21,7 @@ from aggregator.budgets.increment import Usage
 from aggregator.budgets.period import MINUTE, minutes
 from aggregator.budgets.subject import SubjectKind
 from aggregator.clickhouse.client import DatabaseError, Warehouse, WarehouseUnavailableError
+from aggregator.clickhouse.sql import all_of, instant, time_range
 from aggregator.rollups.measures import (
     COST,
     DURATION_COUNT,
@@ -34,7 +35,7 @@ from aggregator.rollups.measures import (
     Dimension,
 )
 from aggregator.rollups.planner import Question, compile_states, floor
-from aggregator.times import EPOCH, Span, micros
+from aggregator.times import EPOCH, Span
 
 log = structlog.get_logger(__name__)
 
@@ -43,8 +44,6 @@ IN_FLIGHT = timedelta(minutes=10)
 # An hour is closed, and its sums come from rollups, once this has passed since its end.
 CLOSING_DELAY = timedelta(minutes=5)
 MILLISECOND = timedelta(milliseconds=1)
-# No row is later.
-END_OF_TIME = datetime(2200, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class _SubjectSource:
     """Where the sums of a kind of subject come from: SQL over raw rows, and the dimension of the rollups."""
 
     key: str = "''"
-    condition: str = "1"
+    condition: str = ""
     join: str = ""
     dimension: Dimension | None = None
     is_rolled_up: bool = True
@@ -79,24 +78,22 @@ SOURCES = {
 MEASURES = (REQUESTS, INPUT_TOKENS, OUTPUT_TOKENS, COST)
 HEALTH_MEASURES = (REQUESTS, ERRORS, UNPRICED, DURATION_SUM, DURATION_COUNT)
 
-LAST_OFFSETS = """
+# What replaces a $name comes from code, see below; values are bound.
+LAST_OFFSETS = Template("""
 SELECT source_partition AS partition, argMax(source_offset, (created_at, source_offset)) AS last
 FROM request_logs
-WHERE source_topic = {topic:String} AND timestamp >= fromUnixTimestamp64Micro({since:Int64}, 'UTC')
+WHERE source_topic = {topic:String} AND $is_open
 GROUP BY source_partition
-"""
+""")
 # Not counted yet: it comes as an increment.
-BEYOND_WATERMARK = """(
-    source_topic = {topic:String} AND timestamp >= fromUnixTimestamp64Micro({closed_before:Int64}, 'UTC')
-    AND created_at >= fromUnixTimestamp64Micro({in_flight:Int64}, 'UTC')
+BEYOND_WATERMARK = Template("""(
+    source_topic = {topic:String} AND $is_open AND $may_be_in_flight
     AND toInt64(source_offset) >
         transform(source_partition, {watermark_partitions:Array(UInt32)}, {watermark_offsets:Array(Int64)}, toInt64(-1))
-)"""
-# What replaces a $name comes from code, see below; values are bound.
+)""")
 RAW = Template("""
 SELECT $key AS group_key, $measures FROM request_logs $join
-WHERE timestamp >= fromUnixTimestamp64Micro({start:Int64}, 'UTC')
-AND timestamp < fromUnixTimestamp64Micro({end:Int64}, 'UTC') AND $condition AND NOT $beyond
+WHERE $where
 GROUP BY group_key
 """)
 SPENT = Template("""
@@ -110,21 +107,16 @@ MAX_VALUES = 500
 LIMITS = {"max_execution_time": 60}
 HISTORY = Template("""
 SELECT model_name AS model, intDiv(toUnixTimestamp(bucket), 60) AS minute, $merged
-FROM rollup_model WHERE bucket >= fromUnixTimestamp64Micro({oldest:Int64}, 'UTC')
-AND bucket < fromUnixTimestamp64Micro({newest:Int64}, 'UTC') GROUP BY model, minute
+FROM rollup_model WHERE $is_closed GROUP BY model, minute
 UNION ALL
 SELECT model_name AS model, intDiv(toUnixTimestamp(timestamp), 60) AS minute, $counted
-FROM request_logs WHERE timestamp >= fromUnixTimestamp64Micro({newest:Int64}, 'UTC') AND NOT $beyond
+FROM request_logs WHERE $is_open AND NOT $beyond
 GROUP BY model, minute
 """)
-KNOWN_ALERTS = """
+KNOWN_ALERTS = Template("""
 SELECT DISTINCT alert_id, toUnixTimestamp64Milli(period_end) AS period_end_ms FROM alerts
-WHERE period_end > fromUnixTimestamp64Micro({now:Int64}, 'UTC')
-"""
-
-
-def _micros(moment: datetime) -> int:
-    return micros(min(moment, END_OF_TIME))
+WHERE period_end > $now
+""")
 
 
 @dataclass(frozen=True)
@@ -146,11 +138,17 @@ class Watermark:
         return floor(self.taken_at - CLOSING_DELAY, Bucket.QUARTER_HOUR)
 
     @property
+    def beyond(self) -> str:
+        """SQL for the rows of the topic that are not counted yet; it binds `parameters`."""
+        return BEYOND_WATERMARK.substitute(
+            is_open=time_range("timestamp", Span(self.closed_before)),
+            may_be_in_flight=time_range("created_at", Span(self.taken_at - IN_FLIGHT)),
+        )
+
+    @property
     def parameters(self) -> dict[str, Any]:
         return {
             "topic": self.topic,
-            "closed_before": _micros(self.closed_before),
-            "in_flight": _micros(self.taken_at - IN_FLIGHT),
             "watermark_partitions": list(self.offsets),
             "watermark_offsets": list(self.offsets.values()),
         }
@@ -209,9 +207,9 @@ def _spent_or_none(
 def read_watermark(warehouse: Warehouse, topic: str, counted: Mapping[int, int], now: datetime) -> Watermark:
     """The last stored offset of each partition, or the last counted one: an increment is sent after its batch is
     stored."""
-    since = _micros(Watermark(topic, {}, now).closed_before)
+    sql = LAST_OFFSETS.substitute(is_open=time_range("timestamp", Span(Watermark(topic, {}, now).closed_before)))
     offsets = dict(counted)
-    for row in warehouse.query(LAST_OFFSETS, {"topic": topic, "since": since}, LIMITS):
+    for row in warehouse.query(sql, {"topic": topic}, LIMITS):
         partition, last = int(row["partition"]), int(row["last"])
         offsets[partition] = max(last, offsets.get(partition, -1))
     return Watermark(topic, offsets, now)
@@ -246,13 +244,13 @@ def _query_spent(
     source = SOURCES[window.kind]
     start, end = EPOCH + window.start * MINUTE, EPOCH + window.end * MINUTE
     raw_start = max(start, watermark.closed_before) if source.is_rolled_up else start
-    parameters = {**watermark.parameters, "values": list(values), "start": _micros(raw_start), "end": _micros(end)}
+    parameters = {**watermark.parameters, "values": list(values)}
+    of_values = source.condition if values else ""
     raw = RAW.substitute(
         key=source.key,
         join=source.join,
-        condition=source.condition if values else "1",
         measures=", ".join(f"{measure.from_raw} AS {measure.name}" for measure in MEASURES),
-        beyond=BEYOND_WATERMARK,
+        where=all_of(time_range("timestamp", Span(raw_start, end)), of_values, f"NOT {watermark.beyond}"),
     )
     branches = [raw]
     closed = Span(start, raw_start)
@@ -260,7 +258,7 @@ def _query_spent(
         sql, planned = compile_states(Question(MEASURES, closed, group_by=source.dimension))
         branches.append(sql)
         parameters |= planned
-    sql = SPENT.substitute(branches="\nUNION ALL\n".join(branches), condition=OF_VALUES if values else "1")
+    sql = SPENT.substitute(branches="\nUNION ALL\n".join(branches), condition=all_of(OF_VALUES if values else ""))
     return warehouse.query(sql, parameters, LIMITS)
 
 
@@ -271,10 +269,11 @@ def read_model_history(warehouse: Warehouse, watermark: Watermark) -> list[Usage
     sql = HISTORY.substitute(
         merged=", ".join(f"{m.merge.format(column=f'rollup_model.{m.name}')} AS {m.name}" for m in HEALTH_MEASURES),
         counted=", ".join(f"{m.from_raw} AS {m.name}" for m in HEALTH_MEASURES),
-        beyond=BEYOND_WATERMARK,
+        is_closed=time_range("bucket", Span(oldest, watermark.models_closed_before)),
+        is_open=time_range("timestamp", Span(watermark.models_closed_before)),
+        beyond=watermark.beyond,
     )
-    span = {"oldest": _micros(oldest), "newest": _micros(watermark.models_closed_before)}
-    rows = warehouse.query(sql, {**watermark.parameters, **span}, LIMITS)
+    rows = warehouse.query(sql, watermark.parameters, LIMITS)
     last = minutes(watermark.taken_at)
     return [
         Usage(
@@ -295,5 +294,5 @@ def read_model_history(warehouse: Warehouse, watermark: Watermark) -> list[Usage
 
 def read_known_alerts(warehouse: Warehouse, now: datetime) -> dict[str, datetime]:
     """Alerts whose period is not over, which are not to be given again: the end of the period by alert id."""
-    rows = warehouse.query(KNOWN_ALERTS, {"now": _micros(now)})
+    rows = warehouse.query(KNOWN_ALERTS.substitute(now=instant(now)))
     return {row["alert_id"]: EPOCH + int(row["period_end_ms"]) * MILLISECOND for row in rows}

@@ -12,9 +12,10 @@ from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from aggregator.clickhouse.sql import Binder, all_of, time_range
 from aggregator.clickhouse.tables import REQUEST_LOGS
 from aggregator.rollups.measures import ROLLUPS, WIDTH_SECONDS, Bucket, Dimension, Measure, Rollup, Summary
-from aggregator.times import EPOCH, EVERYTHING, Span, micros
+from aggregator.times import EPOCH, EVERYTHING, Span
 
 # From an expression and a zone to an instant. Weeks and longer come as dates, whose start is local midnight.
 BUCKET_START = {
@@ -37,14 +38,22 @@ def bucket_key(column: str, bucket: Bucket, zone: str) -> str:
 
 @dataclass(frozen=True)
 class Condition:
-    """SQL over request_logs that is 0 or 1, and the parameters it binds, none of them named `p` and a number.
+    """SQL over request_logs that is 0 or 1, and the parameters that a Binder collected for it; empty for no condition.
 
-    `dimensions` are all the columns it reads; None says that it reads others, which no rollup has.
+    `dimensions` are all the columns that it reads; None says that it reads others, which no rollup has.
     """
 
-    sql: str = "1"
+    sql: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     dimensions: frozenset[Dimension] | None = frozenset()
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.sql
+
+    def binder(self) -> Binder:
+        """The Binder of a statement that holds the condition: it gives no value a name that the condition has taken."""
+        return Binder(dict(self.parameters))
 
 
 @dataclass(frozen=True)
@@ -163,50 +172,27 @@ def plan(question: Question) -> Plan:
     return Plan(None, (Part(None, (question.span,)),))
 
 
-@dataclass
-class _Sql:
-    """Collects bound parameters while the statement is put together."""
+def _where(column: str, spans: Sequence[Span], question: Question, binder: Binder) -> str:
+    ranges = [time_range(column, span) for span in spans]
+    within = f"({' OR '.join(ranges)})" if all(ranges) else ""
+    equals = [f"{dimension.value} = {binder.text(value)}" for dimension, value in question.equals.items()]
+    return all_of(within, *equals, question.condition.sql)
 
-    parameters: dict[str, Any] = field(default_factory=dict)
 
-    def bind(self, value: Any, type_name: str) -> str:
-        name = f"p{len(self.parameters)}"
-        self.parameters[name] = value
-        return f"{{{name}:{type_name}}}"
+def _keys(column: str, question: Question, binder: Binder) -> str:
+    """The key columns of a branch."""
+    group_key = f"{_key(column, question.group_by, question, binder)} AS group_key"
+    if question.bucket is None:
+        return group_key
+    return f"{group_key}, {_key(column, question.bucket, question, binder)} AS bucket_key"
 
-    def instant(self, moment: datetime) -> str:
-        return f"fromUnixTimestamp64Micro({self.bind(micros(moment), 'Int64')}, 'UTC')"
 
-    def within(self, column: str, span: Span) -> str:
-        terms = []
-        if span.start is not None:
-            terms.append(f"{column} >= {self.instant(span.start)}")
-        if span.end is not None:
-            terms.append(f"{column} < {self.instant(span.end)}")
-        return " AND ".join(terms) or "1"
-
-    def where(self, column: str, spans: Sequence[Span], question: Question) -> str:
-        within = [self.within(column, span) for span in spans]
-        terms = [] if within == ["1"] else [f"({' OR '.join(within)})"]
-        for dimension, value in question.equals.items():
-            terms.append(f"{dimension.value} = {self.bind(value, 'String')}")
-        if question.condition.sql != "1":
-            terms.append(question.condition.sql)
-        return " AND ".join(terms) or "1"
-
-    def keys(self, column: str, question: Question) -> str:
-        """The key columns of a branch."""
-        if question.bucket is None:
-            return f"{self.key(column, question.group_by, question)} AS group_key"
-        bucket = self.key(column, question.bucket, question)
-        return f"{self.key(column, question.group_by, question)} AS group_key, {bucket} AS bucket_key"
-
-    def key(self, column: str, group_by: Dimension | Bucket | None, question: Question) -> str:
-        if group_by is None:
-            return "''"
-        if isinstance(group_by, Dimension):
-            return f"toString({group_by.value})"
-        return bucket_key(column, group_by, self.bind(question.timezone, "String"))
+def _key(column: str, group_by: Dimension | Bucket | None, question: Question, binder: Binder) -> str:
+    if group_by is None:
+        return "''"
+    if isinstance(group_by, Dimension):
+        return f"toString({group_by.value})"
+    return bucket_key(column, group_by, binder.text(question.timezone))
 
 
 def compile_states(question: Question) -> tuple[str, dict[str, Any]]:
@@ -215,7 +201,7 @@ def compile_states(question: Question) -> tuple[str, dict[str, Any]]:
     `group_key` is the dimension's value, the bucket's start in Unix seconds, or `''` without a group-by. With a
     `bucket` there is a second key, `bucket_key`, its start in Unix seconds.
     """
-    chosen, sql = plan(question), _Sql(dict(question.condition.parameters))
+    chosen, binder = plan(question), question.condition.binder()
     key_names = "group_key" if question.bucket is None else "group_key, bucket_key"
     branches = []
     for part in chosen.parts:
@@ -231,10 +217,10 @@ def compile_states(question: Question) -> tuple[str, dict[str, Any]]:
             f"{column} AS {measure.name}" for column, measure in zip(columns, question.measures, strict=True)
         )
         branches.append(
-            f"SELECT {sql.keys(start, question)}, {named} FROM {table}"
-            f" WHERE {sql.where(start, spans, question)} GROUP BY {key_names}"
+            f"SELECT {_keys(start, question, binder)}, {named} FROM {table}"
+            f" WHERE {_where(start, spans, question, binder)} GROUP BY {key_names}"
         )
-    return "\nUNION ALL\n".join(branches), sql.parameters
+    return "\nUNION ALL\n".join(branches), binder.parameters
 
 
 def compile_answer(question: Question, order_by: str, limit: int) -> tuple[str, dict[str, Any]]:

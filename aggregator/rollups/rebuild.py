@@ -15,10 +15,11 @@ from typing import Any
 from aggregator.clickhouse.client import Warehouse
 from aggregator.clickhouse.cluster import refuse_on_cluster
 from aggregator.clickhouse.retention import with_rows
+from aggregator.clickhouse.sql import all_of, time_range
 from aggregator.clickhouse.tables import REQUEST_LOGS
 from aggregator.rollups.measures import DURATION_HISTOGRAM, MEASURES, ROLLUPS, Bucket, Measure, Rollup
 from aggregator.rollups.planner import ceiling, floor
-from aggregator.times import EVERYTHING, Span, micros
+from aggregator.times import EVERYTHING, Span
 
 # Workers look at the generation before every batch and keep it for less than this.
 SETTLE_SECONDS = 3.0
@@ -47,16 +48,6 @@ class Drift:
     @property
     def is_zero(self) -> bool:
         return self.drifted_groups == 0
-
-
-def _in_span(column: str, span: Span) -> str:
-    """Condition on a column for an aligned span; the values are instants of ours, not of a request."""
-    terms = []
-    if span.start is not None:
-        terms.append(f"{column} >= fromUnixTimestamp64Micro(toInt64({micros(span.start)}), 'UTC')")
-    if span.end is not None:
-        terms.append(f"{column} < fromUnixTimestamp64Micro(toInt64({micros(span.end)}), 'UTC')")
-    return " AND ".join(terms) or "1"
 
 
 def align(span: Span) -> Span:
@@ -91,7 +82,7 @@ def _grouped(rollup: Rollup, table: str, side: int, span: Span, newest: int) -> 
     values = ", ".join(_value(measure, table) for measure in MEASURES)
     return (
         f"SELECT {bucket}, {keys}, {side} AS side, {values} FROM {table} "
-        f"WHERE {_in_span(column, span)} AND generation <= {newest} GROUP BY bucket, {keys}"
+        f"WHERE {all_of(time_range(column, span), f'generation <= {newest}')} GROUP BY bucket, {keys}"
     )
 
 
@@ -142,9 +133,10 @@ class _Slice:
 
 
 def _slices(warehouse: Warehouse, span: Span, newest: int) -> Iterator[_Slice]:
-    raw = f"SELECT toYYYYMM(timestamp) AS month, generation FROM {REQUEST_LOGS} WHERE {_in_span('timestamp', span)}"
+    in_raw, in_rollup = (all_of(time_range(column, span)) for column in ("timestamp", "bucket"))
+    raw = f"SELECT toYYYYMM(timestamp) AS month, generation FROM {REQUEST_LOGS} WHERE {in_raw}"
     for rollup in ROLLUPS:
-        kept = f"SELECT toYYYYMM(bucket) AS month, generation FROM {rollup.table} WHERE {_in_span('bucket', span)}"
+        kept = f"SELECT toYYYYMM(bucket) AS month, generation FROM {rollup.table} WHERE {in_rollup}"
         sql = (
             f"SELECT DISTINCT month, generation FROM ({raw} UNION ALL {kept}) "
             "WHERE generation <= {newest:UInt32} ORDER BY month, generation"
@@ -167,17 +159,18 @@ def _rebuild_slice(warehouse: Warehouse, piece: _Slice, span: Span, staging: str
     names = ", ".join(measure.name for measure in MEASURES)
     merged = ", ".join(m.merge.format(column=f"{table}.{m.name}") for m in MEASURES)
     counted = ", ".join(measure.from_raw for measure in MEASURES)
+    in_raw, in_rollup = (all_of(time_range(column, span)) for column in ("timestamp", "bucket"))
     insert = f"INSERT INTO {staging} ({keys}, {names}) SETTINGS insert_deduplicate = 0, async_insert = 0"
     warehouse.command(f"CREATE TABLE {staging} AS {table}")
     try:
         warehouse.command(
             f"{insert} SELECT {keys}, {merged} FROM {table} WHERE toYYYYMM(bucket) = {piece.month}"
-            f" AND generation = {piece.generation} AND NOT ({_in_span('bucket', span)}) GROUP BY {keys}"
+            f" AND generation = {piece.generation} AND NOT ({in_rollup}) GROUP BY {keys}"
         )
         raw_keys = keys.replace("bucket", f"{piece.rollup.bucket_of('timestamp')} AS bucket", 1)
         warehouse.command(
             f"{insert} SELECT {raw_keys}, {counted} FROM {REQUEST_LOGS} WHERE toYYYYMM(timestamp) = {piece.month}"
-            f" AND generation = {piece.generation} AND {_in_span('timestamp', span)} GROUP BY {keys}"
+            f" AND generation = {piece.generation} AND {in_raw} GROUP BY {keys}"
         )
         warehouse.command(f"ALTER TABLE {table} {_swap(warehouse, piece, staging)}")
     finally:

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from aggregator.clickhouse.client import Warehouse
 from aggregator.clickhouse.cluster import refuse_on_cluster
-from aggregator.times import EPOCH, EVERYTHING, Span
+from aggregator.clickhouse.sql import Binder, all_of, time_range
+from aggregator.times import EVERYTHING, Span
 
 COLUMNS = """
     created_at, source_topic, source_partition, source_offset, record_timestamp, reason, field, message,
@@ -24,16 +25,6 @@ ORDER BY created_at DESC, source_topic DESC, source_partition DESC, source_offse
 DROP = "DELETE FROM dead_letters WHERE {where}"
 
 
-CONDITIONS = {
-    "start": "created_at >= fromUnixTimestamp64Milli({start:Int64}, 'UTC')",
-    "end": "created_at < fromUnixTimestamp64Milli({end:Int64}, 'UTC')",
-    "reason": "reason = {reason:String}",
-    "topic": "source_topic = {topic:String}",
-    "partition": "source_partition = {partition:UInt32}",
-    "offset": "source_offset = {offset:UInt64}",
-}
-
-
 @dataclass(frozen=True)
 class Selection:
     """Which dead letters are meant: of a reason, written within a span, from one place in Kafka."""
@@ -45,14 +36,20 @@ class Selection:
     offset: int | None = None
 
     def where(self) -> tuple[str, dict[str, Any]]:
-        """A condition with bound parameters, and these."""
-        span = {"start": self.span.start, "end": self.span.end}
-        values: dict[str, Any] = {
-            name: (moment - EPOCH) // timedelta(milliseconds=1) for name, moment in span.items() if moment is not None
+        """A condition, and the parameters that it binds."""
+        binder = Binder()
+        columns = {
+            "reason": (self.reason, "String"),
+            "source_topic": (self.topic, "String"),
+            "source_partition": (self.partition, "UInt32"),
+            "source_offset": (self.offset, "UInt64"),
         }
-        others = {"reason": self.reason, "topic": self.topic, "partition": self.partition, "offset": self.offset}
-        values |= {name: value for name, value in others.items() if value is not None}
-        return " AND ".join(CONDITIONS[name] for name in values) or "1", values
+        equals = [
+            f"{column} = {binder.bind(value, type_name)}"
+            for column, (value, type_name) in columns.items()
+            if value is not None
+        ]
+        return all_of(time_range("created_at", self.span), *equals), binder.parameters
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ Charts, the overview, suggestions and search all take theirs from here.
 
 from dataclasses import dataclass
 
+from aggregator.clickhouse.sql import Binder, ValuesTooLargeError, all_of, time_range
 from aggregator.rollups.measures import Dimension
 from aggregator.rollups.planner import Condition, Question
-from aggregator.times import Span, micros
-from api.analytics.filters.compile import Binder, FilterTooLargeError, compile_group, dimensions_of, split_span
+from aggregator.times import Span
+from api.analytics.filters.compile import compile_group, dimensions_of, split_span
 from api.analytics.filters.tree import FilterGroup
 from api.analytics.request import RequestQuery
 from api.analytics.words import Closeness, Word, read_words, texts_condition
@@ -35,11 +36,11 @@ def request_filter_of(reader: Reader, query: RequestQuery) -> RequestFilter:
     words = words_of(reader, query)
     if not words:
         return RequestFilter(span, condition, confined_to)
-    binder = Binder("q")
+    binder = condition.binder()
     texts = texts_condition(words, Closeness.TYPO, binder)
-    sql = f"{condition.sql} AND {has_text(time_range(span), texts)}"
+    sql = all_of(condition.sql, has_text(time_range("timestamp", span), texts))
     # No rollup knows the texts.
-    return RequestFilter(span, Condition(sql, {**condition.parameters, **binder.parameters}, None), confined_to)
+    return RequestFilter(span, Condition(sql, binder.parameters, None), confined_to)
 
 
 def span_and_condition(query: RequestQuery) -> tuple[Span, Condition]:
@@ -53,11 +54,13 @@ def span_and_condition(query: RequestQuery) -> tuple[Span, Condition]:
 
 def filter_condition(tree: FilterGroup | None) -> Condition:
     """The whole tree as a condition, which None always meets. Raises ApiError 400 as `span_and_condition`."""
-    binder, tree = Binder(), tree or FilterGroup(filters=[])
+    if tree is None or not tree.filters:
+        return Condition()
+    binder = Binder()
     try:
         sql = compile_group(tree, binder)
-    except FilterTooLargeError as error:
-        raise ApiError(400, f"filter_group: {error}") from error
+    except ValuesTooLargeError as error:
+        raise ApiError(400, "filter_group: the values of the filter are too many or too long together") from error
     return Condition(sql, binder.parameters, dimensions_of(tree))
 
 
@@ -66,15 +69,6 @@ def words_of(reader: Reader, query: RequestQuery) -> list[Word]:
     return read_words(reader, query.q) if query.q and not query.q.isspace() else []
 
 
-def time_range(span: Span) -> str:
-    """SQL for rows whose timestamp is in the span."""
-    terms = []
-    for operator, moment in ((">=", span.start), ("<", span.end)):
-        if moment is not None:
-            terms.append(f"timestamp {operator} fromUnixTimestamp64Micro({micros(moment)}, 'UTC')")
-    return " AND ".join(terms) or "1"
-
-
 def has_text(times: str, texts: str) -> str:
     """SQL for rows of request_logs whose texts match; both conditions are over request_payloads."""
-    return f"({SHORT_KEY}) IN (SELECT {SHORT_KEY} FROM request_payloads WHERE {times} AND {texts})"
+    return f"({SHORT_KEY}) IN (SELECT {SHORT_KEY} FROM request_payloads WHERE {all_of(times, texts)})"

@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Any
 
 from aggregator.clickhouse.client import Warehouse
-from api.analytics.filters.compile import Binder
+from aggregator.clickhouse.sql import Binder
 from api.errors import ApiError
 from api.security.reader import Reader
 
@@ -128,7 +128,7 @@ def _engine_of(warehouse: Warehouse) -> str:
 
 def meanings_query(word: str, engine: str = "") -> tuple[str, dict[str, Any]]:
     """SQL for the words of both indexes that `word` means, as `token`, with the number of texts of each."""
-    binder = Binder("w")
+    binder = Binder()
     condition = _condition(word, binder)
     tokens = " UNION ALL ".join(
         f"SELECT token, cardinality FROM {dictionary(index, engine)} WHERE {condition}" for index in INDEXES

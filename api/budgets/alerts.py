@@ -4,7 +4,8 @@ from datetime import timedelta
 from typing import Any
 
 from aggregator.budgets.alert import Alert
-from aggregator.times import EPOCH, micros
+from aggregator.clickhouse.sql import Binder, all_of, time_range
+from aggregator.times import EPOCH
 from api.budgets.parameters import AlertParameters
 from api.budgets.schemas import AlertList
 from api.security.reader import Reader
@@ -19,22 +20,17 @@ SELECT alert_id, any(kind) AS kind, toUnixTimestamp64Milli(min(alerts.created_at
 FROM alerts WHERE {where} GROUP BY alert_id ORDER BY created_at DESC, alert_id LIMIT {limit}
 """
 MILLISECOND = timedelta(milliseconds=1)
-CONDITIONS = {
-    "start": "alerts.created_at >= fromUnixTimestamp64Micro({start:Int64}, 'UTC')",
-    "end": "alerts.created_at < fromUnixTimestamp64Micro({end:Int64}, 'UTC')",
-    "kind": "alerts.kind = {kind:String}",
-    "budget_id": "alerts.budget_id = {budget_id:String}",
-}
 
 
 def list_alerts(reader: Reader, parameters: AlertParameters) -> AlertList:
-    values: dict[str, Any] = {"kind": parameters.kind and parameters.kind.value, "budget_id": parameters.budget_id}
-    values |= {"start": parameters.start_time and micros(parameters.start_time)}
-    values |= {"end": parameters.end_time and micros(parameters.end_time)}
-    given = {name: value for name, value in values.items() if value is not None}
-    where = " AND ".join(CONDITIONS[name] for name in given) or "1"
-    sql = ALERTS.replace("{where}", where).replace("{limit}", str(parameters.limit + 1))
-    alerts = [_alert(row) for row in reader.query(sql, given)]
+    binder = Binder()
+    equals = {"kind": parameters.kind and parameters.kind.value, "budget_id": parameters.budget_id}
+    where = all_of(
+        time_range("alerts.created_at", parameters.span),
+        *(f"alerts.{column} = {binder.text(value)}" for column, value in equals.items() if value is not None),
+    )
+    sql = ALERTS.format(where=where, limit=parameters.limit + 1)
+    alerts = [_alert(row) for row in reader.query(sql, binder.parameters)]
     return AlertList(alerts=alerts[: parameters.limit], truncated=len(alerts) > parameters.limit)
 
 

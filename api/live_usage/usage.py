@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from aggregator.budgets.subject import SubjectKind
+from aggregator.clickhouse.sql import all_of, time_range
 from aggregator.rollups.measures import (
     COST,
     DURATION_COUNT,
@@ -15,7 +16,7 @@ from aggregator.rollups.measures import (
     REQUESTS,
     UNPRICED,
 )
-from aggregator.times import EPOCH
+from aggregator.times import EPOCH, Span
 from api.live_usage.parameters import LiveParameters
 from api.live_usage.schemas import LiveUsage, MinuteUsage
 from api.security.reader import Reader
@@ -24,7 +25,7 @@ MINUTE = timedelta(minutes=1)
 MINUTES = 60
 MEASURES = (REQUESTS, ERRORS, UNPRICED, INPUT_TOKENS, OUTPUT_TOKENS, COST, DURATION_SUM, DURATION_COUNT)
 CONDITIONS = {
-    SubjectKind.TOTAL: "1",
+    SubjectKind.TOTAL: "",
     SubjectKind.MODEL: "model_name = {value:String}",
     SubjectKind.USER: "user_id = {value:String}",
     SubjectKind.API_KEY: "api_key_id = {value:String}",
@@ -32,8 +33,7 @@ CONDITIONS = {
 }
 LIVE = """
 SELECT intDiv(toUnixTimestamp(timestamp), 60) AS minute, {measures} FROM request_logs
-WHERE timestamp >= fromUnixTimestamp64Micro({since:Int64}, 'UTC')
-AND timestamp < fromUnixTimestamp64Micro({until:Int64}, 'UTC') AND {condition}
+WHERE {where}
 GROUP BY minute
 """
 
@@ -42,10 +42,10 @@ def read_minutes(reader: Reader, parameters: LiveParameters, now: datetime, coun
     """Usage of the current minute and the `count` before it, by minutes since 1970; empty minutes are left out."""
     until = (now - EPOCH) // MINUTE + 1
     measures = ", ".join(f"{measure.from_raw} AS {measure.name}" for measure in MEASURES)
-    sql = LIVE.replace("{measures}", measures).replace("{condition}", CONDITIONS[parameters.scope])
-    micros = 60_000_000
-    values = {"since": (until - 1 - count) * micros, "until": until * micros, "value": parameters.value}
-    return {int(row["minute"]): _usage(row) for row in reader.query(sql, values)}
+    span = Span(EPOCH + (until - 1 - count) * MINUTE, EPOCH + until * MINUTE)
+    where = all_of(time_range("timestamp", span), CONDITIONS[parameters.scope])
+    rows = reader.query(LIVE.format(measures=measures, where=where), {"value": parameters.value})
+    return {int(row["minute"]): _usage(row) for row in rows}
 
 
 def _usage(row: Mapping[str, Any]) -> MinuteUsage:

@@ -1,31 +1,31 @@
-"""The filters of a list of request logs as SQL conditions."""
+"""The filters of a list of request logs as SQL."""
 
-from collections.abc import Iterable
-from datetime import datetime
 from typing import Any
 
-from aggregator.times import micros
+from aggregator.clickhouse.sql import Binder, all_of, time_range
 from api.request_logs.parameters import LogParameters
 
-CONDITIONS = {
-    "user_id": "user_id = {user_id:String}",
-    "api_key_id": "api_key_id = {api_key_id:String}",
-    "model_name": "model_name = {model_name:String}",
-    "status": "status = {status:String}",
-    "status_code": "status_code = {status_code:UInt16}",
-    "start_time": "timestamp >= fromUnixTimestamp64Micro({start_time:Int64}, 'UTC')",
-    "end_time": "timestamp < fromUnixTimestamp64Micro({end_time:Int64}, 'UTC')",
-    "min_duration_ms": "duration_ms >= {min_duration_ms:UInt32}",
-    "max_duration_ms": "duration_ms <= {max_duration_ms:UInt32}",
+# The comparison with the value, and the value's type.
+COMPARISONS = {
+    "user_id": ("user_id =", "String"),
+    "api_key_id": ("api_key_id =", "String"),
+    "model_name": ("model_name =", "String"),
+    "status": ("status =", "String"),
+    "status_code": ("status_code =", "UInt16"),
+    "min_duration_ms": ("duration_ms >=", "UInt32"),
+    "max_duration_ms": ("duration_ms <=", "UInt32"),
 }
 
 
 def filters_of(parameters: LogParameters) -> dict[str, Any]:
-    """The filters that are set, as values to bind."""
-    given = parameters.model_dump(include=set(CONDITIONS), exclude_none=True)
-    return {name: micros(value) if isinstance(value, datetime) else value for name, value in given.items()}
+    """The values of the filters that are set, besides the range of time."""
+    return parameters.model_dump(include=set(COMPARISONS), exclude_none=True)
 
 
-def where(filters: Iterable[str]) -> str:
-    """SQL for all of these filters; values are bound under their names."""
-    return " AND ".join(CONDITIONS[name] for name in filters) or "1"
+def where(parameters: LogParameters, binder: Binder) -> str:
+    """SQL for the range of time and all filters."""
+    terms = []
+    for name, value in filters_of(parameters).items():
+        comparison, type_name = COMPARISONS[name]
+        terms.append(f"{comparison} {binder.bind(value, type_name)}")
+    return all_of(time_range("timestamp", parameters.span), *terms)

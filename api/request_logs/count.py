@@ -1,5 +1,6 @@
 """How many request logs match: exactly where that is cheap, else up to a limit."""
 
+from aggregator.clickhouse.sql import Binder
 from aggregator.rollups.measures import REQUESTS, Dimension
 from aggregator.rollups.planner import Question, compile_answer
 from api.request_logs.conditions import filters_of, where
@@ -10,9 +11,8 @@ from api.security.reader import Reader
 
 # Counting further costs more than the number is worth.
 COUNT_LIMIT = 1_000_000
-TIMES = {"start_time", "end_time"}
 # The filters that rollups have.
-COUNTABLE = {Dimension.USER, Dimension.API_KEY, Dimension.MODEL, Dimension.STATUS, *TIMES}
+COUNTABLE = {Dimension.USER, Dimension.API_KEY, Dimension.MODEL, Dimension.STATUS}
 
 
 def cheap_count(reader: Reader, parameters: LogParameters) -> tuple[str, Row] | None:
@@ -23,15 +23,16 @@ def cheap_count(reader: Reader, parameters: LogParameters) -> tuple[str, Row] | 
     filters = filters_of(parameters)
     if not COUNTABLE.issuperset(filters):
         return None
-    if TIMES.issuperset(filters) and reader.caller.restriction is None:
-        return f"SELECT count() AS requests FROM request_logs WHERE {where(filters)}", filters
-    equals = {Dimension(name): value for name, value in filters.items() if name in set(Dimension)}
+    if not filters and reader.caller.restriction is None:
+        binder = Binder()
+        return f"SELECT count() AS requests FROM request_logs WHERE {where(parameters, binder)}", binder.parameters
+    equals = {Dimension(name): value for name, value in filters.items()}
     return compile_answer(reader.confine(Question((REQUESTS,), parameters.span, equals)), "group_key", 0)
 
 
 def count_rows(reader: Reader, parameters: LogParameters) -> PageTotal:
     """The number of matching logs, counted up to COUNT_LIMIT."""
-    filters = filters_of(parameters)
-    sql = f"SELECT count() AS found FROM (SELECT 1 FROM request_logs WHERE {where(filters)} LIMIT {COUNT_LIMIT + 1})"
-    found = reader.query(sql, filters)[0]["found"]
+    binder = Binder()
+    matches = f"SELECT 1 FROM request_logs WHERE {where(parameters, binder)} LIMIT {COUNT_LIMIT + 1}"
+    found = reader.query(f"SELECT count() AS found FROM ({matches})", binder.parameters)[0]["found"]
     return PageTotal(min(found, COUNT_LIMIT), found > COUNT_LIMIT)

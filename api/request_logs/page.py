@@ -7,9 +7,10 @@ rows only. Sorting whole rows would read all of them, and from every part of the
 from datetime import datetime, timedelta
 from typing import Any
 
+from aggregator.clickhouse.sql import Binder, all_of, instant
 from aggregator.clickhouse.tables import KEY_COLUMNS
-from aggregator.times import EPOCH, micros
-from api.request_logs.conditions import filters_of, where
+from aggregator.times import from_micros, micros
+from api.request_logs.conditions import where
 from api.request_logs.count import cheap_count, count_rows
 from api.request_logs.cursor import Cursor, PageTotal, decode, encode
 from api.request_logs.parameters import LogParameters, OrderBy, OrderDirection
@@ -25,12 +26,6 @@ FIRST_WINDOW = timedelta(hours=1)
 WINDOW_GROWTH = 30
 
 SELECT_KEYS = f"SELECT {', '.join(KEY_COLUMNS)}, duration_ms, input_tokens, output_tokens, {KEY_HASH}"
-CURSOR_TIMESTAMP = "fromUnixTimestamp64Micro({cursor_timestamp_us:Int64}, 'UTC')"
-CURSOR = (
-    f"({CURSOR_TIMESTAMP}, {{cursor_request_id:String}},"
-    " fromUnixTimestamp64Milli({cursor_created_at_ms:Int64}, 'UTC'),"
-    " {cursor_source_partition:UInt32}, {cursor_source_offset:UInt64})"
-)
 
 
 def _order(parameters: LogParameters) -> str:
@@ -41,17 +36,28 @@ def _order(parameters: LogParameters) -> str:
     return ", ".join(columns)
 
 
-def _after(parameters: LogParameters, cursor: Cursor) -> str:
+def _cursor_key(cursor: Cursor, binder: Binder) -> str:
+    values = (
+        instant(from_micros(cursor.timestamp_us)),
+        binder.text(cursor.request_id),
+        instant(from_micros(cursor.created_at_ms * 1000)),
+        binder.bind(cursor.source_partition, "UInt32"),
+        binder.bind(cursor.source_offset, "UInt64"),
+    )
+    return f"({', '.join(values)})"
+
+
+def _after(parameters: LogParameters, cursor: Cursor, binder: Binder) -> str:
     """Condition for the rows after the cursor, in the order of `_order`."""
     beyond = "<" if parameters.order_direction is OrderDirection.DESC else ">"
-    later_key = f"{KEY} {beyond} {CURSOR}"
+    later_key = f"{KEY} {beyond} {_cursor_key(cursor, binder)}"
     column = parameters.order_by.value
     if parameters.order_by is OrderBy.TIMESTAMP:
         # The first comparison follows from the second, but only it lets the primary key skip.
-        return f"timestamp {beyond}= {CURSOR_TIMESTAMP} AND {later_key}"
+        return f"timestamp {beyond}= {instant(from_micros(cursor.timestamp_us))} AND {later_key}"
     if cursor.value is None:
         return f"{column} IS NULL AND {later_key}"
-    value = "{cursor_value:UInt32}"
+    value = binder.bind(cursor.value, "UInt32")
     return f"({column} {beyond} {value} OR {column} IS NULL OR ({column} = {value} AND {later_key}))"
 
 
@@ -59,13 +65,11 @@ def page_query(
     parameters: LogParameters, cursor: Cursor | None, limit: int, select: str = SELECT_KEYS
 ) -> tuple[str, Row]:
     """SQL for up to `limit` rows after `cursor`, and its parameters."""
-    filters = filters_of(parameters)
-    condition = where(filters)
-    if cursor is not None:
-        condition += f" AND {_after(parameters, cursor)}"
-        filters |= {f"cursor_{name}": value for name, value in cursor._asdict().items() if value is not None}
+    binder = Binder()
+    after = "" if cursor is None else _after(parameters, cursor, binder)
+    condition = all_of(where(parameters, binder), after)
     sql = f"{select} FROM request_logs\nWHERE {condition}\nORDER BY {_order(parameters)}\nLIMIT {limit}"
-    return sql, filters
+    return sql, binder.parameters
 
 
 def _total_and_extent(
@@ -118,7 +122,7 @@ def _read_by_windows(
     is_backwards = parameters.order_direction is OrderDirection.DESC
     oldest, newest = extent
     if cursor is not None:
-        at = EPOCH + timedelta(microseconds=cursor.timestamp_us)
+        at = from_micros(cursor.timestamp_us)
         oldest, newest = (oldest, at) if is_backwards else (at, newest)
     rows: list[Row] = []
     # The outer bounds stay those that were asked for: rows may have arrived beyond the oldest and the newest.

@@ -19,11 +19,12 @@ import pyarrow.compute as pc
 from aggregator.clickhouse.client import Warehouse
 from aggregator.clickhouse.cluster import refuse_on_cluster
 from aggregator.clickhouse.retention import with_rows
+from aggregator.clickhouse.sql import all_of, time_range
 from aggregator.clickhouse.tables import REQUEST_LOGS
 from aggregator.errors import InsightsError
 from aggregator.rollups import rebuild
 from aggregator.rollups.rebuild import Drift
-from aggregator.times import END_OF_TIME, EPOCH, Span, micros
+from aggregator.times import EPOCH, Span
 from ingest.pricing import PRICED_SCHEMA, PriceBook, price_events
 
 PIECE_ROWS = 250_000
@@ -39,16 +40,6 @@ TOKENS = tuple(
 )  # fmt: skip
 USED = ("timestamp", "provider", "model_name", "user_id", "api_key_id", "service_tier", "usage", *TOKENS)
 
-CHOSEN = (
-    "timestamp >= fromUnixTimestamp64Micro({start_us:Int64}, 'UTC')"
-    " AND timestamp < fromUnixTimestamp64Micro({end_us:Int64}, 'UTC')"
-    " AND ({model:String} = '' OR model_name = {model:String})"
-)
-MINUTES = f"""
-SELECT toStartOfMinute(timestamp) AS minute, count() AS requests FROM {REQUEST_LOGS} WHERE {CHOSEN}
-GROUP BY minute ORDER BY minute
-"""
-ROWS = f"SELECT {', '.join((*KEY, *USED, *AMOUNTS))} FROM {REQUEST_LOGS} WHERE {CHOSEN}"
 LEFTOVERS = """
 SELECT name FROM system.tables WHERE database = currentDatabase() AND match(name, '^reprice_[0-9a-f]{32}$')
 AND metadata_modification_time < now() - INTERVAL 1 DAY
@@ -143,10 +134,9 @@ def _rebuild(warehouse: Warehouse, span: Span, changed_rows: int, progress: Prog
     return rebuild.rebuild(warehouse, span, "reprice", lambda done, total: progress("rebuilding rollups", done, total))
 
 
-def _bound(span: Span, model: str) -> dict[str, Any]:
-    """Parameters of CHOSEN."""
-    start, end = span.start or EPOCH, span.end or END_OF_TIME
-    return {"start_us": micros(start), "end_us": micros(end), "model": model}
+def _chosen(span: Span, model: str) -> str:
+    """Which rows; `model` is bound as the value of that name."""
+    return all_of(time_range("timestamp", span), "model_name = {model:String}" if model else "")
 
 
 @dataclass(frozen=True)
@@ -157,7 +147,11 @@ class _Piece:
 
 def _pieces(warehouse: Warehouse, span: Span, model: str) -> list[_Piece]:
     """The span cut at whole minutes into pieces of about PIECE_ROWS rows; where there are none there is no piece."""
-    minutes = warehouse.query(MINUTES, _bound(span, model))
+    minutes = warehouse.query(
+        f"SELECT toStartOfMinute(timestamp) AS minute, count() AS requests FROM {REQUEST_LOGS}"
+        f" WHERE {_chosen(span, model)} GROUP BY minute ORDER BY minute",
+        {"model": model},
+    )
     cuts: list[tuple[datetime, int]] = []
     for row in minutes:
         minute, requests = row["minute"].replace(tzinfo=UTC), row["requests"]
@@ -190,7 +184,8 @@ def _price(
     totals: dict[str, ModelTotals] = {}
     done, expected = 0, sum(piece.rows for piece in pieces)
     for piece in pieces:
-        rows = warehouse.client.query_arrow(ROWS, _bound(piece.span, model))
+        sql = f"SELECT {', '.join((*KEY, *USED, *AMOUNTS))} FROM {REQUEST_LOGS} WHERE {_chosen(piece.span, model)}"
+        rows = warehouse.client.query_arrow(sql, {"model": model})
         priced = price_events(rows, book)
         is_changed = _is_changed(rows, priced)
         for each in _totals(rows, priced, is_changed):
@@ -233,13 +228,11 @@ def _apply(warehouse: Warehouse, span: Span, changes: str, progress: Progress) -
     """Update the rows from `changes`, and wait until ClickHouse has. Parts outside the span are not touched."""
     key, table = ", ".join(KEY), f"'{warehouse.database}.{changes}'"
     updates = ", ".join(f"{name} = joinGet({table}, '{name}', {key})" for name in PRICED)
-    bound = _bound(span, "")
+    # Every change has a version, so that an empty one means there is none.
+    where = all_of(time_range("timestamp", span), f"joinGet({table}, 'price_version', {key}) != ''")
     warehouse.command(
         f"ALTER TABLE {REQUEST_LOGS} UPDATE {updates}"
-        f" WHERE timestamp >= fromUnixTimestamp64Micro(toInt64({bound['start_us']}), 'UTC')"
-        f" AND timestamp < fromUnixTimestamp64Micro(toInt64({bound['end_us']}), 'UTC')"
-        # Every change has a version, so that an empty one means there is none.
-        f" AND joinGet({table}, 'price_version', {key}) != ''"
+        f" WHERE {where}"
         " SETTINGS mutations_sync = 0, allow_nondeterministic_mutations = 1"
     )
     parts = 0

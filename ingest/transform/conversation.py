@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from aggregator.clickhouse.scalar import text_of
+from aggregator.clickhouse.sql import text_of
 from ingest.transform.surrogates import without_lone_surrogates
 
 # White space before JSON; stripping a long text to look at its first sign would copy it.

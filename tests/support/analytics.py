@@ -10,7 +10,7 @@ from itertools import product
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from aggregator.clickhouse.scalar import text_of
+from aggregator.clickhouse.sql import text_of
 from tests.support.rows import Row
 
 COLUMNS = {

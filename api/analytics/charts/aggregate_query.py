@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from aggregator.clickhouse.sql import Binder, all_of, time_range
 from aggregator.rollups.measures import Bucket
 from aggregator.rollups.planner import Question, bucket_key, compile_states, plan
-from aggregator.times import micros
 from api.analytics.charts.metric_sql import (
     COUNT,
     FIRST_SECONDS,
@@ -22,7 +22,7 @@ from api.analytics.charts.metric_sql import (
     sketch_flag_sql,
 )
 from api.analytics.charts.request import ChartMetric
-from api.analytics.filters.compile import Binder, nested_values
+from api.analytics.filters.compile import nested_values
 from api.analytics.filters.fields import BY_NAME, Kind
 from api.analytics.where import RequestFilter
 
@@ -168,7 +168,7 @@ def _qualify(grouping: Grouping, queries: list[AggregateQuery], values: Sequence
 
 def _over_rollup(question: Question, grouping: Grouping, values: Sequence[Value]) -> tuple[str, dict[str, Any]]:
     states, parameters = compile_states(question)
-    binder = Binder("w")
+    binder = Binder(parameters)
     names = ("group_key", "bucket_key")[: len(grouping.keys)]
     present = [f"{name} != ''" for name, key in zip(names, grouping.keys, strict=True) if isinstance(key, GroupKey)]
     for name, within in zip(names, grouping.within, strict=False):
@@ -177,8 +177,8 @@ def _over_rollup(question: Question, grouping: Grouping, values: Sequence[Value]
     columns = [f"{name} AS k{n}" for n, name in enumerate(names)]
     columns += [f"{rollup_sql(value)} AS v{n}" for n, value in enumerate(values)]
     grouped = f"\nGROUP BY {', '.join(names)}" if names else ""
-    inner = f"SELECT {', '.join(columns)}\nFROM (\n{states}\n) AS states\nWHERE {' AND '.join(present) or '1'}{grouped}"
-    return inner, {**parameters, **binder.parameters}
+    inner = f"SELECT {', '.join(columns)}\nFROM (\n{states}\n) AS states\nWHERE {all_of(*present)}{grouped}"
+    return inner, binder.parameters
 
 
 @dataclass
@@ -215,21 +215,12 @@ class _RawSql:
         # ClickHouse joins equal arrays once; the slice makes the second one another.
         return f"arrayJoin(arraySlice({values}, 1))" if place else f"arrayJoin({values})"
 
-    def instant(self, name: str, moment: Any) -> str:
-        return f"timestamp {name} {self.binder.instant(micros(moment))}"
-
 
 def _over_rows(
     request_filter: RequestFilter, grouping: Grouping, values: Sequence[Value]
 ) -> tuple[str, dict[str, Any]]:
     span, condition = request_filter.span, request_filter.condition
-    sql = _RawSql(Binder("w"), [])
-    if span.start is not None:
-        sql.where.append(sql.instant(">=", span.start))
-    if span.end is not None:
-        sql.where.append(sql.instant("<", span.end))
-    if condition.sql != "1":
-        sql.where.append(condition.sql)
+    sql = _RawSql(condition.binder(), [time_range("timestamp", span), condition.sql])
     within = grouping.within or (None,) * len(grouping.keys)
     columns = [f"{sql.key(n, key, within[n])} AS k{n}" for n, key in enumerate(grouping.keys)]
     for n, value in enumerate(values):
@@ -238,6 +229,5 @@ def _over_rows(
             columns.append(f"{sketch_flag_sql(value)} AS s{n}")
     keys = ", ".join(f"k{n}" for n in range(len(grouping.keys)))
     grouped = f"\nGROUP BY {keys}" if keys else ""
-    where = " AND ".join(sql.where) or "1"
-    inner = f"SELECT {', '.join(columns)}\nFROM request_logs\nWHERE {where}{grouped}"
-    return inner, {**condition.parameters, **sql.binder.parameters}
+    inner = f"SELECT {', '.join(columns)}\nFROM request_logs\nWHERE {all_of(*sql.where)}{grouped}"
+    return inner, sql.binder.parameters

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from aggregator.clickhouse.sql import Binder
 from aggregator.rollups.measures import (
     CACHED_INPUT_TOKENS,
     COST,
@@ -17,7 +18,7 @@ from aggregator.rollups.measures import (
     Measure,
 )
 from api.analytics.charts.request import ChartMetric, ChartSpec, Measured
-from api.analytics.filters.compile import Binder, nested_values
+from api.analytics.filters.compile import nested_values
 from api.analytics.filters.fields import BY_NAME, ValueUnit
 
 # Up to here a percentile is interpolated between the values themselves.

@@ -5,23 +5,14 @@ also holds where the field is absent.
 """
 
 import re
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from typing import Any
-from urllib.parse import quote
 
-from aggregator.clickhouse.scalar import text_of
+from aggregator.clickhouse.sql import Binder, text_of, time_range
 from aggregator.clickhouse.tables import KEY_COLUMNS
 from aggregator.rollups.measures import Dimension
-from aggregator.times import EPOCH, EVERYTHING, Span
+from aggregator.times import EVERYTHING, Span, from_micros
 from api.analytics.filters.fields import BY_NAME, VALUE, Field, Kind
 from api.analytics.filters.tree import Filter, FilterGroup
-
-# ClickHouse bounds the length of one bound value, and of all in a URL, by default.
-MAX_PARAMETER_BYTES = 60_000
-MAX_PARAMETERS_BYTES = 900_000
-# No request starts or ends outside (the event contract ensures it), and ClickHouse's times end in 2299.
-FIRST_US, LAST_US = 0, 4_200_000_000_000_000
 
 NEGATIVE = {
     "is_not": "is",
@@ -38,54 +29,6 @@ NEGATIVE = {
 PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", re.ASCII)
 COMPARISONS = {"eq": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 ROW_KEY = ", ".join(KEY_COLUMNS)
-
-
-class FilterTooLargeError(ValueError):
-    """The values of a filter are more than ClickHouse accepts in one query."""
-
-
-@dataclass
-class Binder:
-    """Collects values under names of its own."""
-
-    prefix: str = "f"
-    parameters: dict[str, Any] = field(default_factory=dict)
-    size_bytes: int = 0
-
-    def bind(self, value: Any, type_name: str) -> str:
-        name = f"{self.prefix}{len(self.parameters)}"
-        self.parameters[name] = value
-        self.size_bytes += len(name) + 8 + _size_in_url(value)
-        if self.size_bytes > MAX_PARAMETERS_BYTES:
-            raise FilterTooLargeError("the values of the filter are too many or too long together")
-        return f"{{{name}:{type_name}}}"
-
-    def text(self, value: str) -> str:
-        return self.bind(value, "String")
-
-    def texts(self, values: list[str]) -> str:
-        """One array, bound in pieces."""
-        pieces: list[list[str]] = [[]]
-        room = MAX_PARAMETER_BYTES
-        for value in values:
-            size = len(value.encode()) + 3
-            if size > room and pieces[-1]:
-                pieces.append([])
-                room = MAX_PARAMETER_BYTES
-            pieces[-1].append(value)
-            room -= size
-        bound = [self.bind(piece, "Array(String)") for piece in pieces]
-        return bound[0] if len(bound) == 1 else f"arrayConcat({', '.join(bound)})"
-
-    def instant(self, moment_us: int) -> str:
-        within = min(max(moment_us, FIRST_US), LAST_US)
-        return f"fromUnixTimestamp64Micro({self.bind(within, 'Int64')}, 'UTC')"
-
-
-def _size_in_url(value: Any) -> int:
-    if isinstance(value, list):
-        return sum(_size_in_url(item) + 9 for item in value)
-    return len(quote(value, safe="")) if isinstance(value, str) else 24
 
 
 def _equal_text(spec: Field, values: list[str], binder: Binder) -> str:
@@ -128,16 +71,15 @@ def bounds_us(operator: str, operand: Any) -> tuple[int | None, int | None]:
     return {"before": (None, start), "after": (end, None)}.get(operator, (start, end))
 
 
-def _datetime(spec: Field, operator: str, operand: Any, binder: Binder) -> str:
+def _span_of(operator: str, operand: Any) -> Span:
     start, end = bounds_us(operator, operand)
-    terms = []
-    if start is not None:
-        terms.append(f"{spec.column} >= {binder.instant(start)}")
-    if end is not None:
-        terms.append(f"{spec.column} < {binder.instant(end)}")
-    # Bare comparisons of the timestamp are what the primary key can use.
-    is_nullable = spec.name != "request_start_time"
-    return f"ifNull({' AND '.join(terms)}, 0)" if is_nullable else " AND ".join(terms)
+    return Span(None if start is None else from_micros(start), None if end is None else from_micros(end))
+
+
+def _datetime(spec: Field, operator: str, operand: Any, binder: Binder) -> str:
+    range_sql = time_range(spec.column, _span_of(operator, operand))
+    # Of a column that may be NULL; the primary key can use bare comparisons only.
+    return range_sql if spec.name == "request_start_time" else f"ifNull({range_sql}, 0)"
 
 
 def _array(spec: Field, operator: str, operand: Any, binder: Binder) -> str:
@@ -190,7 +132,7 @@ def compile_filter(condition: Filter, binder: Binder) -> str:
 
 
 def compile_group(group: FilterGroup, binder: Binder) -> str:
-    """SQL for the whole tree. Raises FilterTooLargeError."""
+    """SQL for the whole tree. Raises ValuesTooLargeError."""
     if not group.filters:
         return "1"
     compiled = (
@@ -211,24 +153,16 @@ def dimensions_of(group: FilterGroup) -> frozenset[Dimension] | None:
     return frozenset(found)
 
 
-def _instant(moment_us: int | None) -> datetime | None:
-    if moment_us is None:
-        return None
-    return EPOCH + timedelta(microseconds=min(max(moment_us, FIRST_US), LAST_US))
-
-
 def split_span(group: FilterGroup) -> tuple[Span, FilterGroup]:
     """The range of start times that the outermost AND leaves, and the rest of the tree."""
     if group.logic == "OR" and len(group.filters) > 1:
         return EVERYTHING, group
-    starts, ends, rest = [], [], []
+    spans, rest = [], []
     for part in group.filters:
         if isinstance(part, Filter) and part.field == "request_start_time":
-            start, end = map(_instant, bounds_us(part.operator, part.operand))
-            starts.append(start)
-            ends.append(end)
+            spans.append(_span_of(part.operator, part.operand))
         else:
             rest.append(part)
-    start = max((moment for moment in starts if moment is not None), default=None)
-    end = min((moment for moment in ends if moment is not None), default=None)
+    start = max((span.start for span in spans if span.start is not None), default=None)
+    end = min((span.end for span in spans if span.end is not None), default=None)
     return Span(start, end), FilterGroup(logic=group.logic, filters=rest)

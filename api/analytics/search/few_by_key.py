@@ -5,10 +5,10 @@ To find out where a word is that most texts have takes longer than to look wheth
 
 from operator import itemgetter
 
+from aggregator.clickhouse.sql import all_of, time_range
 from aggregator.clickhouse.tables import KEY_COLUMNS
 from api.analytics.search import limits
 from api.analytics.search.search_sql import SELECT_KEYS, TIME_US, Found, Search, SearchTotal, read_texts
-from api.analytics.where import time_range
 from api.request_rows import OF_KEYS, Row, key_of, keys_bound
 from api.security.reader import Reader
 
@@ -27,7 +27,8 @@ def few_by_key(reader: Reader, search: Search, limit: int, offset: int) -> Found
     if search.is_of_texts_alone:
         rows = sorted(matches.values(), key=itemgetter(*KEY_COLUMNS), reverse=search.order.is_descending)
     elif matches:
-        sql = f"{SELECT_KEYS} FROM request_logs {OF_KEYS} AND {search.condition.sql} ORDER BY {search.order.sql}"
+        passes = all_of(search.condition.sql)
+        sql = f"{SELECT_KEYS} FROM request_logs {OF_KEYS} AND {passes} ORDER BY {search.order.sql}"
         found = reader.query(sql, {**search.condition.parameters, **keys_bound(list(matches.values()))})
         rows = [row for row in found if key_of(row) in matches]
     rows.sort(key=lambda row: sum(key_of(row) not in keys for keys in closer))
@@ -36,6 +37,6 @@ def few_by_key(reader: Reader, search: Search, limit: int, offset: int) -> Found
 
 def _times_of_rare_words(reader: Reader, search: Search) -> list[int]:
     """The times of the texts with the rare words, in microseconds; at most one more than FEW."""
-    where = f"{time_range(search.span)} AND {search.texts.rare}"
+    where = all_of(time_range("timestamp", search.span), search.texts.rare)
     sql = f"SELECT {TIME_US} FROM request_payloads WHERE {where} LIMIT {limits.FEW + 1}"
     return [row["time_us"] for row in reader.query(sql, search.parameters)]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
+from aggregator.clickhouse.sql import all_of, time_range
 from aggregator.times import micros
 from api.analytics.search import limits
 from api.analytics.search.few_texts import times_of_texts
@@ -23,7 +24,6 @@ from api.analytics.search.search_sql import (
     SearchTotal,
     read_texts,
 )
-from api.analytics.where import time_range
 from api.request_rows import Row, key_of
 from api.security.reader import Reader
 
@@ -66,10 +66,11 @@ def few_by_time(reader: Reader, search: Search, limit: int, offset: int) -> Foun
 
 def _requests_at_texts(reader: Reader, search: Search) -> list[Row]:
     """Requests at the times of texts, up to one more than twice COUNT_LIMIT, and whether each passes the filter."""
-    texts = f"SELECT timestamp FROM request_payloads WHERE {time_range(search.span)} AND {search.texts.tiers[-1]}"
+    times = time_range("timestamp", search.span)
+    texts = f"SELECT timestamp FROM request_payloads WHERE {all_of(times, search.texts.tiers[-1])}"
     sql = (
-        f"SELECT {TIME_US}, {search.order.column} AS sorted_by, {search.condition.sql} AS passes FROM request_logs"
-        f" WHERE {time_range(search.span)} AND timestamp IN ({texts}) LIMIT {2 * limits.COUNT_LIMIT + 1}"
+        f"SELECT {TIME_US}, {search.order.column} AS sorted_by, {all_of(search.condition.sql)} AS passes"
+        f" FROM request_logs WHERE {all_of(times, f'timestamp IN ({texts})')} LIMIT {2 * limits.COUNT_LIMIT + 1}"
     )
     return reader.query(sql, search.parameters)
 
@@ -85,7 +86,8 @@ def _matches_at(reader: Reader, search: Search, times_us: Sequence[int]) -> list
         return []
     texts = read_texts(reader, search, SELECT_KEYS, limits.COUNT_LIMIT, times_us)
     tiers = [set(map(key_of, rows)) for rows in texts]
-    sql = f"{SELECT_KEYS}, {search.order.column} AS sorted_by FROM request_logs WHERE {search.condition.sql}{AT_TIMES}"
+    passes = all_of(search.condition.sql)
+    sql = f"{SELECT_KEYS}, {search.order.column} AS sorted_by FROM request_logs WHERE {passes}{AT_TIMES}"
     found = reader.query(sql, {**search.parameters, "times_us": times_us})
     return [
         _Match(_tier_of(key_of(row), tiers), row["sorted_by"], (micros(row["timestamp"]), *key_of(row)))

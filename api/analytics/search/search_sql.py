@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from aggregator.clickhouse.sql import Binder, all_of, instants, time_range
 from aggregator.clickhouse.tables import KEY_COLUMNS
 from aggregator.rollups.planner import Condition
 from aggregator.times import Span
-from api.analytics.filters.compile import Binder
 from api.analytics.request import SortBy, SortOrder
 from api.analytics.search import limits
 from api.analytics.search.request import SearchQuery
-from api.analytics.where import has_text, span_and_condition, time_range, words_of
+from api.analytics.where import has_text, span_and_condition, words_of
 from api.analytics.words import Closeness, Word, steps, texts_condition
 from api.request_rows import KEY_HASH, Row
 from api.security.reader import Reader
@@ -20,7 +20,7 @@ COLUMNS = {SortBy.REQUEST_START_TIME: "timestamp", SortBy.LATENCY_MS: "duration_
 SELECT_KEYS = f"SELECT {', '.join(KEY_COLUMNS)}, {KEY_HASH}"
 # Microseconds: as datetimes, thousands of them would take longer than to find them.
 TIME_US = "toUnixTimestamp64Micro(timestamp) AS time_us"
-AT_TIMES = " AND timestamp IN (SELECT fromUnixTimestamp64Micro(arrayJoin({times_us:Array(Int64)}), 'UTC'))"
+AT_TIMES = f" AND timestamp IN {instants('times_us')}"
 # A large set is slower to compare with the primary key than to look its rows up.
 IN_SETTINGS = {"use_index_for_in_with_subqueries_max_values": 2 * limits.FEW}
 
@@ -61,31 +61,29 @@ class TextFilter:
     """What the words ask of request_payloads.
 
     `tiers` are conditions, that of the closest matches first, each of which includes the one before; none without
-    words. They bind `parameters`. At most `most` texts of all time match. `rare` is the condition of the rare words
+    words. At most `most` texts of all time match. `rare` is the condition of the rare words
     alone; "" unless there are rare words and others.
     """
 
     tiers: tuple[str, ...] = ()
-    parameters: Mapping[str, Any] | None = None
     most: int = 0
     rare: str = ""
 
 
 @dataclass(frozen=True)
 class Search:
+    """`parameters` are bound by `condition` and by `texts`."""
+
     span: Span
     condition: Condition
     order: Order
     texts: TextFilter
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        return {**self.condition.parameters, **(self.texts.parameters or {})}
+    parameters: Mapping[str, Any]
 
     @property
     def is_of_texts_alone(self) -> bool:
         """Whether request_payloads alone can answer."""
-        return bool(self.texts.tiers) and self.condition.sql == "1" and self.order.is_by_time
+        return bool(self.texts.tiers) and self.condition.is_empty and self.order.is_by_time
 
 
 def search_of(reader: Reader, query: SearchQuery) -> Search:
@@ -94,29 +92,29 @@ def search_of(reader: Reader, query: SearchQuery) -> Search:
     sort_by = query.sort_by or SortBy.REQUEST_START_TIME
     order = Order(COLUMNS.get(sort_by, sort_by.value), query.sort_order is not SortOrder.ASC)
     words = words_of(reader, query)
-    texts = _text_filter(words, by_closeness=query.sort_by is None) if words else TextFilter()
-    return Search(span, condition, order, texts)
+    binder = condition.binder()
+    texts = _text_filter(words, query.sort_by is None, binder) if words else TextFilter()
+    return Search(span, condition, order, texts, binder.parameters)
 
 
-def _text_filter(words: Sequence[Word], by_closeness: bool) -> TextFilter:
-    binder = Binder("q")
+def _text_filter(words: Sequence[Word], by_closeness: bool, binder: Binder) -> TextFilter:
     degrees = steps(words) if by_closeness else []
     tiers = tuple(texts_condition(words, closeness, binder) for closeness in degrees or [Closeness.TYPO])
     rare_words = [word for word in words if word.texts <= limits.COUNT_LIMIT]
     is_mixed = 0 < len(rare_words) < len(words)
     rare = texts_condition(rare_words, Closeness.TYPO, binder) if is_mixed else ""
-    return TextFilter(tiers, binder.parameters, min(word.texts for word in words), rare)
+    return TextFilter(tiers, min(word.texts for word in words), rare)
 
 
 def from_where(search: Search, span: Span, tier: str) -> str:
     """FROM and WHERE for the matches of a tier in a span; the tier is "" without words."""
-    times = time_range(span)
+    times = time_range("timestamp", span)
     if not tier:
-        return f"FROM request_logs WHERE {times} AND {search.condition.sql}"
+        return f"FROM request_logs WHERE {all_of(times, search.condition.sql)}"
     if search.is_of_texts_alone:
-        return f"FROM request_payloads WHERE {times} AND {tier}"
+        return f"FROM request_payloads WHERE {all_of(times, tier)}"
     # What passes the filter is looked up among the texts, not the other way round.
-    return f"FROM request_logs PREWHERE {times} AND {search.condition.sql} WHERE {has_text(times, tier)}"
+    return f"FROM request_logs PREWHERE {all_of(times, search.condition.sql)} WHERE {has_text(times, tier)}"
 
 
 def only_in(tier: str, closer: str) -> str:
@@ -130,5 +128,8 @@ def read_texts(
     """Texts of each tier, up to one more than `most`; with `times_us` only those at these times."""
     bound = search.parameters if times_us is None else {**search.parameters, "times_us": times_us}
     at_times = "" if times_us is None else AT_TIMES
-    texts = f"{select} FROM request_payloads WHERE {time_range(search.span)}"
-    return reader.query_all([(f"{texts} AND {tier}{at_times} LIMIT {most + 1}", bound) for tier in search.texts.tiers])
+    times = time_range("timestamp", search.span)
+    texts = (all_of(times, tier) for tier in search.texts.tiers)
+    return reader.query_all(
+        [(f"{select} FROM request_payloads WHERE {where}{at_times} LIMIT {most + 1}", bound) for where in texts]
+    )

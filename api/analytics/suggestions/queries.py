@@ -6,15 +6,16 @@ billion rows take no longer than a million.
 
 from dataclasses import replace
 
+from aggregator.clickhouse.sql import Binder, all_of, time_range
 from aggregator.rollups.measures import REQUESTS
 from aggregator.rollups.planner import Condition, Question, compile_answer, plan
 from aggregator.times import Span
-from api.analytics.filters.compile import Binder, nested_values
+from api.analytics.filters.compile import nested_values
 from api.analytics.filters.fields import BY_NAME, Kind
 from api.analytics.request import RequestQuery
 from api.analytics.suggestions.parameters import NESTED, SuggestedField, SuggestionParameters
 from api.analytics.suggestions.schemas import MAX_VALUES, SuggestionAnswer
-from api.analytics.where import span_and_condition, time_range
+from api.analytics.where import span_and_condition
 from api.security.reader import Reader
 
 NEWEST_ROWS = 1_000_000
@@ -56,18 +57,18 @@ def _values(parameters: SuggestionParameters, binder: Binder) -> str:
 
 
 def _from_rows(reader: Reader, parameters: SuggestionParameters, span: Span, condition: Condition) -> list[str]:
-    binder = Binder("s")
-    oldest = reader.query(NEWEST.format(range=time_range(span), offset=NEWEST_ROWS), {})
+    binder = condition.binder()
+    oldest = reader.query(NEWEST.format(range=all_of(time_range("timestamp", span)), offset=NEWEST_ROWS), {})
     if oldest:
         span = replace(span, start=oldest[0]["timestamp"])
-    where = [time_range(span), condition.sql]
+    where = [time_range("timestamp", span), condition.sql]
     if parameters.prompt_id is not None:
         where.append(f"prompt_id = {binder.text(str(parameters.prompt_id))}")
     sql = (
         f"SELECT value FROM (\nSELECT {_values(parameters, binder)} AS value\nFROM request_logs"
-        f" WHERE {' AND '.join(where)}\n)\n"
+        f" WHERE {all_of(*where)}\n)\n"
         f"WHERE value != '' AND startsWith(lowerUTF8(value), lowerUTF8({binder.text(parameters.prefix)}))\n"
         f"GROUP BY value ORDER BY count() DESC, value LIMIT {MAX_VALUES}"
     )
-    rows = reader.query(sql, {**condition.parameters, **binder.parameters})
+    rows = reader.query(sql, binder.parameters)
     return [row["value"] for row in rows]

@@ -17,9 +17,9 @@ CAUGHT_WITHIN = {
     "BudgetsUnavailableError",  # the routes of budgets, and the budgets command
     "EventTooLargeError",  # who emits the event
     "ExtractionError",  # the decoder
-    "FilterTooLargeError",  # the request that holds the filter
     "PartitionLostError",  # the worker
     "TopicChangedError",  # the worker
+    "ValuesTooLargeError",  # the request that binds the values
     # Ends the worker as a fault does, with a traceback.
     "DeadLetterLimitError",
 }

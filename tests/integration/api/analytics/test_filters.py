@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from api.analytics.filters.compile import Binder, compile_filter
+from aggregator.clickhouse.sql import Binder, all_of
+from api.analytics.filters.compile import compile_filter
 from api.analytics.filters.fields import FIELDS, INTENTS, OPERATORS, Kind
 from api.analytics.filters.tree import Filter
 from api.analytics.request import RequestLogQuery
@@ -26,7 +27,7 @@ ORDER = "ORDER BY timestamp, request_id"
 def matched(analytics: Analytics, tree: dict[str, Any]) -> list[str]:
     """Ids that the compiled filter lets through."""
     condition = filter_condition(RequestLogQuery.model_validate({"filter_group": tree}).filter_group)
-    sql = f"SELECT request_id FROM request_logs WHERE {condition.sql} {ORDER}"
+    sql = f"SELECT request_id FROM request_logs WHERE {all_of(condition.sql)} {ORDER}"
     return [row["request_id"] for row in analytics.warehouse.query(sql, condition.parameters)]
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from aggregator.clickhouse.client import Warehouse
 from aggregator.clickhouse.migrate import migrate
-from aggregator.times import EPOCH
+from aggregator.times import EPOCH, from_micros
 from api.request_logs.cursor import Cursor
-from api.request_logs.lookup import LOOKUP_SETTINGS, NEWEST_OF_ID, PAYLOADS_OF_ROW
+from api.request_logs.lookup import LOOKUP_SETTINGS, NEWEST_OF_ID, payload_query
 from api.request_logs.page import FIRST_WINDOW, SELECT_KEYS, page_query
 from api.request_logs.parameters import LogParameters, OrderDirection
 from api.request_logs.rows import PAYLOADS, ROWS, SELECT_ROWS
@@ -102,10 +102,10 @@ def test_the_rows_and_payloads_of_a_page_are_found_by_the_primary_key(warehouse:
 
 
 def test_the_payload_of_one_log_is_found_by_the_primary_key(warehouse: Warehouse) -> None:
-    bound = {"timestamp_us": MIDDLE.timestamp_us, "request_id": MIDDLE.request_id}
-    read, total = granules(explain(warehouse, PAYLOADS_OF_ROW, bound))
+    sql, bound = payload_query(from_micros(MIDDLE.timestamp_us), MIDDLE.request_id)
+    read, total = granules(explain(warehouse, sql, bound))
     assert read == 1 < 20 <= total
-    assert len(warehouse.query(PAYLOADS_OF_ROW, bound)) == 1
+    assert len(warehouse.query(sql, bound)) == 1
 
 
 def test_one_log_is_found_through_the_projection_by_its_id(warehouse: Warehouse) -> None:

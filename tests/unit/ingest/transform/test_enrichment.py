@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregator.clickhouse.scalar import text_of
+from aggregator.clickhouse.sql import text_of
 from ingest.transform.enrichment import DERIVED, READ, derive
 
 USER = {"role": "user", "content": "How do refunds work?"}
