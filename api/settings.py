@@ -3,14 +3,10 @@
 from limits import parse_many
 from pydantic import Field, SecretStr, field_validator
 
-from aggregator.settings import Settings
+from aggregator.settings import ClickHouseSettings
 
 
-class ApiSettings(Settings):
-    clickhouse_url: SecretStr = Field(
-        SecretStr("http://localhost:8123/insights"),
-        description="ClickHouse: http(s)://user:password@host:port/database, or chdb:///directory in process.",
-    )
+class ApiSettings(ClickHouseSettings):
     api_keys: SecretStr = Field(
         description="Comma-separated keys, each with full rights, sent as `Authorization: Bearer ak-...`; at least one."
     )

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from pydantic_core import PydanticCustomError
 
-from aggregator.kafka import kafka_addresses
+from aggregator.settings import kafka_addresses
 from aggregator.times import Span
 from ingest.events import parse_timestamp
 

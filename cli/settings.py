@@ -2,18 +2,13 @@
 
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field
 
-from aggregator.kafka import KafkaSettings, kafka_addresses
-from aggregator.settings import Settings
+from aggregator.settings import ClickHouseSettings, KafkaSettings, kafka_addresses
 from api.settings import ApiSettings
 
 
-class AdminSettings(Settings):
-    clickhouse_url: SecretStr = Field(
-        SecretStr("http://localhost:8123/insights"),
-        description="http(s)://user:password@host:port/database, or chdb:///directory for the engine in this process",
-    )
+class AdminSettings(ClickHouseSettings):
     clickhouse_cluster: str = Field(
         "", description="name of the cluster in the servers' remote_servers that is migrated; none for a single server"
     )

@@ -2,23 +2,20 @@
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
-from aggregator.kafka import KafkaSettings
+from aggregator.settings import ClickHouseSettings, KafkaSettings
 
 
-class IngestSettings(KafkaSettings):
+class IngestSettings(ClickHouseSettings, KafkaSettings):
     kafka_topic: str = Field("request-events", description="topic the gateway writes its events to")
     kafka_group: str = Field("router-insights", description="consumer group of the ingest workers")
     kafka_session_timeout_ms: int = Field(
         10_000, ge=100, description="after this long without a heartbeat a worker has lost its partitions"
     )
-    clickhouse_url: str = Field(
-        "http://localhost:8123/insights",
-        description="http(s)://user:password@host:port/database, or chdb:///directory for the engine in this process",
-    )
-    clickhouse_shard_urls: str = Field(
-        "", description="on a cluster: one URL for each shard, comma-separated, in its order, with the shard's database"
+    clickhouse_shard_urls: SecretStr = Field(
+        SecretStr(""),
+        description="on a cluster: one URL for each shard, comma-separated, in its order, with the shard's database",
     )
     prices_file: Path | None = Field(
         None, description="YAML with prices and fees of your own (pricing.md); read again when it changes"

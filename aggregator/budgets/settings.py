@@ -2,18 +2,14 @@
 
 from pydantic import Field, SecretStr
 
-from aggregator.kafka import KafkaSettings
+from aggregator.settings import ClickHouseSettings, KafkaSettings
 
 
-class AggregateSettings(KafkaSettings):
+class AggregateSettings(ClickHouseSettings, KafkaSettings):
     kafka_topic: str = Field("request-events", description="topic whose usage is counted")
     aggregate_group: str = Field("router-insights-aggregate", description="consumer group of the aggregators")
     kafka_session_timeout_ms: int = Field(
         10_000, ge=100, description="after this long without a heartbeat an aggregator has lost its partitions"
-    )
-    clickhouse_url: SecretStr = Field(
-        SecretStr("http://localhost:8123/insights"),
-        description="http(s)://user:password@host:port/database, or chdb:///directory for the engine in this process",
     )
     reconcile_seconds: float = Field(60.0, ge=1, description="how often windows are set to what ClickHouse holds")
     webhook_url: str = Field("", description="where each alert is posted; none without")

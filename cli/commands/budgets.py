@@ -13,7 +13,7 @@ from rich.table import Table
 
 from aggregator.budgets.budget import Budget, BudgetStatus, Level, plain
 from aggregator.errors import InsightsError, KafkaUnavailableError
-from aggregator.kafka import KafkaSettings
+from aggregator.settings import KafkaSettings
 from api.budgets.store import BudgetsUnavailableError
 from cli.adapters.budget_store import KafkaBudgets
 from cli.options import Servers

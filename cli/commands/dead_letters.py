@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from aggregator.clickhouse.client import Warehouse
-from aggregator.kafka import KafkaSettings
+from aggregator.settings import KafkaSettings
 from aggregator.tables.audit_log import Action
 from aggregator.tables.dead_letters import DeadLetter, Selection, drop, newest, reasons
 from cli.adapters.clickhouse import admin_warehouse

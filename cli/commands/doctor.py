@@ -12,4 +12,5 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def doctor() -> None:
     settings = IngestSettings()
-    raise typer.Exit(0 if run_doctor(settings, open_warehouse(settings.clickhouse_url)) else 1)
+    warehouse = open_warehouse(settings.clickhouse_url.get_secret_value())
+    raise typer.Exit(0 if run_doctor(settings, warehouse) else 1)

@@ -25,7 +25,9 @@ def ingest() -> None:
 async def run_ingest(settings: IngestSettings) -> None:
     """Ingest until SIGINT or SIGTERM. Raises ServiceError when the database has not been migrated."""
     stop = stop_on_signals()
-    warehouse = open_warehouse(settings.clickhouse_url, settings.clickhouse_shard_urls)
+    warehouse = open_warehouse(
+        settings.clickhouse_url.get_secret_value(), settings.clickhouse_shard_urls.get_secret_value()
+    )
     check_migrated(warehouse)
     serve_metrics(settings.metrics_port)
     gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)

@@ -10,7 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from rich.console import Console
 from rich.text import Text
 
-from aggregator.kafka import KafkaSettings
+from aggregator.settings import KafkaSettings
 from ingest.topics.admin import admin_of, apply, look
 from ingest.topics.spec import Difference, Found, Wanted, differences, read_wanted
 

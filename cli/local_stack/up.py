@@ -59,8 +59,8 @@ def ingest_settings(data: DataDir, broker: EmbeddedBroker) -> IngestSettings:
     found = IngestSettings(
         kafka_bootstrap_servers=broker.address,
         **PLAINTEXT,
-        clickhouse_url=data.clickhouse_url,
-        clickhouse_shard_urls="",
+        clickhouse_url=SecretStr(data.clickhouse_url),
+        clickhouse_shard_urls=SecretStr(""),
     )
     own: dict[str, Any] = {
         # The embedded broker keeps the only member of the group waiting for most of its session timeout.
@@ -78,7 +78,7 @@ def aggregate_settings(ingest: IngestSettings) -> AggregateSettings:
         **PLAINTEXT,
         kafka_topic=ingest.kafka_topic,
         kafka_session_timeout_ms=ingest.kafka_session_timeout_ms,
-        clickhouse_url=SecretStr(ingest.clickhouse_url),
+        clickhouse_url=ingest.clickhouse_url,
     )
 
 
@@ -166,7 +166,7 @@ class Stack:
     def __init__(self, api: ApiSettings, ingest: IngestSettings, broker: EmbeddedBroker) -> None:
         self._ingest = ingest
         self._broker = broker
-        self._warehouse = Warehouse(ingest.clickhouse_url)
+        self._warehouse = Warehouse(ingest.clickhouse_url.get_secret_value())
         self._publisher = KafkaEventPublisher(broker.address, ingest.kafka_topic)
         self._budgets = KafkaBudgets(broker.address)
         app = create_app(api, self._warehouse, self._publisher, self._budgets)

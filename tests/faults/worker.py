@@ -110,7 +110,7 @@ def _show_tasks() -> None:
 async def _run(settings: IngestSettings, fuse: Fuse) -> None:
     stop = stop_on_signals()
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _show_tasks)
-    warehouse = Warehouse(settings.clickhouse_url)
+    warehouse = Warehouse(settings.clickhouse_url.get_secret_value())
     await FusedWorker(settings, warehouse, fuse).run(stop)
     warehouse.close()
 

@@ -17,7 +17,7 @@ from aggregator.budgets.budget import Level
 from aggregator.budgets.settings import AggregateSettings
 from aggregator.clickhouse.client import Warehouse
 from aggregator.errors import KafkaUnavailableError
-from aggregator.kafka import KafkaSettings
+from aggregator.settings import KafkaSettings
 from api.budgets.store import BudgetsUnavailableError
 from cli.adapters.budget_store import KafkaBudgets
 from cli.commands.topics import run_topics

@@ -6,7 +6,7 @@ import pytest
 from pydantic_settings import BaseSettings
 
 from aggregator.budgets.settings import AggregateSettings
-from aggregator.kafka import KafkaSettings
+from aggregator.settings import KafkaSettings
 from cli.settings import AdminSettings, ApiCommandSettings
 from ingest.events import RequestEvent
 from ingest.settings import IngestSettings

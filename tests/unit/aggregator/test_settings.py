@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from aggregator.kafka import KafkaSettings
+from aggregator.settings import KafkaSettings
 from cli.errors import sentence_for
 from cli.settings import AdminSettings
 from ingest.settings import IngestSettings
@@ -44,8 +44,9 @@ def test_a_secret_is_read_from_its_file_and_the_environment_goes_before_it(
     monkeypatch.setenv("INSIGHTS_KAFKA_SECURITY_PROTOCOL", "SASL_PLAINTEXT")
     monkeypatch.setenv("INSIGHTS_KAFKA_USERNAME", "ingest")
     settings = IngestSettings()
-    assert settings.clickhouse_url == "http://writer:s3cret@clickhouse:8123/insights"
+    assert settings.clickhouse_url.get_secret_value() == "http://writer:s3cret@clickhouse:8123/insights"
     assert settings.client_options()["sasl_plain_password"] == "p4ssword"
     assert "p4ssword" not in repr(settings)
+    assert "s3cret" not in repr(settings)
     monkeypatch.setenv("INSIGHTS_CLICKHOUSE_URL", "http://other:8123")
     assert AdminSettings().clickhouse_url.get_secret_value() == "http://other:8123"
