@@ -1,5 +1,6 @@
-"""Times as this project stores and asks for them: their bounds, spans of them, and names of time zones."""
+"""Times as this project stores and asks for them: their bounds, spans, how they are written, and time zones."""
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
@@ -14,6 +15,11 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 END_OF_TIME = datetime(2100, 1, 1, tzinfo=UTC)
 # Durations are UInt32 milliseconds.
 LAST_END = END_OF_TIME + timedelta(milliseconds=2**32)
+# RFC 3339 with a zone, in groups from the year to the offset's minutes. The standard allows a space in place of the T.
+RFC3339 = re.compile(
+    r"(\d{4})-(\d{2})-(\d{2})[Tt ](\d{2}):(\d{2}):(\d{2})(?:\.(\d+))?(?:([Zz])|([+-])(\d{2}):(\d{2}))",
+    re.ASCII,
+)
 TIMEZONES = frozenset(available_timezones())
 
 

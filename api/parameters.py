@@ -9,14 +9,13 @@ from fastapi import Request
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
-from aggregator.times import END_OF_TIME, EPOCH, Span
+from aggregator.times import END_OF_TIME, EPOCH, RFC3339, Span
 from api.errors import invalid_argument
-
-RFC3339 = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2})", re.ASCII)
 
 
 def _check_rfc3339(value: Any) -> Any:
-    if not isinstance(value, str) or not RFC3339.fullmatch(value):
+    # A space is what a URL makes of a + that is not encoded, so here it is refused in place of the T, too.
+    if not isinstance(value, str) or " " in value or not RFC3339.fullmatch(value):
         raise PydanticCustomError(
             "rfc3339",
             "must be RFC 3339 with a zone, like 2026-01-31T12:00:00Z (write the + of an offset as %2B)",

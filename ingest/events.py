@@ -5,7 +5,6 @@ Everything else is derived from it: the JSON Schema that is published, the colum
 """
 
 import math
-import re
 from collections import Counter
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Annotated, Any
@@ -23,7 +22,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from aggregator.times import END_OF_TIME, EPOCH
+from aggregator.times import END_OF_TIME, EPOCH, RFC3339
 from aggregator.token_units import TOKEN_COLUMNS
 
 MAX_REQUEST_ID_CHARS = 128
@@ -34,11 +33,6 @@ MAX_UINT32 = 2**32 - 1
 MAX_QUANTITY = 10**12
 # Objects and arrays inside one another. Far above any real body, below what parsers refuse.
 MAX_NESTING = 100
-
-RFC3339 = re.compile(
-    r"(\d{4})-(\d{2})-(\d{2})[Tt ](\d{2}):(\d{2}):(\d{2})(?:\.(\d+))?(?:([Zz])|([+-])(\d{2}):(\d{2}))",
-    re.ASCII,
-)
 
 
 def _reject(kind: str, message: str) -> PydanticCustomError:

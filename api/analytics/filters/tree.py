@@ -38,6 +38,7 @@ GROUP, FILTER = "<group>", "<filter>"
 
 WITHOUT_VALUE = frozenset({"is_null", "is_not_null", "is_true", "is_false", "is_empty", "is_not_empty"})
 LISTS = frozenset({"in", "not_in"})
+# More than RFC 3339 (aggregator/times.py): people type dates without a time, and times without a zone.
 ISO8601 = re.compile(
     r"(?P<date>\d{4}-\d{2}-\d{2})([Tt ](?P<time>\d{2}:\d{2}(:\d{2}(\.\d+)?)?)(?P<zone>[Zz]|[+-]\d{2}:?\d{2})?)?",
     re.ASCII,
