@@ -1,4 +1,4 @@
-"""The one connection to ClickHouse: a server over HTTP, or the engine in this process (chDB)."""
+"""The client of ClickHouse: a server over HTTP, or the engine in this process (chDB)."""
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +34,7 @@ INSERT_SETTINGS: dict[str, Any] = {
 
 
 class WarehouseUnavailableError(InsightsError):
-    """ClickHouse does not answer, or answers that it cannot serve right now: try again later."""
+    """ClickHouse does not answer, or cannot serve right now: retry later."""
 
 
 # Server-side conditions that pass by themselves or by an operator's hand, by ClickHouse's error code:
@@ -46,14 +46,14 @@ NOT_MIGRATED_CODES = frozenset({UNKNOWN_TABLE, UNKNOWN_DATABASE})
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same call may succeed later without anything in it being changed."""
+    """Whether the same call may succeed later."""
     if isinstance(error, OperationalError | OSError | WarehouseUnavailableError):
         return True
     return isinstance(error, DatabaseError) and error.code in TRANSIENT_CODES
 
 
 @contextmanager
-def _telling_what_may_pass() -> Iterator[None]:
+def _wrapping_transient_errors() -> Iterator[None]:
     try:
         yield
     except (ClickHouseError, OSError) as error:
@@ -63,7 +63,7 @@ def _telling_what_may_pass() -> Iterator[None]:
 
 
 def _parse(url: str) -> SplitResult:
-    """Raises ValueError for what is no address of a database."""
+    """Raises ValueError for a text that is no address of a database."""
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https", "chdb"}:
         raise ValueError(f"clickhouse url {parts.scheme or url!r}: allowed are http://, https:// and chdb:///directory")
@@ -83,7 +83,7 @@ def _parse(url: str) -> SplitResult:
 
 
 def _deepest(error: BaseException) -> str:
-    """What the operating system said, without the layers that passed it on."""
+    """The operating system's message, without the layers that passed it on."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     return str(error)
@@ -139,11 +139,11 @@ class Warehouse:
         return self._shards[partition % len(self._shards)] if self._shards else self
 
     def in_database(self, database: str) -> "Warehouse":
-        """Another database of the same server; to be closed by the caller."""
+        """Another database of the same server. The caller closes it."""
         return Warehouse(self._dsn, database)
 
     def create_database(self) -> None:
-        """Create the database if it is not there yet; the only call that works without it."""
+        """Create the database if it does not exist; the only call that works without it."""
         client = self._connect("default")
         try:
             client.command(f"CREATE DATABASE IF NOT EXISTS `{self.database}`")
@@ -155,20 +155,20 @@ class Warehouse:
     ) -> list[dict[str, Any]]:
         """Run a SELECT with bound `{name:Type}` parameters; rows as dicts.
 
-        Raises WarehouseUnavailableError for what may pass, DatabaseError for what will not.
+        Raises WarehouseUnavailableError if a retry may succeed, DatabaseError if not.
         """
-        with _telling_what_may_pass():
+        with _wrapping_transient_errors():
             return list(self.client.query(sql, dict(parameters or {}), settings=settings).named_results())
 
     def command(self, sql: str, parameters: Mapping[str, Any] | None = None) -> None:
         """Run a statement that returns nothing. Raises what `query` raises."""
-        with _telling_what_may_pass():
+        with _wrapping_transient_errors():
             self.client.command(sql, dict(parameters or {}))
 
     def insert(self, table: str, rows: pa.Table, token: str, is_compressed: bool = True) -> None:
         """Insert `rows` once: a second insert under the same `token` changes nothing, in the table or in
-        any rollup fed by it, and completes what a first try left half done. What is not `is_compressed` goes over
-        the network as it is."""
+        any rollup fed by it, and completes a first try that was cut off. Without `is_compressed` the network carries
+        the rows as they are."""
         client = self.client
         names, block = arrow_buffer(rows, client.write_compression if is_compressed else None)
         settings = {**INSERT_SETTINGS, "insert_deduplication_token": token}

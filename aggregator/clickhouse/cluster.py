@@ -2,7 +2,7 @@
 
 Every node has two databases. `<database>_shard` is the schema of a single server on replicated tables: workers write
 there, and its views feed its rollups. `<database>` has a Distributed table of the same name for each of its tables,
-and this is what everybody reads. So neither an insert nor a query is another one on a cluster.
+and queries read these. So inserts and queries are the same as on a single server.
 
 Rows of a Kafka partition always go to the same shard (`Warehouse.shard_for`): a shard recognises the token of a batch
 only if it has seen it.
@@ -16,7 +16,7 @@ from aggregator.errors import InsightsError
 
 ENGINE_OF_ROWS = "SELECT engine FROM system.tables WHERE database = currentDatabase() AND name = 'request_logs'"
 
-# The statements that migrations consist of; what else one may need must be taught here first.
+# The statements that migrations may have. `Cluster.render` refuses any other.
 KNOWN = re.compile(
     r"^(?P<verb>CREATE TABLE IF NOT EXISTS|CREATE MATERIALIZED VIEW IF NOT EXISTS|ALTER TABLE"
     r"|DROP TABLE IF EXISTS|DROP VIEW IF EXISTS) (?P<name>\w+)\b"
@@ -25,20 +25,20 @@ ENGINE = re.compile(r"\bENGINE = (\w*MergeTree)\b")
 WINDOW = re.compile(r"\bnon_replicated_deduplication_window = (\d+)")
 SORTED_BY = re.compile(r"\bORDER BY (\([^()]+\)|\w+)")
 SOURCE_PARTITION = re.compile(r"^\s*source_partition UInt32\b", re.MULTILINE)
-# Replicated tables forget tokens after an hour, whatever room there is; single ones do not. As long as Kafka keeps
-# records by default.
+# Replicated tables forget a token after an hour by default, single ones only when the window is full. Kafka keeps
+# records as long as this by default.
 WINDOW_SECONDS = 7 * 24 * 3600
 
 
 class ClusterError(InsightsError):
-    """Something that works on a single server only was asked of a cluster; the message says what to do instead."""
+    """The operation works on a single server only. The message says what to do on a cluster."""
 
 
 class Cluster:
     """Renders migrations for the cluster `name` of the servers' `remote_servers`.
 
-    `statements` are those of all migrations: a table that is altered gets its Distributed table anew, by the
-    sharding key that follows from how it was created. Raises ClusterError for a statement it does not know.
+    `statements` are those of all migrations: a table's CREATE TABLE decides its sharding key, and each ALTER TABLE
+    replaces its Distributed table. Raises ClusterError for an unknown statement.
     """
 
     def __init__(self, name: str, database: str, statements: Iterable[str]) -> None:
@@ -57,7 +57,7 @@ class Cluster:
             yield f"CREATE DATABASE IF NOT EXISTS `{name}` ON CLUSTER `{self.name}`"
 
     def render(self, statement: str) -> list[str]:
-        """What to execute instead, in the shard's database."""
+        """The statements to execute instead, in the shard's database."""
         found = KNOWN.match(statement)
         if not found:
             raise ClusterError(f"there is no rendering for a cluster of: {statement.splitlines()[0]}")
@@ -72,7 +72,7 @@ class Cluster:
         return [code, *self._facade(found["verb"], found["name"])]
 
     def _facade(self, verb: str, table: str) -> Iterator[str]:
-        """The Distributed table that stands for `table`; one that is there is replaced at once, and holds nothing."""
+        """The Distributed table in front of `table`. It holds no rows, so it can be replaced at any time."""
         if table not in self._keys:
             return
         if verb.startswith("DROP"):
@@ -86,7 +86,7 @@ class Cluster:
 
 
 def _sharding_key(create_table: str) -> str:
-    """SQL: rows with a Kafka partition go where workers put them; others where rows of the same key are."""
+    """SQL. Rows with a Kafka partition stay on the shard that workers write them to; others follow their key."""
     if SOURCE_PARTITION.search(create_table):
         return "source_partition"
     sorted_by = SORTED_BY.search(create_table)
@@ -111,6 +111,6 @@ def is_cluster(warehouse: Warehouse) -> bool:
 
 
 def refuse_on_cluster(warehouse: Warehouse, what: str) -> None:
-    """Raises ClusterError on a cluster: better than to change one shard, or one replica, and not the others."""
+    """Raises ClusterError on a cluster, where `what` would change one shard or replica and not the others."""
     if is_cluster(warehouse):
         raise ClusterError(f"{what} is not supported on a cluster yet; see docs/deploy.md for what to do instead")

@@ -1,7 +1,7 @@
-"""How long rows are kept, and what people and models wrote; the sums in rollups stay for good.
+"""How long rows are kept, and the text that people and models wrote. The sums in rollups are kept for ever.
 
-ClickHouse deletes what is past its TTL when it merges parts, a whole day of UTC at a time. From then on a rollup knows
-more than the rows under it: to compare the two, or to compute the rollup anew, is right only from `kept_from` on.
+ClickHouse deletes rows past their TTL when it merges parts, a whole day of UTC at a time. From then on a rollup counts
+more than the raw rows: comparing the two, or recomputing the rollup, is right only from `kept_from` on.
 """
 
 import re
@@ -17,7 +17,7 @@ from aggregator.clickhouse.tables import REQUEST_LOGS, REQUEST_PAYLOADS
 from aggregator.errors import InsightsError
 from aggregator.times import EPOCH, Span
 
-# What people and models wrote and request_logs holds: it goes with the bodies.
+# The columns of request_logs that people and models wrote. They expire with the bodies.
 WRITTEN_COLUMNS = ("error_message", "output", "output_keys", "variables", "input_variable_keys")
 # Budgets count a month from rows where no rollup knows what they ask for; a month of another time zone is longer.
 LEAST_ROW_DAYS = 35
@@ -44,21 +44,21 @@ FROM {{table:Identifier}}
 
 
 class RetentionError(InsightsError):
-    """A retention that would break something, or a TTL that nobody here has set; the message says what to do."""
+    """A retention that would break something, or a TTL that insights did not set. The message says what to do."""
 
 
 @dataclass(frozen=True)
 class Retention:
-    """Days that rows, and bodies with all else that people wrote, are kept; None is for ever.
+    """Days that rows, and bodies with the other text that people wrote, are kept; None is for ever.
 
-    Days are of UTC and a request's own counts: kept 30 days, what came on 1 March goes as 31 March begins.
+    Days are in UTC, and the day of the request counts: kept 30 days, rows of 1 March expire as 31 March begins.
     """
 
     rows_days: int | None = None
     bodies_days: int | None = None
 
     def check(self) -> None:
-        """Raises RetentionError for what would break budgets, and for bodies of rows that are gone."""
+        """Raises RetentionError for rows that budgets need, and for bodies that are kept longer than their rows."""
         rows, bodies = self.rows_days, self.bodies_days
         if rows is not None and rows < LEAST_ROW_DAYS:
             raise RetentionError(f"rows must be kept {LEAST_ROW_DAYS} days or more: budgets of a month count them")
@@ -68,7 +68,7 @@ class Retention:
 
 @dataclass(frozen=True)
 class Stock:
-    """What a table holds, and how much of it a retention would delete now."""
+    """How many rows a table holds, and how many of them a retention would delete now."""
 
     table: str
     days: int | None
@@ -95,13 +95,13 @@ def _days(definition: dict[str, Any] | None) -> int | None:
 
 
 def current(warehouse: Warehouse) -> Retention:
-    """What is in force. Raises RetentionError for a TTL of another form."""
+    """The retention in force. Raises RetentionError for a TTL of another form."""
     tables = _definitions(warehouse)
     return Retention(_days(tables.get(REQUEST_LOGS)), _days(tables.get(REQUEST_PAYLOADS)))
 
 
 def stocks(warehouse: Warehouse, retention: Retention) -> list[Stock]:
-    """What rows and bodies there are, and what of them `retention` would delete now."""
+    """The rows and bodies that are stored, and those of them that `retention` would delete now."""
     found = []
     for table, days in ((REQUEST_LOGS, retention.rows_days), (REQUEST_PAYLOADS, retention.bodies_days)):
         row = warehouse.query(STOCK, {"table": table, "days": days or 0})[0]
@@ -111,29 +111,29 @@ def stocks(warehouse: Warehouse, retention: Retention) -> list[Stock]:
 
 
 def kept_from(warehouse: Warehouse) -> datetime:
-    """The moment from which every row is there, and will be for another day; EPOCH where none was ever deleted.
+    """The moment from which every row is stored, and will be for another day; EPOCH if no row was ever deleted.
 
     Raises RetentionError as `current` does.
     """
     [row] = warehouse.query(REACHED)
     marked, today = (row[name].replace(tzinfo=UTC) for name in ("marked", "today"))
     days = _days(_definitions(warehouse).get(REQUEST_LOGS))
-    # The day after tomorrow, less what is kept: nothing of it goes before tomorrow has passed.
+    # The day after tomorrow minus the days kept: no later row expires before tomorrow has passed.
     reached: datetime = marked if days is None else max(marked, today + timedelta(days=2 - days))
     return reached
 
 
 def with_rows(warehouse: Warehouse, span: Span) -> Span:
-    """What of `span` has all of its rows; a whole hour where it is cut. Raises RetentionError as `current` does."""
+    """The part of `span` that has all of its rows, cut at a whole hour. Raises RetentionError as `current` does."""
     start = kept_from(warehouse)
     return span if start <= (span.start or EPOCH) else Span(start, span.end)
 
 
 def set_retention(warehouse: Warehouse, wanted: Retention, cluster: str = "") -> None:
-    """Have ClickHouse keep what is `wanted`, on every node of `cluster` if one is named. What is past it goes at once,
-    in the background; a part is rewritten for it.
+    """Set the TTLs, on every node of `cluster` if one is named. ClickHouse deletes expired rows at once, in the
+    background, and rewrites parts for it.
 
-    How far the retention before has reached is written down first: longer ones bring no row back. Raises
+    How far the previous retention has reached is recorded first, since a longer one brings no row back. Raises
     RetentionError, and ClusterError on a cluster that is not named.
     """
     wanted.check()
@@ -148,7 +148,7 @@ def set_retention(warehouse: Warehouse, wanted: Retention, cluster: str = "") ->
 
 
 def _statements(wanted: Retention, tables: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """ClickHouse refuses to take away a TTL that is not there."""
+    """The statements that set the TTLs. ClickHouse refuses to remove a TTL from a table that has none."""
     columns = [_of_column(name, wanted.bodies_days, tables) for name in WRITTEN_COLUMNS]
     changes = [change for change in columns if change]
     if changes:

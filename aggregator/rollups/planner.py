@@ -1,8 +1,8 @@
-"""A question about aggregates becomes one SQL statement over the cheapest tables that answer it exactly.
+"""Compiles a question about aggregates to one SQL statement over the cheapest tables that answer it exactly.
 
-The aligned inside of the time range comes from a rollup, whole months and days of it from what the rollup keeps of
-these, the ragged edges from raw rows, and everything from raw rows where no rollup fits. The answer is the same either
-way (a property test holds it to that).
+A rollup answers the whole buckets of the time range, its projections the whole months and days among them, and raw rows
+the rest at both ends. Where no rollup fits, raw rows answer everything. The answer is the same either way, and a
+property test checks that.
 """
 
 from collections.abc import Mapping, Sequence
@@ -60,8 +60,8 @@ class Condition:
 class Question:
     """Measures over the requests of a span, filtered by equality and a condition, grouped by a dimension or by time.
 
-    `bucket` splits the groups of a dimension by time as well. `confined_to` are dimensions that who asks is confined
-    by: ClickHouse filters on them, whichever table it reads.
+    `bucket` splits the groups of a dimension by time as well. `confined_to` are the dimensions that confine the
+    caller's rows: ClickHouse filters by them, whichever table it reads.
     """
 
     measures: tuple[Measure, ...]
@@ -85,7 +85,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Part:
-    """Spans that do not overlap, answered by one summary of the plan's rollup, or, if it is None, by raw rows."""
+    """Spans that do not overlap. One summary of the plan's rollup answers them, or raw rows if it is None."""
 
     summary: Summary | None
     spans: tuple[Span, ...]
@@ -93,7 +93,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Plan:
-    """The parts together are the span of the question, each moment of it once. Without a rollup all is raw rows."""
+    """Parts that together cover each moment of the question's span once. Without a rollup all of them read raw rows."""
 
     rollup: Rollup | None
     parts: tuple[Part, ...]
@@ -101,7 +101,7 @@ class Plan:
 
 @lru_cache
 def _utc_offsets_seconds(timezone: str) -> frozenset[int]:
-    """Every offset from UTC that the zone uses in the years an event may have (sampled twice a month)."""
+    """Every offset from UTC that the zone has in the years of events, sampled twice a month."""
     zone = ZoneInfo(timezone)
     samples = (EPOCH + timedelta(days=15 * n) for n in range(130 * 25))
     offsets = (sample.astimezone(zone).utcoffset() for sample in samples)
@@ -109,14 +109,14 @@ def _utc_offsets_seconds(timezone: str) -> frozenset[int]:
 
 
 def _can_answer(summary: Summary, question: Question) -> bool:
-    """Whether the summary has the dimensions that are asked for, and no bucket of it lies in two of the question's."""
+    """Whether the summary has every dimension of the question, and each of its buckets lies in one bucket of it."""
     if question.condition.dimensions is None or not question.dimensions <= set(summary.dimensions):
         return False
     return all(_never_straddles(summary.grain, bucket, question.timezone) for bucket in question.buckets)
 
 
 def _never_straddles(grain: Bucket, bucket: Bucket, timezone: str) -> bool:
-    """Whether each bucket of the grain, in UTC, lies in one of the zone's."""
+    """Whether each bucket of the grain, in UTC, lies in one bucket of the zone."""
     offsets = _utc_offsets_seconds(timezone)
     if grain is Bucket.MONTH:
         return bucket in (Bucket.MONTH, Bucket.YEAR) and offsets == {0}
@@ -143,7 +143,7 @@ def ceiling(moment: datetime, grain: Bucket) -> datetime:
 
 
 def _inside_and_edges(span: Span, grain: Bucket) -> tuple[Span | None, tuple[Span, ...]]:
-    """The whole buckets of the span, and what is left of it on both sides."""
+    """The whole buckets of the span, and the rest of it at both ends."""
     inside = Span(span.start and ceiling(span.start, grain), span.end and floor(span.end, grain))
     if inside.is_empty:
         return None, (span,)
@@ -152,7 +152,7 @@ def _inside_and_edges(span: Span, grain: Bucket) -> tuple[Span | None, tuple[Spa
 
 
 def _parts(span: Span, summaries: Sequence[Summary]) -> tuple[Part, ...]:
-    """The span cut along the buckets of each summary in turn; raw rows have what is left."""
+    """The span cut along the buckets of each summary in turn. Raw rows answer the rest."""
     parts: list[Part] = []
     left: tuple[Span, ...] = (span,)
     for summary in summaries:
@@ -210,7 +210,7 @@ def compile_states(question: Question) -> tuple[str, dict[str, Any]]:
             columns = [measure.from_raw for measure in question.measures]
         else:
             table, start = chosen.rollup.table, part.summary.start
-            # Told nothing of `start`, ClickHouse takes whichever projection it likes. No bucket is before 1970.
+            # Without a condition on `start` ClickHouse may choose another projection. No bucket is before 1970.
             spans = tuple(Span(span.start or EPOCH, span.end) for span in part.spans)
             columns = [measure.merge.format(column=f"{table}.{measure.name}") for measure in question.measures]
         named = ", ".join(

@@ -1,9 +1,9 @@
 """Checking rollups against raw rows, and rebuilding them while ingestion goes on.
 
 Every raw row carries the `generation` it was counted in, and rollups are partitioned by (month, generation).
-A rebuild first opens a new generation, so that ingestion leaves the older partitions alone; then it computes
-each of those anew beside the old one and swaps it in, which ClickHouse does atomically. A batch that was
-already on its way under an old generation is caught by verifying afterwards and going once more.
+A rebuild first opens a new generation, so that ingestion no longer writes to the older partitions. Then it recomputes
+each of these in a staging table and replaces the partition, which ClickHouse does atomically. A batch may still be in
+flight under an old generation; the rebuild verifies afterwards and repeats if there is drift.
 """
 
 import time
@@ -21,7 +21,7 @@ from aggregator.rollups.measures import DURATION_HISTOGRAM, MEASURES, ROLLUPS, B
 from aggregator.rollups.planner import ceiling, floor
 from aggregator.times import EVERYTHING, Span
 
-# Workers look at the generation before every batch and keep it for less than this.
+# Workers read the generation before a batch, and use it for less than this.
 SETTLE_SECONDS = 3.0
 TRIES = 3
 
@@ -38,7 +38,7 @@ AND metadata_modification_time < now() - INTERVAL 1 DAY
 
 @dataclass(frozen=True)
 class Drift:
-    """How far a rollup is from the raw rows: groups compared, groups that differ, sum of absolute differences."""
+    """How far a rollup is from the raw rows: groups compared, groups that differ, sums of absolute differences."""
 
     rollup: str
     groups: int
@@ -56,7 +56,7 @@ def align(span: Span) -> Span:
 
 
 def _drift_of(measure: Measure) -> str:
-    """SQL: 0 where both sides agree. A histogram differs or does not, so it counts 0 or 1."""
+    """SQL that is 0 where both sides agree. A histogram that differs counts as 1."""
     if measure is DURATION_HISTOGRAM:
         rollup, raw = (f"anyIf(sides.{measure.name}, side = {side})" for side in (1, 0))
         return f"toUInt8({rollup} != {raw})"
@@ -65,8 +65,8 @@ def _drift_of(measure: Measure) -> str:
 
 
 def _value(measure: Measure, table: str) -> str:
-    """SQL for a measure of a group on one side. Of a histogram it is the answer, as text: comparing states would merge
-    those of both sides once more, which took half of the time, and NaN, what an empty one answers, equals nothing."""
+    """SQL for a measure of a group on one side. For a histogram it is the answer as text: to compare states, ClickHouse
+    would merge those of both sides again, which took half of the time, and the NaN of an empty one equals nothing."""
     value = measure.from_raw if table == REQUEST_LOGS else measure.merge.format(column=f"{table}.{measure.name}")
     if measure is DURATION_HISTOGRAM:
         value = f"toString(finalizeAggregation({value}))"
@@ -92,8 +92,8 @@ NEWEST_GENERATION = 2**32 - 1
 def verify(warehouse: Warehouse, span: Span = EVERYTHING, newest: int = NEWEST_GENERATION) -> list[Drift]:
     """Compare every rollup with the raw rows, group by group, over the span widened to whole hours.
 
-    Only rows of generations up to `newest` count; those that a rebuild has closed stand still while rows arrive. Nor do
-    times whose rows retention has deleted. Raises RetentionError where nobody knows which these are.
+    Only rows of generations up to `newest` count: those that a rebuild has closed do not change while rows arrive.
+    Times whose rows retention has deleted do not count. Raises RetentionError where it is unknown which these are.
     """
     aligned = with_rows(warehouse, align(span))
     return [_verify_one(warehouse, rollup, aligned, newest) for rollup in ROLLUPS]
@@ -121,7 +121,7 @@ def current_generation(warehouse: Warehouse) -> int:
 
 @dataclass(frozen=True)
 class _Slice:
-    """One partition of one rollup to be computed anew."""
+    """One partition of one rollup, to be recomputed."""
 
     rollup: Rollup
     month: int
@@ -146,14 +146,14 @@ def _slices(warehouse: Warehouse, span: Span, newest: int) -> Iterator[_Slice]:
 
 
 def _swap(warehouse: Warehouse, piece: _Slice, staging: str) -> str:
-    """ClickHouse refuses to replace a partition by nothing, and nothing is what a month may have come to."""
+    """The change that puts the staging table in place. ClickHouse cannot replace a partition from an empty table."""
     if warehouse.query(f"SELECT 1 FROM {staging} LIMIT 1"):
         return f"REPLACE PARTITION {piece.partition} FROM {staging}"
     return f"DROP PARTITION {piece.partition}"
 
 
 def _rebuild_slice(warehouse: Warehouse, piece: _Slice, span: Span, staging: str) -> None:
-    """Fill `staging` with the partition as it should be, then swap it in."""
+    """Recompute the partition in `staging`, then replace it."""
     table = piece.rollup.table
     keys = ", ".join(["bucket", "generation", *(dimension.value for dimension in piece.rollup.dimensions)])
     names = ", ".join(measure.name for measure in MEASURES)
@@ -183,12 +183,11 @@ def rebuild(
     reason: str = "rebuild",
     progress: Callable[[int, int], Any] = lambda done, total: None,
 ) -> list[Drift]:
-    """Compute every rollup anew over `span` (widened to whole hours) and return the drift that is left.
+    """Recompute every rollup over `span` (widened to whole hours) and return the drift that is left.
 
-    Readers see each month of each rollup before or after the swap, never in between; ingestion goes on.
-    Safe to interrupt and to run again. `progress` is called with (partitions done, partitions in all).
-    Times whose rows retention has deleted keep the sums they have. Raises ClusterError on a cluster, and
-    RetentionError as `verify` does.
+    Readers see each partition either before or after the rebuild, and ingestion continues. It is safe to interrupt
+    and to run again. `progress` is called with (partitions done, partitions in all). Times whose rows retention has
+    deleted keep their sums. Raises ClusterError on a cluster, and RetentionError as `verify` does.
     """
     refuse_on_cluster(warehouse, "rebuilding rollups")
     aligned = align(span)
@@ -200,7 +199,7 @@ def rebuild(
         time.sleep(SETTLE_SECONDS)
         pieces = list(_slices(warehouse, with_rows(warehouse, aligned), closed))
         for done, piece in enumerate(pieces, start=1):
-            # Anew for each, as days may pass.
+            # For each piece, since days may pass meanwhile.
             whole = with_rows(warehouse, aligned)
             _rebuild_slice(warehouse, piece, whole, f"{piece.rollup.table}_rebuild_{closed}")
             progress(done, len(pieces))

@@ -1,4 +1,4 @@
-"""Keys of the API at rest: only their hashes, and never changed. A key is ended by a row of its own."""
+"""The stored keys of the API: their hashes only. Rows are never changed; a revocation is a row of its own."""
 
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ from aggregator.errors import InsightsError
 PREFIX = "ak-"
 # 256 bits from the system's source: nothing to guess, so a fast hash without salt is enough.
 SECRET_BYTES = 32
-# Enough to tell keys apart in a list; 228 bits stay unknown.
+# Enough to distinguish keys in a list; 228 bits stay unknown.
 SHOWN_CHARACTERS = len(PREFIX) + 6
 
 INSERT_KEY = """
@@ -44,7 +44,7 @@ FROM (SELECT arrayJoin(arrayZip({hashes:Array(String)}, {moments_ms:Array(Int64)
 
 
 class KeyNameError(InsightsError):
-    """The name is taken by a key in force, or no key in force has it."""
+    """A key in force has the name already, or no key in force has it."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def hash_of(key: str) -> str:
 
 
 def stored_keys(warehouse: Warehouse) -> list[StoredKey]:
-    """Every key there ever was, oldest first."""
+    """Every key, revoked ones included, oldest first."""
     return [StoredKey(**row) for row in warehouse.query(READ)]
 
 
@@ -78,7 +78,7 @@ def create_key(
     user_id: str | None = None,
     api_key_ids: Iterable[str] = (),
 ) -> str:
-    """A new key, which exists nowhere but in what this returns. Raises KeyNameError for a name in use."""
+    """A new key. Only its hash is stored, so the caller has the only copy. Raises KeyNameError for a name in use."""
     if any(key.name == name and key.revoked_at is None for key in stored_keys(warehouse)):
         raise KeyNameError(f"there is a key named {name!r} already; revoke it first, or choose another name")
     key = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
@@ -98,13 +98,13 @@ def create_key(
 
 
 def revoke_key(warehouse: Warehouse, name: str, revoked_by: str) -> None:
-    """End the key for good. Raises KeyNameError when none in force has the name."""
+    """Revoke the key, which cannot be undone. Raises KeyNameError when no key in force has the name."""
     if not any(key.name == name and key.revoked_at is None for key in stored_keys(warehouse)):
         raise KeyNameError(f"no key in force is named {name!r}; insights keys list names them")
     warehouse.command(REVOKE, {"name": name, "revoked_by": revoked_by})
 
 
 def write_uses(warehouse: Warehouse, last_used: Mapping[str, datetime]) -> None:
-    """When keys were last used, by their hash."""
+    """Store when keys were last used; `last_used` is by hash."""
     moments = [int(moment.astimezone(UTC).timestamp() * 1000) for moment in last_used.values()]
     warehouse.command(WRITE_USES, {"hashes": list(last_used), "moments_ms": moments})

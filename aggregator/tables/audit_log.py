@@ -1,4 +1,4 @@
-"""What people did that changes what others see: a row for each, never changed."""
+"""The audit log: a row for each action that changes what others see. Rows are never changed."""
 
 import json
 from collections.abc import Mapping
@@ -41,10 +41,10 @@ class AuditEntry:
 def record(
     warehouse: Warehouse, actor: str, action: Action, target: str, details: Mapping[str, Any] | None = None
 ) -> None:
-    """Write one entry, before the action: what fails half way was done by somebody too. `actor` is
-    `user@host` on the command line and `key <name>` over the API; `details` is kept as JSON.
+    """Write one entry before the action, since an action that fails half way must be in the log, too. `actor` is
+    `user@host` on the command line and `key <name>` over the API; `details` is stored as JSON.
 
-    Raises WarehouseUnavailableError for what may pass: what cannot be written down must not be done.
+    Raises WarehouseUnavailableError: an action that cannot be recorded must not be done.
     """
     text = json.dumps(details or {}, default=str, ensure_ascii=False, sort_keys=True)
     warehouse.command(WRITE, {"actor": actor, "action": action.value, "target": target, "details": text})

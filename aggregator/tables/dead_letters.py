@@ -1,4 +1,4 @@
-"""Dead letters: what did not become a row, why, and the way back."""
+"""Dead letters: records that did not become rows, and why. They can be replayed or dropped."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ DROP = "DELETE FROM dead_letters WHERE {where}"
 
 @dataclass(frozen=True)
 class Selection:
-    """Which dead letters are meant: of a reason, written within a span, from one place in Kafka."""
+    """Dead letters of a reason, written within a span, from a place in Kafka; None does not restrict."""
 
     reason: str | None = None
     span: Span = EVERYTHING
@@ -54,7 +54,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A record as it was read from Kafka, but for masked secrets and, past 1 MB, its end."""
+    """A record as it was read from Kafka, with secrets redacted, and cut off past 1 MB."""
 
     created_at: datetime
     topic: str
@@ -94,7 +94,7 @@ def _letter(row: dict[str, Any]) -> DeadLetter:
 
 
 def reasons(warehouse: Warehouse, selection: Selection) -> list[dict[str, Any]]:
-    """How many there are of each reason and field, most first, with the time of the first and the last."""
+    """The number of each reason and field, largest first, with the times of the first and the last."""
     where, values = selection.where()
     return warehouse.query(BY_REASON.format(where=where), values)
 
@@ -107,7 +107,7 @@ def newest(warehouse: Warehouse, selection: Selection, limit: int) -> list[DeadL
 
 
 def drop(warehouse: Warehouse, selection: Selection) -> int:
-    """Delete the selection; how many there were. Raises ClusterError on a cluster."""
+    """Delete the selection, and return how many there were. Raises ClusterError on a cluster."""
     refuse_on_cluster(warehouse, "deleting dead letters")
     where, values = selection.where()
     count = sum(int(row["letters"]) for row in reasons(warehouse, selection))
