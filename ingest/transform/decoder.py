@@ -1,8 +1,8 @@
 """Decodes a batch of raw record values to columns; every value that is not a valid event becomes a rejection.
 
-The fast path keeps only values that it can prove to be valid under the event model: one pass of msgspec (screen.py),
-then whole columns in Arrow. Every other value goes through the model itself, which either yields the same columns or
-the exact reason of the rejection. So the model stays the only definition of what is valid.
+The fast path keeps only values that it can prove to be valid under the event model: one pass of msgspec
+(strict_json.py), then whole columns in Arrow. Every other value goes through the model itself, which yields either the
+same columns or the exact reason of the rejection. So the model stays the only definition of what is valid.
 """
 
 from collections import Counter

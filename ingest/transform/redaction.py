@@ -2,7 +2,7 @@
 
 Headers are looked through by name and by value. A dead letter may be anything (broken JSON, a form, raw HTTP), so its
 text is scanned: what follows a secret name is masked up to where a value can end, and so is every value that has the
-shape of a credential. Where the scan cannot tell, it masks too much.
+shape of a credential. In doubt the scan masks too much.
 """
 
 import json
