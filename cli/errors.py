@@ -33,7 +33,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _about_engine(message: str) -> str:
-    """Of what the engine says, the cause: the rest is layers and a stack trace."""
+    """The cause out of the engine's message; the rest of it is layers and a stack trace."""
     opening = message.split(":")[0]
     cause = re.search(r"filesystem error: (.*?), Stack trace", message)
     if cause:
@@ -42,11 +42,11 @@ def _about_engine(message: str) -> str:
 
 
 def _about_settings(error: ValidationError) -> str | None:
-    """Names the variable; its value may be a secret."""
+    """Names the variables, but not their values, which may be secrets."""
     if not error.title.endswith("Settings"):
         return None
     problems = error.errors(include_url=False, include_input=False, include_context=False)
-    # What is wrong with several together has no place, and names them.
+    # A problem of several variables together has no location; its message names them.
     return "; ".join(
         f"INSIGHTS_{'.'.join(map(str, item['loc'])).upper()}: ".removeprefix("INSIGHTS_: ")
         + item["msg"].removeprefix("Value error, ")

@@ -1,4 +1,4 @@
-"""Log lines on standard error: for people in a terminal, JSON elsewhere. Standard output is for answers."""
+"""Log lines on standard error: for people in a terminal, JSON elsewhere. Standard output is for results."""
 
 import logging
 import sys
@@ -9,7 +9,7 @@ from structlog.typing import Processor
 
 def configure_logs() -> None:
     shared: list[Processor] = [
-        # The id of the request or the batch that a line is about.
+        # Adds the id of the request or the batch that the line is about.
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -25,7 +25,7 @@ def configure_logs() -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-    # What libraries log by the standard way comes out in the same form.
+    # Libraries log with the standard library; their lines get the same form.
     handler = logging.StreamHandler(sys.stderr)
     formatting = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering]
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=formatting, foreign_pre_chain=shared))

@@ -34,7 +34,7 @@ COMMANDS = {
 
 
 class LazyGroup(TyperGroup):
-    """Replaces the placeholder of the command that is called by the `app` of its module."""
+    """Loads the module of the command that is called; every other command is a placeholder with its help."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         name, placeholder, rest = super().resolve_command(ctx, args)
@@ -74,7 +74,7 @@ def root(
 
 
 def main() -> None:
-    # What clients log before they raise would stand beside the sentence; services log it in their form.
+    # Clients log an error before they raise it; the sentence says it once. Services log it in their own form.
     for client in ("clickhouse_connect", "aiokafka"):
         logging.getLogger(client).addHandler(logging.NullHandler())
     try:

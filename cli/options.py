@@ -1,4 +1,4 @@
-"""The options that several commands share, and what their texts become."""
+"""The options that several commands share, and how their texts are parsed."""
 
 from datetime import datetime
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""How the commands that run for long listen, show metrics and stop."""
+"""How the long-running commands listen, serve metrics and stop."""
 
 import asyncio
 import contextlib
@@ -19,11 +19,11 @@ API_STOP_SECONDS = 3
 
 
 class ServiceError(InsightsError):
-    """A service cannot run as it was told to; the message says why and what to do."""
+    """A service cannot run as it is configured; the message says why and what to do."""
 
 
 class Server(uvicorn.Server):
-    """Leaves signals to whoever runs it."""
+    """A uvicorn server that leaves signals to its caller."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -31,7 +31,7 @@ class Server(uvicorn.Server):
 
 
 def make_server(app: FastAPI, trusted_proxies: str = "") -> Server:
-    """`trusted_proxies` are addresses or networks, comma-separated, whose word on who asks is taken."""
+    """`trusted_proxies` are addresses or networks, comma-separated, whose X-Forwarded-For header is trusted."""
     return Server(
         uvicorn.Config(
             app,
@@ -67,7 +67,7 @@ def base_url(host: str, port: int) -> str:
 
 
 def stop_on_signals() -> asyncio.Event:
-    """An event that SIGINT and SIGTERM set, for the running loop."""
+    """An event of the running loop that SIGINT and SIGTERM set."""
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -75,7 +75,10 @@ def stop_on_signals() -> asyncio.Event:
 
 
 def serve_metrics(port: int, setting: str = "INSIGHTS_METRICS_PORT") -> None:
-    """Prometheus metrics on every address of this machine; 0 for none. Raises ServiceError when the port is taken."""
+    """Serve Prometheus metrics on every address of this machine; port 0 for none.
+
+    Raises ServiceError when the port is taken.
+    """
     if port:
         try:
             start_http_server(port)

@@ -1,4 +1,4 @@
-"""Settings of the commands that have none of their own elsewhere, from `INSIGHTS_*` environment variables."""
+"""Settings of the commands whose settings are in no other package, from `INSIGHTS_*` environment variables."""
 
 from typing import Annotated
 
@@ -9,13 +9,15 @@ from api.settings import ApiSettings
 
 
 class AdminSettings(ClickHouseSettings):
+    """The database that the commands for administrators work on."""
+
     clickhouse_cluster: str = Field(
         "", description="name of the cluster in the servers' remote_servers that is migrated; none for a single server"
     )
 
 
 class ApiCommandSettings(ApiSettings, KafkaSettings):
-    """`insights api`: the read API, and Kafka for those who send events to it."""
+    """`insights api`: the read API, and the Kafka that it publishes events to."""
 
     kafka_bootstrap_servers: Annotated[str, AfterValidator(lambda text: text and kafka_addresses(text))] = Field(
         "", description="Kafka brokers that POST /v1/events writes to, host:port; events are refused without"

@@ -1,4 +1,4 @@
-"""Traces, where OpenTelemetry's own variables ask for them; otherwise every span is a no-op."""
+"""Exports traces where OpenTelemetry's own variables configure an exporter; otherwise every span is a no-op."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -8,12 +8,12 @@ from opentelemetry import trace
 
 from cli.serving import ServiceError
 
-ASKING = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_TRACES_EXPORTER")
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_TRACES_EXPORTER")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 
 
-def is_asked_for(environ: Mapping[str, str]) -> bool:
-    """Raises ServiceError for what is asked for and is not there."""
+def is_configured(environ: Mapping[str, str]) -> bool:
+    """Whether the variables configure an exporter. Raises ServiceError for one that is not supported."""
     exporter = environ.get("OTEL_TRACES_EXPORTER", "")
     if exporter == "none" or environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return False
@@ -22,13 +22,13 @@ def is_asked_for(environ: Mapping[str, str]) -> bool:
     for name in PROTOCOLS:
         if environ.get(name, "http/protobuf") != "http/protobuf":
             raise ServiceError(f"{name} {environ[name]!r}: only http/protobuf is known")
-    return any(environ.get(name) for name in ASKING)
+    return any(environ.get(name) for name in ENDPOINTS)
 
 
 @contextmanager
 def traced(service: str) -> Iterator[None]:
-    """Send spans inside the block, if asked for; those at hand go out before it ends. Raises ServiceError."""
-    if not is_asked_for(os.environ):
+    """Export the spans of the block, if configured; the last are sent before it ends. Raises ServiceError."""
+    if not is_configured(os.environ):
         yield
         return
     try:

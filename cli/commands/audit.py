@@ -19,7 +19,7 @@ app = typer.Typer(add_completion=False)
 
 
 def actor() -> str:
-    """Who runs this command, as far as the machine knows."""
+    """`user@host` of whoever runs this command."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
@@ -30,6 +30,7 @@ def actor() -> str:
 def record_here(
     warehouse: Warehouse, action: Action, target: str = "", details: Mapping[str, Any] | None = None
 ) -> None:
+    """Write an entry of whoever runs this command."""
     record(warehouse, actor(), action, target, details)
 
 

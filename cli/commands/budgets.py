@@ -25,7 +25,7 @@ STYLES = {Level.OK: "green", Level.WARNING: "yellow", Level.EXCEEDED: "bold red"
 
 
 class BudgetError(InsightsError):
-    """The budget cannot be as it was given, or is not there; the message says why."""
+    """The budget is not valid, or does not exist; the message says why."""
 
 
 @asynccontextmanager
@@ -65,7 +65,7 @@ def list_budgets(bootstrap_servers: Servers = "localhost:9092") -> None:
 
 
 def _budget(terms: Mapping[str, object]) -> Budget:
-    """Raises BudgetError for terms that are not right."""
+    """Raises BudgetError for terms that are not valid."""
     try:
         return Budget.model_validate(terms)
     except ValidationError as error:

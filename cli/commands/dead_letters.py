@@ -1,4 +1,4 @@
-"""`insights dead-letters`: look at what did not become a row, send it again once the reason is mended, or let it go."""
+"""`insights dead-letters`: list records that did not become rows, replay them once the cause is fixed, or drop them."""
 
 import asyncio
 from datetime import datetime
@@ -21,7 +21,7 @@ from cli.options import From, Servers, To, span_between
 from ingest.producer.connection import connect
 from ingest.producer.emitter import EventEmitter
 
-# Letters of one acknowledgement; each may have up to a megabyte.
+# Dead letters that are acknowledged together; each may have up to a megabyte.
 REPLAY_BATCH = 100
 SHOWN_BYTES = 20_000
 
@@ -54,14 +54,14 @@ def list_dead_letters(reason: Reason = None, start: Since = None, end: Until = N
     lines = Table("topic/partition/offset", "written", "bytes", "reason", "message", box=box.SIMPLE_HEAD)
     for letter in newest(warehouse, selection, limit):
         reason = f"{letter.reason} {letter.field}".strip()
-        # Text, since a record may hold what rich would take for markup.
+        # Text, because a record may contain what rich reads as markup.
         message = Text(_short(letter.message, 60))
         lines.add_row(letter.place, f"{letter.created_at:%F %T}", f"{letter.value_bytes:,}", Text(reason), message)
     console.print(lines)
 
 
 def _at(place: str) -> Selection:
-    """The one at TOPIC/PARTITION/OFFSET; a topic's name holds no slash."""
+    """The dead letter at TOPIC/PARTITION/OFFSET."""
     topic, _, rest = place.rpartition("/")[0].rpartition("/")
     offset = place.rpartition("/")[2]
     if not (topic and rest.isdecimal() and offset.isdecimal()):
@@ -93,7 +93,7 @@ def show_dead_letter(place: Place) -> None:
 
 
 async def _send(warehouse: Warehouse, letters: list[DeadLetter], emitter: EventEmitter, progress: Progress) -> None:
-    """Send them and drop those that Kafka has. Interrupted between the two, a part may be sent once more."""
+    """Send them and drop those that Kafka has. After an interruption between the two, some are sent twice."""
     task = progress.add_task(f"sent again to {emitter.topic}", total=len(letters))
     for start in range(0, len(letters), REPLAY_BATCH):
         batch = letters[start : start + REPLAY_BATCH]

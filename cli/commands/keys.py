@@ -1,4 +1,4 @@
-"""`insights keys`: who may ask the API, and what."""
+"""`insights keys`: create, list and revoke keys of the API."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -21,7 +21,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 
 class KeyRequestError(InsightsError):
-    """What the key should be makes no sense; the message says why."""
+    """No key can be created from these arguments; the message says why."""
 
 
 def _check(name: str, scopes: Sequence[Scope], user_id: str | None, api_key_ids: Sequence[str]) -> None:
@@ -54,7 +54,7 @@ def create(
 def run_create(
     warehouse: Warehouse, name: str, scopes: Sequence[Scope], user_id: str | None, api_key_ids: Sequence[str]
 ) -> None:
-    """Print the new key, the only time it can be seen. Raises KeyRequestError and KeyNameError."""
+    """Create a key and print it, the only time it can be seen. Raises KeyRequestError and KeyNameError."""
     _check(name, scopes, user_id, api_key_ids)
     words = sorted({scope.value for scope in scopes})
     record_here(
@@ -76,7 +76,7 @@ def _confined_to(key: StoredKey) -> str:
 
 
 def run_list(warehouse: Warehouse, with_revoked: bool) -> None:
-    """Print the keys in force, or all there ever were."""
+    """Print the keys in force, and the revoked ones too if asked to."""
     table = Table(
         "name", "begins", "scopes", "sees", "created (UTC)", "by", "last used", "revoked", box=box.SIMPLE_HEAD
     )
@@ -95,7 +95,7 @@ def revoke(name: Annotated[str, typer.Argument(help="As `insights keys list` nam
 
 
 def run_revoke(warehouse: Warehouse, name: str) -> None:
-    """Raises KeyNameError when no key in force has the name."""
+    """Revoke a key. Raises KeyNameError when no key in force has the name."""
     record_here(warehouse, Action.REVOKE_KEY, name)
     revoke_key(warehouse, name, actor())
     print(f"revoked {name}; every API process refuses it within seconds")

@@ -1,4 +1,4 @@
-"""`insights prices`: what costs what, why a request cost what it did, and whether the operator's file is right."""
+"""`insights prices`: what models cost, why a request cost what it did, and whether the operator's file is valid."""
 
 import json
 from collections.abc import Mapping
@@ -38,11 +38,11 @@ SETTINGS asterisk_include_alias_columns = 1
 
 
 class PriceQuestionError(InsightsError):
-    """There is no answer; the message says why."""
+    """The question about prices has no answer; the message says why."""
 
 
 def prices_in_force() -> PriceBook:
-    """The catalogue's, and before them those of INSIGHTS_PRICES_FILE. Raises PriceFileError."""
+    """The prices of INSIGHTS_PRICES_FILE, then those of the catalogue. Raises PriceFileError."""
     path = IngestSettings().prices_file
     return load(path) if path else PriceBook()
 
@@ -81,7 +81,7 @@ def list_prices(text: Annotated[str, typer.Argument(help="A part of the name.")]
 
 
 def _key(name: str, **fields: str) -> PriceKey:
-    """`name` is provider/model, or a model as gateways write it."""
+    """The key of `name`, which is provider/model or a model as gateways write it."""
     provider, slash, model = name.partition("/")
     known = slash and any(provider == each.id for each in providers)
     return PriceKey(provider, model, **fields) if known else PriceKey("", name, **fields)

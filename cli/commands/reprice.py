@@ -1,4 +1,4 @@
-"""`insights reprice`: stored rows get the prices of today, and a table says what that changes."""
+"""`insights reprice`: give stored rows the prices in force now, and show what that changes."""
 
 from datetime import datetime
 from typing import Annotated
@@ -24,7 +24,7 @@ app = typer.Typer(add_completion=False)
 
 
 class _Bars:
-    """One bar for each thing that is being done."""
+    """One progress bar for each step."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -48,7 +48,7 @@ def _cells(name: str, each: ModelTotals) -> list[Text]:
 
 
 def totals_table(repriced: Repriced) -> Table:
-    """A line for each model and one for all: rows, how many change, dollars before and after, rows without cost."""
+    """A line for each model and one for all: rows, how many change, dollars before and after, unpriced rows."""
     table = Table("model", box=box.SIMPLE_HEAD, show_footer=False)
     for heading in ("rows", "changed", "old $", "new $", "change $", "unpriced"):
         table.add_column(heading, justify="right", overflow="fold")

@@ -1,4 +1,4 @@
-"""`insights retention`: how long rows and bodies are kept."""
+"""`insights retention`: show and set how long rows and bodies are kept."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -26,7 +26,7 @@ MOST_DAYS = 18_250
 
 
 def _days(text: str) -> int:
-    """0 is for ever."""
+    """Days as a number; 0 stands for forever."""
     if text == "forever":
         return 0
     if not text.isdecimal() or not 0 < int(text) <= MOST_DAYS:
@@ -66,7 +66,7 @@ def _kept(days: int | None) -> str:
 
 
 def stock_table(before: Retention, found: Sequence[Stock]) -> Table:
-    """A line for rows and one for bodies: how long each is and was kept, how many there are, how many go."""
+    """A line for rows and one for bodies: how long they are and were kept, how many there are, how many expire."""
     table = Table("", "kept", box=box.SIMPLE_HEAD)
     for heading in ("stored", "oldest", "past it now"):
         table.add_column(heading, justify="right")
@@ -86,7 +86,7 @@ def run_show(warehouse: Warehouse) -> None:
 
 
 def run_set(warehouse: Warehouse, wanted: Retention, cluster: str, dry_run: bool, yes: bool) -> None:
-    """Show what would go; unless it is dry, ask, and do it. Raises RetentionError, ClusterError."""
+    """Show what would expire; unless it is a dry run, confirm, then set it. Raises RetentionError, ClusterError."""
     wanted.check()
     console, before = Console(), current(warehouse)
     console.print(stock_table(before, stocks(warehouse, wanted)))
@@ -102,7 +102,7 @@ def run_set(warehouse: Warehouse, wanted: Retention, cluster: str, dry_run: bool
 
 
 def print_what_expired(console: Console, warehouse: Warehouse, span: Span) -> None:
-    """Say so where rows of `span` have been deleted, or are about to be."""
+    """Print a line when rows of `span` have expired or are about to."""
     start = kept_from(warehouse)
     if start > (span.start or EPOCH):
         console.print(f"Rows before {start:%F} UTC are past their retention; rollups of that time stay as they are.")

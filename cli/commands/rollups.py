@@ -1,4 +1,4 @@
-"""`insights rollups`: are they equal to the raw rows, and make them so."""
+"""`insights rollups`: compare the rollups with the raw rows, or rebuild them."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -29,20 +29,22 @@ def _differences(drift: Drift) -> str:
 
 
 def drift_table(drifts: Sequence[Drift]) -> Table:
-    """A line for each rollup: groups compared, groups that differ from the raw rows, and by how much in all."""
+    """A line for each rollup: groups compared, groups that differ from the raw rows, and the sum of the differences."""
     table = Table("rollup", box=box.SIMPLE_HEAD)
     for heading in ("groups", "drifted"):
         table.add_column(heading, justify="right")
     table.add_column("sum of differences")
     for drift in drifts:
         style = "green" if drift.is_zero else "bold red"
-        told = _differences(drift) or "none"
-        table.add_row(drift.rollup, f"{drift.groups:,}", Text(f"{drift.drifted_groups:,}", style), Text(told, style))
+        differences = _differences(drift) or "none"
+        table.add_row(
+            drift.rollup, f"{drift.groups:,}", Text(f"{drift.drifted_groups:,}", style), Text(differences, style)
+        )
     return table
 
 
 def _report(warehouse: Warehouse, span: Span, drifts: Sequence[Drift]) -> bool:
-    """Print the drift of every rollup; whether there is none."""
+    """Print the drift of every rollup and return whether there is none."""
     console = Console()
     console.print(drift_table(drifts))
     print_what_expired(console, warehouse, span)

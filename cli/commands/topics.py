@@ -1,4 +1,4 @@
-"""`insights topics`: is Kafka as the file says, and make it so."""
+"""`insights topics`: compare Kafka with the file of topics, or apply the file."""
 
 import asyncio
 import time
@@ -37,15 +37,15 @@ def apply_topics(file: TopicFile, replication_factor: Replicas = None) -> None:
     raise typer.Exit(0 if asyncio.run(run_topics(file, replication_factor, does_apply=True)) else 1)
 
 
-def _print(told: list[Difference]) -> None:
+def _print(found: list[Difference]) -> None:
     console = Console()
-    for each in told:
+    for each in found:
         line = Text.assemble((each.what, "" if each.is_repairable else "bold red"), f": {each.remedy}")
         console.print(line, soft_wrap=True)
 
 
 async def _settled(admin: AIOKafkaAdminClient, wanted: Wanted) -> Found:
-    """Kafka takes changes at once and hands them out a moment later."""
+    """What Kafka has once the changes show, or after SETTLE_SECONDS: brokers see a change a moment after it is made."""
     deadline = time.monotonic() + SETTLE_SECONDS
     while True:
         found = await look(admin, wanted)
@@ -55,7 +55,7 @@ async def _settled(admin: AIOKafkaAdminClient, wanted: Wanted) -> Found:
 
 
 async def run_topics(file: Path, replication_factor: int | None, does_apply: bool) -> bool:
-    """Print what differs, after applying the file if asked to; whether nothing does.
+    """Print what differs, after applying the file if asked to, and return whether nothing does.
 
     Raises TopicFileError, TopicError, KafkaUnavailableError.
     """
@@ -71,11 +71,11 @@ async def run_topics(file: Path, replication_factor: int | None, does_apply: boo
                     print(f"{each.what}: {each.remedy.removeprefix('apply ')}")
             await apply(admin, wanted, found)
             found = await _settled(admin, wanted)
-    told = differences(wanted, found)
-    if told:
-        _print(told)
+    left = differences(wanted, found)
+    if left:
+        _print(left)
     else:
         print(f"{len(wanted.topics)} topics are as the file says")
     if found.rights is None and wanted.acls:
         print("the brokers have no authorizer: rights are neither checked nor needed")
-    return not told
+    return not left

@@ -1,4 +1,4 @@
-"""The answers of the read API that the demo asks for."""
+"""A client for the endpoint of the read API that the demo uses."""
 
 from decimal import Decimal
 from types import TracebackType
@@ -36,12 +36,12 @@ class Stats(BaseModel):
 
 
 class ApiClient:
-    """Asks the API at `url` with a bearer key; raises httpx2.HTTPError when it refuses or does not answer."""
+    """A client of the API at `url` with a bearer key; raises httpx2.HTTPError when it refuses or does not answer."""
 
     def __init__(self, url: str, api_key: str) -> None:
-        # The address is this machine's: a proxy from the environment has no business with it.
+        # The address is on this machine, so a proxy of the environment must not be used.
         self._http = httpx2.Client(
-            # An empty bearer is no valid header; the health checks need none.
+            # An empty bearer is not a valid header; the health checks need no key.
             base_url=url,
             headers={"authorization": f"Bearer {api_key}"} if api_key else {},
             timeout=30,

@@ -1,4 +1,4 @@
-"""Whether the answers agree with what was emitted; every disagreement is a sentence."""
+"""Compares the answers of the API with what was emitted; every difference is a sentence."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -55,7 +55,7 @@ def _total_differences(kind: str, stats: Stats, wanted: Tally) -> list[str]:
 
 
 def _cost_differences(answers: Mapping[str, Stats]) -> list[str]:
-    """Every grouping must come to the same total, to the last digit."""
+    """Every grouping must have the same total, to the last digit."""
     totals = {kind: stats.total_cost for kind, stats in answers.items()}
     sums = {kind: sum((group.cost for group in stats.stats), Decimal(0)) for kind, stats in answers.items()}
     reference = totals["model"]

@@ -1,4 +1,4 @@
-"""`insights demo`: real events through the real stack, every sum checked, and a report."""
+"""`insights demo`: sends events through the real stack, checks every sum, and prints a report."""
 
 import asyncio
 import json
@@ -48,12 +48,12 @@ FROM request_logs
 
 
 class DemoError(InsightsError):
-    """The demo cannot go on; the message says why."""
+    """The demo cannot be completed; the message says why."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What lies in the database after the stack has stopped."""
+    """What the database holds after the stack has stopped."""
 
     rows: int
     request_ids: int
@@ -63,7 +63,7 @@ class Stored:
 
 
 class Run:
-    """Emits the traffic and waits until the API has answered for all of it, with a progress bar for each."""
+    """Emits the traffic and waits until the answers of the API cover it, with a progress bar for each."""
 
     def __init__(self, stack: UpProcess, client: ApiClient, traffic: Traffic, progress: Progress) -> None:
         self._stack = stack
@@ -76,7 +76,7 @@ class Run:
         self._answered = progress.add_task("answered", total=self._requests)
 
     async def go(self) -> tuple[Speed, dict[str, Stats]]:
-        """Raises DemoError or UpProcessError when it cannot be brought to its end."""
+        """Raises DemoError or UpProcessError when it cannot be completed."""
         started = time.monotonic()
         emitting = asyncio.create_task(self._emit())
         try:
@@ -84,12 +84,12 @@ class Run:
             answered_at = time.monotonic()
             return Speed(await emitting - started, answered_at - started), answers
         finally:
-            # After a failure or Ctrl-C nobody cares any more what becomes of the events.
+            # After a failure or Ctrl-C the events that are left do not matter.
             emitting.cancel()
             await asyncio.gather(emitting, return_exceptions=True)
 
     async def _emit(self) -> float:
-        """Returns when the last event was acknowledged (`time.monotonic()`)."""
+        """Return the time at which the last event was acknowledged (`time.monotonic()`)."""
         async with EventEmitter(
             self._stack.broker, enable_idempotence=False, delivery_timeout_seconds=DELIVERY_TIMEOUT_SECONDS
         ) as emitter:
@@ -102,7 +102,7 @@ class Run:
         return time.monotonic()
 
     async def _wait_for(self, kind: str, emitting: asyncio.Task[float]) -> Stats:
-        """The answer by `kind` once it covers all requests; the rollups of a batch follow one another."""
+        """The answer by `kind` once it covers all requests; the rollups of a batch become visible one after another."""
         changed_at, last = time.monotonic(), -1
         while True:
             stats = await asyncio.to_thread(self._ask, kind)
@@ -127,7 +127,7 @@ class Run:
 
 
 def _read_stored(data_dir: Path) -> Stored:
-    """Open the database the stack has left behind and look for ourselves."""
+    """Read the database of the stopped stack directly."""
     with DataDir(data_dir) as data:
         warehouse = Warehouse(data.clickhouse_url)
         try:
@@ -141,7 +141,7 @@ def _difference(got: int, wanted: int, what: str) -> list[str]:
 
 
 def checks_of(wanted: Expected, answers: dict[str, Stats], stored: Stored) -> list[Check]:
-    """Everything that must hold, each with what speaks against it."""
+    """Everything that must hold, each with the differences that were found."""
     drifting = [drift for drift in stored.drifts if not drift.is_zero]
     drifted = [f"{drift.rollup}: {drift.drifted_groups:,} groups differ" for drift in drifting]
     groups = sum(drift.groups for drift in stored.drifts)
@@ -179,7 +179,7 @@ def summary(answers: dict[str, Stats], stored: Stored, wanted: Expected, speed: 
 
 
 def _next_steps(stack: UpProcess) -> str:
-    """Lines to paste."""
+    """Commands to paste, against the running stack."""
     key = f"-H 'Authorization: Bearer {stack.api_key}'"
     base = f"{stack.url}/v1/request-logs"
     return f"""\
@@ -198,7 +198,7 @@ def _progress(status: Console) -> Progress:
 
 @contextmanager
 def _exiting_on_sigterm() -> Iterator[None]:
-    """SIGTERM ends the demo as Ctrl-C does: by way of every `with` block."""
+    """SIGTERM ends the demo as Ctrl-C does: through every `with` block."""
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         yield
@@ -219,7 +219,7 @@ def _measure(data_dir: Path, traffic: Traffic, status: Console) -> tuple[Speed, 
 
 
 def _keep_running(data_dir: Path, last_line: str, status: Console) -> None:
-    """The same stack once more, over the rows that are there, until Ctrl-C."""
+    """Run the stack again, over the rows that it has stored, until Ctrl-C."""
     with ExitStack() as running:
         with status.status("starting the stack again"):
             stack = running.enter_context(UpProcess(data_dir))
@@ -230,13 +230,13 @@ def _keep_running(data_dir: Path, last_line: str, status: Console) -> None:
 
 
 def _remove_settings() -> None:
-    """The demo is the same whatever the environment says about another installation."""
+    """Remove the settings of another installation from the environment, so that the demo is always the same."""
     for name in [name for name in os.environ if name.startswith("INSIGHTS_")]:
         del os.environ[name]
 
 
 def run_demo(count: int, seed: int, keep: bool) -> bool:
-    """Print the report and, as the last line, one JSON object; whether everything agreed.
+    """Print the report and, as the last line, one JSON object; return whether everything agreed.
 
     Raises DemoError and UpProcessError when there is nothing to report.
     """

@@ -1,7 +1,7 @@
-"""Gateway traffic that looks real and is known exactly: the demo's events and what they must add up to.
+"""Realistic gateway traffic with known sums: the demo's events and the totals that they must give.
 
-`draw` makes columns from a seed, `records` puts them into Kafka records, `expected` adds them up without
-looking at the records. The same seed, count and window give the same bytes.
+`draw` makes columns from a seed, `records` makes Kafka records of them, and `expected` sums the columns without
+reading the records. The same seed, count and window give the same bytes.
 """
 
 from collections.abc import Iterator
@@ -28,8 +28,8 @@ from cli.demo.profiles import (
     Model,
     Outcome,
     api_key_id,
+    caller_fields,
     user_id,
-    who,
 )
 
 Numbers = NDArray[np.int64]
@@ -39,12 +39,12 @@ Record = tuple[bytes, bytes]
 BROKEN_EVERY = 5_000
 CHUNK = 10_000
 MICROS_PER_HOUR = 3_600_000_000
-# Gateways leave these out when there is nothing to say.
+# Gateways omit these when they are zero.
 DETAILS = ("cached_input_tokens", "cache_creation_input_tokens", "thinking_tokens")
 
 
 class Tally(NamedTuple):
-    """What a group of requests adds up to. Tokens that were not reported count as none."""
+    """The sums of a group of requests. Tokens that were not reported count as zero."""
 
     requests: int
     errors: int
@@ -56,7 +56,7 @@ class Tally(NamedTuple):
 
 @dataclass(frozen=True)
 class Expected:
-    """The exact answer to every question the demo asks; hours are UTC."""
+    """The exact answers that the API must give; hours are UTC."""
 
     total: Tally
     dead_letters: int
@@ -131,7 +131,7 @@ def _durations(rng: Generator, model: Numbers, outcome: Numbers, output_tokens: 
     return duration, np.minimum(first, duration)
 
 
-def dress(rng: Generator, request_ids: list[str], moments: Numbers, usage: tuple[Numbers, Numbers] | None) -> Traffic:
+def draw_at(rng: Generator, request_ids: list[str], moments: Numbers, usage: tuple[Numbers, Numbers] | None) -> Traffic:
     """Requests at `moments` with every other dimension drawn.
 
     `usage` is (input tokens, output tokens) of each request; when None both are drawn from the model.
@@ -171,7 +171,7 @@ def dress(rng: Generator, request_ids: list[str], moments: Numbers, usage: tuple
 
 
 def _without_usage(traffic: Traffic) -> Traffic:
-    """A refused request used no tokens, and nobody knows what one used that timed out."""
+    """A refused request used no tokens; the usage of one that timed out is unknown."""
     usage = np.array([outcome.usage for outcome in OUTCOMES])[traffic.outcome]
     full = usage == "full"
     return replace(
@@ -191,7 +191,7 @@ def draw(seed: int, count: int, start: datetime, end: datetime) -> Traffic:
     rng = np.random.default_rng(seed)
     digits = rng.bytes(12 * count).hex()
     request_ids = [f"req-{digits[24 * n : 24 * n + 24]}" for n in range(count)]
-    traffic = dress(rng, request_ids, _moments(rng, count, start, end), None)
+    traffic = draw_at(rng, request_ids, _moments(rng, count, start, end), None)
     broken = rng.choice(count, max(1, count // BROKEN_EVERY), replace=False)
     return replace(_without_usage(traffic), broken_before=frozenset(broken.tolist()))
 
@@ -220,7 +220,7 @@ def _usage(traffic: Traffic, part: slice) -> Iterator[dict[str, int]]:
         yield fields if known else {}
 
 
-def _how(outcome: Outcome) -> dict[str, Any]:
+def _outcome_fields(outcome: Outcome) -> dict[str, Any]:
     fields: dict[str, Any] = {"status": outcome.status, "status_code": outcome.status_code}
     if outcome.error_type:
         fields |= {"error_type": outcome.error_type, "error_message": outcome.error_message}
@@ -239,8 +239,8 @@ def _events(traffic: Traffic, part: slice) -> Iterator[dict[str, Any]]:
             "timestamp": stamp,
             "provider": model.provider,
             "model_name": model.name,
-            **_how(outcome),
-            **who(user, key),
+            **_outcome_fields(outcome),
+            **caller_fields(user, key),
             **usage,
             "duration_ms": duration,
             "upstream_duration_ms": duration - overhead,
@@ -255,7 +255,7 @@ def _events(traffic: Traffic, part: slice) -> Iterator[dict[str, Any]]:
 
 
 def _broken(event: dict[str, Any], kind: int) -> bytes:
-    """The event with something wrong in it that gateways do get wrong."""
+    """The event with one of the mistakes that gateways make."""
     name, value = (
         ("timestamp", event["timestamp"].removesuffix("Z")),
         ("input_tokens", -1),
@@ -298,7 +298,7 @@ def _by_status(by_outcome: dict[int, Tally]) -> dict[str, Tally]:
 
 
 def expected(traffic: Traffic) -> Expected:
-    """What the records of `traffic` must add up to, computed from its columns."""
+    """The sums that the records of `traffic` must give, computed from its columns."""
     ones = np.ones(len(traffic.moments), dtype=np.int64)
     failed = (traffic.outcome != 0).astype(np.int64)
     unpriced = ((traffic.model == UNPRICED_MODEL) | ~traffic.usage_known).astype(np.int64)

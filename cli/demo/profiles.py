@@ -1,4 +1,4 @@
-"""The world the demo's traffic comes from: models, how requests end, applications, users and their keys."""
+"""What the demo's traffic is drawn from: models, outcomes of requests, applications, users and their keys."""
 
 import hashlib
 from functools import cache
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 
 class Model(NamedTuple):
-    """`share` of the traffic; medians of tokens, of time to the first token and of each further one."""
+    """`share` of the traffic; medians of tokens, of the time to the first token and of the time per further token."""
 
     provider: str
     name: str
@@ -32,7 +32,7 @@ MODELS = (
     Model("anthropic", "claude-opus-5-5", 0.030, 6_800, 980, 1_350, 12, 0.019, thinks=True),
     Model("mistral", "mistral-large-4", 0.025, 1_600, 300, 430, 10, 0.016),
     Model("groq", "llama-3.3-70b-versatile", 0.020, 900, 230, 120, 2.2, 0.042),
-    # Nobody publishes a price for it: its cost must come out as unknown, not as zero.
+    # It has no published price: its cost must be unknown, not zero.
     Model("self-hosted", "acme-summarizer-13b", 0.010, 2_600, 160, 180, 7, 0.006),
 )
 UNPRICED_MODEL = len(MODELS) - 1
@@ -89,7 +89,7 @@ KEYS_PER_USER = 3
 
 @cache
 def user_id(user: int) -> str:
-    # 97 has no factor in common with their number: every user keeps a name of their own, in no visible order.
+    # 97 and the number of users have no common factor, so every user has a different name, in no visible order.
     row, column = divmod(97 * user % USERS, len(FIRST_NAMES))
     return f"{FIRST_NAMES[column]}.{LAST_NAMES[(row + column) % len(LAST_NAMES)]}"
 
@@ -100,8 +100,8 @@ def api_key_id(user: int, key: int) -> str:
 
 
 @cache
-def who(user: int, key: int) -> dict[str, Any]:
-    """The fields that only depend on the user and the key they used."""
+def caller_fields(user: int, key: int) -> dict[str, Any]:
+    """The fields that depend only on the user and the key."""
     application = APPLICATIONS[user % len(APPLICATIONS)]
     secret = f"ak-{hashlib.sha256(f'{user}/{key}'.encode()).hexdigest()[:32]}"
     return {

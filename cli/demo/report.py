@@ -1,4 +1,4 @@
-"""What the demo prints: plain answers in, something a person enjoys reading out."""
+"""Renders the report of the demo from the answers of the API."""
 
 import math
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was verified; it holds when there are no complaints."""
+    """A claim that was checked; it holds when there are no complaints."""
 
     claim: str
     complaints: Sequence[str]
@@ -69,7 +69,7 @@ def _percent(part: int, whole: int) -> str:
 
 
 def _bar(part: float, whole: float, color: str) -> RenderableType:
-    """A bar as wide as its column allows; anything above zero is visible."""
+    """A bar that fills its column; anything above zero is visible."""
     if part <= 0 or whole <= 0:
         return ""
     return Bar(whole, 0, max(part, whole / 60), color=color)
@@ -86,7 +86,7 @@ def columns_chart(values: Sequence[int], rows: int) -> list[str]:
 
 
 def _table(*headings: str, title: str) -> Table:
-    """A table whose unnamed column takes the room that is left, for bars."""
+    """A table whose unnamed column takes the remaining width, for bars."""
     table = Table(
         box=box.SIMPLE_HEAD,
         show_edge=False,
@@ -193,7 +193,7 @@ def latency_by_model(models: Stats) -> Table:
 
 
 def hourly_chart(hours: Stats) -> RenderableType:
-    """Requests per hour, UTC, and what the busiest one cost."""
+    """Requests per hour, UTC, and the cost of the busiest hour."""
     groups = sorted(hours.stats, key=lambda group: group.group)
     title = Text("Requests per hour, UTC", style="bold")
     if groups:

@@ -1,4 +1,4 @@
-"""Is ClickHouse as it must be? Each check reads a few system tables, or the rows of the last hours."""
+"""Checks of ClickHouse. Each reads a few system tables, or the rows of the last hours."""
 
 import re
 from collections.abc import Callable
@@ -15,14 +15,14 @@ from cli.adapters.clickhouse import missing_migrations
 from cli.doctor.finding import Finding, Severity, judge
 from cli.errors import sentence_for
 
-# Text indexes and plain subcolumns of JSON, as the API uses them.
+# The oldest version with the text indexes and subcolumns of JSON that the API uses.
 OLDEST_VERSION = (26, 3)
-# What the delivery protocol rests on (docs/delivery.md).
+# The delivery protocol depends on it (docs/delivery.md).
 DEDUPLICATION_WINDOW = 10_000
 DEDUPLICATED = (REQUEST_LOGS, REQUEST_PAYLOADS, DEAD_LETTERS, *(rollup.table for rollup in ROLLUPS))
 SKEW_SECONDS = 1.0
 FREE_DISK_SHARE, LEAST_FREE_DISK_SHARE = 0.15, 0.05
-# Of the number at which ClickHouse begins to slow inserts down.
+# Share of the number of parts at which ClickHouse begins to slow inserts down.
 PARTS_SHARE = 0.3
 MUTATION_HOURS = 1.0
 DEAD_LETTER_SHARE, MOST_DEAD_LETTER_SHARE = 0.01, 0.1
@@ -36,7 +36,7 @@ PARTS = """
 SELECT table, partition, count() AS parts FROM system.parts
 WHERE database = currentDatabase() AND active GROUP BY table, partition ORDER BY parts DESC LIMIT 1
 """
-# Such a part was on its way while a migration added the projection; it is never merged with those that have it.
+# Such a part was inserted while a migration added the projection; it is never merged with parts that have it.
 UNSUMMED = """
 SELECT table, projection, countIf(NOT has(parts.projections, projection)) AS lacking
 FROM system.parts AS parts
@@ -79,7 +79,7 @@ def schema(warehouse: Warehouse) -> Finding:
 
 
 def deduplication(warehouse: Warehouse) -> Finding:
-    """Without a window a retried insert counts twice. Replicated tables have one by themselves."""
+    """Without a window a retried insert counts twice. Replicated tables have one by default."""
     engines = {row["name"]: row["engine_full"] for row in warehouse.query(TABLES)}
     short = []
     for name in DEDUPLICATED:
@@ -168,7 +168,7 @@ def replicas(warehouse: Warehouse) -> Finding:
 
 
 def drift(warehouse: Warehouse) -> Finding:
-    """Whole hours that have passed, so that batches on their way do not count."""
+    """Compares whole hours that have passed, so that batches in flight do not count as drift."""
     end = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     try:
         drifts = verify(warehouse, Span(end - timedelta(hours=DRIFT_HOURS), end))
@@ -207,7 +207,7 @@ def unpriced(warehouse: Warehouse) -> Finding:
     return judge("unpriced", f"{share:.1%} of a day's requests", advice, warning=share > UNPRICED_SHARE)
 
 
-# What needs the tables only runs once the schema is there.
+# The checks of the tables run only when the schema is complete.
 OF_THE_SERVER: tuple[Callable[[Warehouse], Finding], ...] = (version, schema, clock, disk)
 OF_THE_TABLES: tuple[Callable[[Warehouse], Finding], ...] = (
     deduplication,
@@ -224,7 +224,7 @@ OF_THE_TABLES: tuple[Callable[[Warehouse], Finding], ...] = (
 
 
 def examine(warehouse: Warehouse) -> list[Finding]:
-    """Every check, or the one that says that ClickHouse does not answer."""
+    """The findings of every check, or the one that ClickHouse does not answer."""
     try:
         found = [check(warehouse) for check in OF_THE_SERVER]
         if any(finding.check == "schema" and finding.level is Severity.FAULT for finding in found):

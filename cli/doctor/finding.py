@@ -12,7 +12,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """`observed` is what was seen, with its figures; `advice` what to do about it, empty when all is well."""
+    """`observed` is what was seen, with its figures; `advice` is what to do about it, empty when nothing is wrong."""
 
     check: str
     level: Severity
@@ -21,6 +21,6 @@ class Finding:
 
 
 def judge(check: str, observed: str, advice: str, *, warning: bool, fault: bool = False) -> Finding:
-    """The advice is only given when there is something to mend."""
+    """A finding with the advice only when something is wrong."""
     level = Severity.FAULT if fault else Severity.WARNING if warning else Severity.OK
     return Finding(check, level, observed, advice if level is not Severity.OK else "")

@@ -1,4 +1,4 @@
-"""Is Kafka as it must be, and do the workers keep up?"""
+"""Checks of Kafka, and whether the workers keep up."""
 
 import asyncio
 from typing import Any
@@ -11,14 +11,14 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_delay, wait_f
 from cli.doctor.finding import Finding, Severity, judge
 
 TIMEOUT_SECONDS = 10.0
-# A broker makes the topic of committed offsets when it is first asked for a group, and has no coordinator until then.
+# A broker creates the topic of committed offsets at the first request for a group, and has no coordinator until then.
 RETRY_SECONDS = 5.0
 # At 50,000 events a second a worker has read this much in less than a minute.
 LAG_RECORDS = 1_000_000
 
 
 async def examine(bootstrap_servers: str, topic: str, group: str, **client_options: Any) -> list[Finding]:
-    """Every check, or the one that says that Kafka does not answer. `client_options` go to aiokafka."""
+    """The findings of every check, or the one that Kafka does not answer. `client_options` go to aiokafka."""
     options = {"bootstrap_servers": bootstrap_servers, **client_options}
     admin = AIOKafkaAdminClient(request_timeout_ms=int(TIMEOUT_SECONDS * 1000), **options)
     try:
@@ -65,7 +65,7 @@ def _lag(
     committed: dict[TopicPartition, int],
     group: str,
 ) -> Finding:
-    """A committed offset is where the batch in hand begins, so a worker that keeps up lags by up to one batch."""
+    """A committed offset is where the batch in flight begins, so a worker that keeps up lags by up to one batch."""
     lag = sum(last[tp] - max(first[tp], committed.get(tp, -1)) for tp in partitions)
     unread = sum(last[tp] - first[tp] for tp in partitions if committed.get(tp, -1) < 0)
     if unread:

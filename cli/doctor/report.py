@@ -1,4 +1,4 @@
-"""`insights doctor`: everything checked, a line for each finding."""
+"""Runs every check of `insights doctor` and prints a line for each finding."""
 
 import asyncio
 
@@ -25,7 +25,7 @@ def report(findings: list[Finding]) -> Table:
 
 
 def run_doctor(settings: IngestSettings, warehouse: Warehouse) -> bool:
-    """Print what was found; whether there is no fault (warnings are none)."""
+    """Print the findings and return whether none of them is a fault; warnings are not faults."""
     findings = clickhouse.examine(warehouse)
     options = settings.client_options()
     findings += asyncio.run(

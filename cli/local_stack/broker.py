@@ -66,8 +66,8 @@ def find_binary() -> str:
 class EmbeddedBroker:
     """A broker on 127.0.0.1:`port` from `start` to `stop`, or inside a `with` block.
 
-    It runs as a child in its own session: Ctrl-C does not reach it, and it dies with this process, even by
-    `kill -9`. Records live in its memory only. It creates topics that a client merely asks about.
+    It runs in a process and a session of its own: Ctrl-C does not reach it, and it ends with this process, even
+    after `kill -9`. Its memory is the only place of its records. It creates any topic that a client asks about.
     """
 
     def __init__(self, port: int = DEFAULT_PORT) -> None:
@@ -86,9 +86,9 @@ class EmbeddedBroker:
     def start(self) -> None:
         """Start the broker and wait until it answers.
 
-        Raises BrokerError when the port is taken, the binary is missing, or the broker does not come up.
+        Raises BrokerError when the port is taken, the binary is missing, or the broker does not start.
         """
-        # Checked first: Tansu stays alive, deaf, when it cannot bind its port.
+        # Checked first: Tansu keeps running without a listener when it cannot bind its port.
         if is_listening(self._port):
             raise BrokerError(
                 f"port {self._port} on {HOST} is taken by another program, so the embedded broker cannot use it:"
@@ -98,7 +98,7 @@ class EmbeddedBroker:
         command = [find_binary(), "broker", "--cluster-id", "router-insights", "--storage-engine", "memory://tansu/"]
         command += ["--listener-url", url, "--advertised-listener-url", url]
         self._output = tempfile.TemporaryFile(prefix="router-insights-")  # noqa: SIM115 - closed by stop
-        # Nothing of it survives anyway, so it need not end gracefully.
+        # It keeps nothing on disk, so it need not stop gracefully.
         self._process = start_supervised(command, grace_seconds=0, output=self._output)
         try:
             self._wait_until_ready(self._process)
@@ -124,13 +124,13 @@ class EmbeddedBroker:
         """The end of what the broker wrote."""
         if self._output is None:
             return ""
-        # pread, because the broker writes at the file position that both share.
+        # pread, because this process and the broker share the file position.
         descriptor = self._output.fileno()
         size = os.fstat(descriptor).st_size
         return os.pread(descriptor, TAIL_BYTES, max(0, size - TAIL_BYTES)).decode(errors="replace").strip()
 
     def stop(self) -> None:
-        """End the broker; its records are gone. May be repeated."""
+        """Stop the broker, which loses its records. May be repeated."""
         if self._process is not None:
             stop_supervised(self._process)
         if self._output is not None:

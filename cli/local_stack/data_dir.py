@@ -1,4 +1,4 @@
-"""The directory of the embedded stack: one user at a time, the warehouse, the key."""
+"""The data directory of the embedded stack: its lock, the warehouse and the API key."""
 
 import fcntl
 import os
@@ -17,12 +17,15 @@ class DataDirError(InsightsError):
 
 
 class DataDir:
-    """`path`, made if need be and held by this process inside a `with` block; a `kill -9` frees it too."""
+    """The directory at `path`, created if missing and locked by this process inside a `with` block.
+
+    The lock ends with the process, also after `kill -9`.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
         self._lock = -1
-        # Whether the process that held it before has not come to a good end.
+        # Whether the process that held the lock before ended without releasing it.
         self.was_killed = False
 
     def __enter__(self) -> Self:
@@ -64,7 +67,7 @@ class DataDir:
         return self.path / "api-key"
 
     def api_key(self) -> str:
-        """The key that is kept here, made at random the first time; only the owner can read the file.
+        """The API key that is kept here, made at random the first time. Only the owner can read the file.
 
         Raises DataDirError when the file is there but holds no key.
         """

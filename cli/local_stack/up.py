@@ -1,4 +1,4 @@
-"""`insights up`: broker, worker, warehouse and API on one machine; one process, and the broker as its child."""
+"""`insights up`: worker, aggregator, warehouse and API in this process, and the broker in a child process."""
 
 import asyncio
 import os
@@ -36,10 +36,10 @@ log = structlog.get_logger(__name__)
 PARTITIONS = 6
 SESSION_TIMEOUT_MS = 1_500
 POLL_SECONDS = 0.05
-# The embedded broker forgets everything when it stops, so what it has taken is written first.
+# The embedded broker forgets everything when it stops, so the worker stores all that it has accepted first.
 DRAIN_SECONDS = 15.0
 WORKER_STOP_SECONDS = 15.0
-# A broker on the same machine answers sooner, if it has any more.
+# A broker on the same machine answers sooner than this when it has more records.
 END_READ_MS = 200
 AGGREGATOR_STOP_SECONDS = 3.0
 # The embedded broker knows neither encryption nor passwords, whatever the environment says of another Kafka.
@@ -55,7 +55,7 @@ def api_settings(data: DataDir, host: str, port: int) -> ApiSettings:
 
 
 def ingest_settings(data: DataDir, broker: EmbeddedBroker) -> IngestSettings:
-    """What differs from a worker of its own, unless the environment says otherwise."""
+    """The settings of the worker: those of `insights ingest`, with defaults for a stack on one machine."""
     found = IngestSettings(
         kafka_bootstrap_servers=broker.address,
         **PLAINTEXT,
@@ -65,14 +65,14 @@ def ingest_settings(data: DataDir, broker: EmbeddedBroker) -> IngestSettings:
     own: dict[str, Any] = {
         # The embedded broker keeps the only member of the group waiting for most of its session timeout.
         "kafka_session_timeout_ms": SESSION_TIMEOUT_MS,
-        # Two stacks on one machine are nothing unusual.
+        # Two stacks may run on one machine.
         "metrics_port": 0,
     }
     return found.model_copy(update={name: value for name, value in own.items() if name not in found.model_fields_set})
 
 
 def aggregate_settings(ingest: IngestSettings) -> AggregateSettings:
-    """Beside the worker, on the same broker and warehouse."""
+    """The settings of the aggregator, on the broker and the warehouse of the worker."""
     return AggregateSettings(
         kafka_bootstrap_servers=ingest.kafka_bootstrap_servers,
         **PLAINTEXT,
@@ -83,7 +83,7 @@ def aggregate_settings(ingest: IngestSettings) -> AggregateSettings:
 
 
 def welcome(api: ApiSettings, ingest: IngestSettings, data: DataDir) -> str:
-    """What a person needs to know once everything runs."""
+    """The text that is printed once everything runs."""
     url = base_url(api.host, api.port)
     key = f"{api.keys[0]}   (kept in {data.key_file})" if data.key_file.exists() else "from INSIGHTS_API_KEYS"
     return f"""\
@@ -96,7 +96,7 @@ Ctrl-C stops it."""
 
 
 async def _wait_for_end(broker: EmbeddedBroker) -> None:
-    """Returns when the broker has ended."""
+    """Return when the broker has ended."""
     while broker.is_running:  # noqa: ASYNC110 - a process, nothing sets an event for it
         await asyncio.sleep(POLL_SECONDS)
 
@@ -114,7 +114,7 @@ async def _announce(server: Server, settings: IngestSettings, text: str) -> None
 
 
 async def settled_members(admin: AIOKafkaAdminClient, group: str) -> int:
-    """How many have shared out the partitions; 0 while they are about to. Raises KafkaError."""
+    """How many members share the partitions of a stable group; 0 during a rebalance. Raises KafkaError."""
     [response] = await admin.describe_consumer_groups([group])
     _, _, state, _, _, members = response.groups[0][:6]
     return len(members) if state == "Stable" else 0
@@ -127,15 +127,17 @@ def _stored_records() -> float:
 
 
 async def _accepted_records(servers: str, topic: str) -> int:
-    """How many records the embedded broker has taken; offsets begin at 0 with it. What it calls the latest offset is
-    that of the *first* record of the last batch, and one, so the last batches are read."""
+    """How many records the embedded broker has accepted. Its offsets begin at 0.
+
+    Its latest offset is one past the *first* record of the last batch, so the last batches are read to count them.
+    """
     partitions = [TopicPartition(topic, number) for number in range(PARTITIONS)]
     async with AIOKafkaConsumer(bootstrap_servers=servers) as consumer:
         consumer.assign(partitions)
         latest = await consumer.end_offsets(partitions)
         for partition in partitions:
             consumer.seek(partition, max(0, latest[partition] - 1))
-        # A read that finds nothing in time is the end only where the record that the broker calls the latest was read.
+        # An empty read is the end only when the record before the latest offset was read.
         async with asyncio.timeout(DRAIN_SECONDS):
             while await consumer.getmany(timeout_ms=END_READ_MS) or not await _has_reached(consumer, latest):
                 pass
@@ -147,21 +149,21 @@ async def _has_reached(consumer: AIOKafkaConsumer, latest: dict[TopicPartition, 
 
 
 async def _drain(settings: IngestSettings) -> None:
-    """Wait until the worker has stored all that the broker has taken."""
+    """Wait until the worker has stored all records that the broker has accepted."""
     try:
-        taken = await _accepted_records(settings.kafka_bootstrap_servers, settings.kafka_topic)
+        accepted = await _accepted_records(settings.kafka_bootstrap_servers, settings.kafka_topic)
     except TimeoutError:
         log.error("records_lost_with_the_embedded_broker", reason="the broker does not say how many it has taken")
         return
     deadline = time.monotonic() + DRAIN_SECONDS
-    while _stored_records() < taken and time.monotonic() < deadline:  # noqa: ASYNC110 - a metric
+    while _stored_records() < accepted and time.monotonic() < deadline:  # noqa: ASYNC110 - a metric
         await asyncio.sleep(POLL_SECONDS)
-    if _stored_records() < taken:
-        log.error("records_lost_with_the_embedded_broker", records=int(taken - _stored_records()))
+    if _stored_records() < accepted:
+        log.error("records_lost_with_the_embedded_broker", records=int(accepted - _stored_records()))
 
 
 class Stack:
-    """The parts that run in this process, each a task, from `start` to `stop`."""
+    """The parts that run in this process, each a task."""
 
     def __init__(self, api: ApiSettings, ingest: IngestSettings, broker: EmbeddedBroker) -> None:
         self._ingest = ingest
@@ -178,7 +180,7 @@ class Stack:
     async def run(self, sock: socket, stop: asyncio.Event, text: str) -> None:
         """Run until `stop` is set or a part fails, and print `text` when all is ready.
 
-        Raises what the worker failed with, and BrokerError when the broker has gone.
+        Raises the error of the worker, and BrokerError when the broker has ended.
         """
         migrate(self._warehouse)
         await create_topics(self._broker.address, {self._ingest.kafka_topic: PARTITIONS})
@@ -200,7 +202,7 @@ class Stack:
             worker.result()
 
     async def _aggregate(self) -> None:
-        """Whatever it fails with is logged: requests are stored and answered without it."""
+        """Run the aggregator. Its errors are only logged: requests are stored and answered without it."""
         try:
             await self._aggregator.start()
             await self._aggregator.wait()
@@ -210,7 +212,7 @@ class Stack:
     async def _stop(
         self, serving: asyncio.Task[None], worker: asyncio.Task[None], aggregating: asyncio.Task[None]
     ) -> None:
-        """End the parts in order, so that nothing that was accepted is left behind: API, worker, aggregator."""
+        """Stop API, worker and aggregator in this order, so that everything that was accepted is stored."""
         self._server.should_exit = True
         await serving
         if self._broker.is_running:
@@ -234,7 +236,7 @@ async def _run(api: ApiSettings, ingest: IngestSettings, broker: EmbeddedBroker,
 def run_up(data_dir: Path, host: str, port: int, broker_port: int) -> None:
     """Run the whole stack until SIGINT or SIGTERM.
 
-    Raises DataDirError, ServiceError, BrokerError for what a person can mend.
+    Raises DataDirError, ServiceError, BrokerError for what a person can fix.
     """
     with DataDir(data_dir) as data, listen(host, port) as sock, EmbeddedBroker(broker_port) as broker:
         api, ingest = api_settings(data, host, port), ingest_settings(data, broker)

@@ -1,4 +1,4 @@
-"""`insights replay`: the requests of files, sent to Kafka as fast as it takes them or as they happened."""
+"""`insights replay`: sends the requests of files to Kafka, as fast as it takes them or at the pace of the trace."""
 
 import asyncio
 import io
@@ -16,14 +16,14 @@ from ingest.producer.connection import connect
 from ingest.producer.emitter import EventEmitter
 from ingest.settings import IngestSettings
 
-# Of malformed lines; the rest are counted.
+# Malformed lines that are printed; the rest are only counted.
 NAMED_LINES = 20
-# The loop and the progress bar get a turn after this many requests.
-TURN = 500
+# Requests between two updates of the progress bar.
+PROGRESS_EVERY = 500
 
 
 class Pace:
-    """Holds requests back so that they go out `speed` times as fast as they arrived; infinite: at once."""
+    """Delays requests so that they are sent `speed` times as fast as they arrived; infinite: without delay."""
 
     def __init__(self, speed: float) -> None:
         self._speed = speed
@@ -31,7 +31,7 @@ class Pace:
         self._started = time.monotonic()
 
     def wait_seconds(self, moment: datetime) -> float:
-        """How long the request of `moment` still has to wait."""
+        """Seconds until the request of `moment` is due."""
         if self._first is None:
             self._first, self._started = moment, time.monotonic()
         due = (moment - self._first).total_seconds() / self._speed
@@ -39,7 +39,7 @@ class Pace:
 
 
 class Replay:
-    """Sends files one after the other and keeps count of what was sent and what was malformed."""
+    """Sends files one after the other and counts what was sent and what was malformed."""
 
     def __init__(self, emitter: EventEmitter, form: TraceFormat, speed: float, progress: Progress) -> None:
         self._emitter = emitter
@@ -50,7 +50,7 @@ class Replay:
         self.malformed = 0
 
     async def send(self, path: Path) -> None:
-        """Raises TraceError for a file of another form, KafkaUnavailableError when Kafka is away."""
+        """Raises TraceError for a file of another format, KafkaUnavailableError when Kafka does not answer."""
         pace, before = Pace(self._speed), self.sent
         with path.open("rb") as file:
             file_bytes = max(1, os.fstat(file.fileno()).st_size)
@@ -60,19 +60,19 @@ class Replay:
                     await asyncio.sleep(wait_seconds)
                 await self._emitter.emit_raw(*request.record)
                 self.sent += 1
-                if self.sent % TURN == 0 or wait_seconds:
+                if self.sent % PROGRESS_EVERY == 0 or wait_seconds:
                     self._progress.update(task, completed=file.tell(), sent=self.sent - before)
             await self._emitter.flush()
             self._progress.update(task, completed=file_bytes, sent=self.sent - before)
 
     def _requests(self, file: io.BufferedReader, path: Path) -> Iterator[Request]:
-        def complain(line: Malformed) -> None:
+        def on_malformed(line: Malformed) -> None:
             self.malformed += 1
             if self.malformed <= NAMED_LINES:
                 text = f"{path.name} line {line.line}: {line.reason}"
                 self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-        return read_requests(file, path, self._form, complain)
+        return read_requests(file, path, self._form, on_malformed)
 
 
 async def _replay(files: list[Path], form: TraceFormat, speed: float, bootstrap_servers: str) -> Replay:
@@ -93,7 +93,7 @@ async def _replay(files: list[Path], form: TraceFormat, speed: float, bootstrap_
 
 
 def run_replay(files: list[Path], form: TraceFormat, speed: float, bootstrap_servers: str) -> bool:
-    """Send the files; whether every line was a request. Prints what was sent."""
+    """Send the files, print how many requests were sent, and return whether every line was a request."""
     started = time.monotonic()
     replay = asyncio.run(_replay(files, form, speed, bootstrap_servers))
     seconds = time.monotonic() - started

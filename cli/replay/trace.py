@@ -1,4 +1,4 @@
-"""Reading requests from files: the Azure LLM trace as CSV, or events as they would be on Kafka, one a line."""
+"""Reads requests from files: the Azure LLM trace as CSV, or events as they are on Kafka, one a line."""
 
 import gzip
 import hashlib
@@ -19,7 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from aggregator.errors import InsightsError
 from aggregator.times import EPOCH
-from cli.demo.generator import Record, dress, records
+from cli.demo.generator import Record, draw_at, records
 from ingest.events import MAX_TOKENS, RequestEvent, parse_timestamp
 from ingest.transform.surrogates import without_lone_surrogates
 
@@ -36,11 +36,11 @@ class TraceFormat(StrEnum):
 
 
 class TraceError(InsightsError):
-    """The file cannot be read as what it was said to be; the message says which file and why."""
+    """The file cannot be read in the given format; the message says which file and why."""
 
 
 class Malformed(NamedTuple):
-    """A line that is not a request; counted from 1."""
+    """A line that is not a request; lines are counted from 1."""
 
     line: int
     reason: str
@@ -61,9 +61,9 @@ class _Row(NamedTuple):
 
 
 def read_lines(file: io.BufferedReader, name: str) -> Iterator[tuple[int, bytes]]:
-    """(number, line without its end) of every line that is not empty; `.gz` is unpacked.
+    """(number, line without its end) of every line that is not empty; a `.gz` file is decompressed.
 
-    Raises TraceError when the file is cut off or is not gzip although its name says so.
+    Raises TraceError when the file is truncated, or is named `.gz` and is not gzip.
     """
     unpacked = gzip.GzipFile(fileobj=file) if name.endswith(".gz") else nullcontext(file)
     try:
@@ -77,7 +77,7 @@ def read_lines(file: io.BufferedReader, name: str) -> Iterator[tuple[int, bytes]
 
 
 def parse_azure_line(number: int, line: bytes) -> _Row | Malformed:
-    """`2023-11-16 18:15:46.6805900,374,44`: UTC where no zone is given, digits past the microsecond cut."""
+    """`2023-11-16 18:15:46.6805900,374,44`: UTC where no zone is given; digits past the microsecond are cut."""
     match = AZURE_LINE.fullmatch(line.decode(errors="replace").strip())
     if not match:
         return Malformed(number, f"is not {AZURE_HEADER}")
@@ -92,11 +92,11 @@ def parse_azure_line(number: int, line: bytes) -> _Row | Malformed:
 
 
 def _requests(name: str, rows: list[_Row]) -> Iterator[Request]:
-    """The rows with everything that the trace lacks drawn from a seed made of the file's name and the line."""
+    """The requests of the rows; what the trace lacks is drawn from a seed of the file's name and the line."""
     stem = re.sub(r"(\.csv)?(\.gz)?$", "", name)[-100:]
     digest = hashlib.sha256(stem.encode()).digest()
     rng = np.random.default_rng([SEED, rows[0].line, int.from_bytes(digest[:4], "big")])
-    traffic = dress(
+    traffic = draw_at(
         rng,
         [f"{stem}-{row.line:07d}" for row in rows],
         np.array([(row.moment - EPOCH) // timedelta(microseconds=1) for row in rows], dtype=np.int64),
@@ -110,7 +110,7 @@ def _requests(name: str, rows: list[_Row]) -> Iterator[Request]:
 
 
 def _read_azure(
-    name: str, lines: Iterator[tuple[int, bytes]], complain: Callable[[Malformed], None]
+    name: str, lines: Iterator[tuple[int, bytes]], on_malformed: Callable[[Malformed], None]
 ) -> Iterator[Request]:
     _, header = next(lines, (1, b""))
     if header.decode(errors="replace").lstrip("\ufeff").strip() != AZURE_HEADER:
@@ -119,7 +119,7 @@ def _read_azure(
     for number, line in lines:
         row = parse_azure_line(number, line)
         if isinstance(row, Malformed):
-            complain(row)
+            on_malformed(row)
             continue
         rows.append(row)
         if len(rows) == CHUNK_LINES:
@@ -135,24 +135,26 @@ def _reason(error: ValidationError) -> str:
     return f"{field}: {first['msg']}" if field else first["msg"]
 
 
-def _read_events(lines: Iterator[tuple[int, bytes]], complain: Callable[[Malformed], None]) -> Iterator[Request]:
+def _read_events(lines: Iterator[tuple[int, bytes]], on_malformed: Callable[[Malformed], None]) -> Iterator[Request]:
     for number, line in lines:
         try:
             event = RequestEvent.model_validate_json(without_lone_surrogates(line))
         except ValidationError as error:
-            complain(Malformed(number, _reason(error)))
+            on_malformed(Malformed(number, _reason(error)))
             continue
         yield Request(event.timestamp, (event.request_id.encode(), line))
 
 
 def read_requests(
-    file: io.BufferedReader, path: Path, form: TraceFormat, complain: Callable[[Malformed], None]
+    file: io.BufferedReader, path: Path, form: TraceFormat, on_malformed: Callable[[Malformed], None]
 ) -> Iterator[Request]:
-    """The requests of a file in its order; `complain` gets each line that is none.
+    """The requests of a file in its order; `on_malformed` is called with each line that is not a request.
 
     Request ids of the Azure trace come from the file's name and the line, so they are the same every time.
-    Raises TraceError when the file is not of that form.
+    Raises TraceError when the file has another format.
     """
     name = os.fsencode(path.name).decode(errors="replace")
     lines = read_lines(file, name)
-    return _read_azure(name, lines, complain) if form is TraceFormat.AZURE_LLM else _read_events(lines, complain)
+    return (
+        _read_azure(name, lines, on_malformed) if form is TraceFormat.AZURE_LLM else _read_events(lines, on_malformed)
+    )

@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from aggregator.clickhouse.client import Warehouse
 from api import middleware
 from cli.serving import ServiceError
-from cli.tracing import is_asked_for
+from cli.tracing import is_configured
 from ingest.consumer import batch_writer, commits, sink, worker
 from tests.integration.ingest.test_http_events import emitter
 from tests.integration.ingest.test_sink import encode
@@ -156,4 +156,4 @@ def test_without_them_nothing_is_recorded(off: dict[str, str]) -> None:
 )
 def test_what_is_asked_for_and_not_there_is_an_error(environ: dict[str, str], said: str) -> None:
     with pytest.raises(ServiceError, match=said):
-        is_asked_for(environ)
+        is_configured(environ)
