@@ -1,4 +1,4 @@
-"""Why a row costs what it costs, from the row alone: its price id holds the rates that were used."""
+"""Explains the cost of a row from the row alone: its price id holds the rates that were used."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -58,7 +58,7 @@ class BucketCost:
 
 @dataclass(frozen=True)
 class Explanation:
-    """How a cost came about.
+    """The explanation of one cost.
 
     `price` is the catalogue's `provider/model`, or `operator:` and the entry's patterns. `conditions` is why
     this price of it: `since`, `until`, `utc` (time of day), `above` (input tokens), `service_tier`, `user_id`,
@@ -90,7 +90,7 @@ def with_costs_before_fee(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def bucket_of(unit: UnitDef) -> str:
-    """Cached kinds of input apart, all other input, all output, and the rest."""
+    """The bucket of a unit: each kind of cached input, other input, output, and the rest have one."""
     direction, token_type = unit.dimensions.get("direction"), unit.dimensions.get("token_type")
     if direction == "output":
         return "output"
@@ -108,12 +108,12 @@ def usage_of(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_reasoning(usage: dict[str, Any], thinking_tokens: int | None) -> dict[str, Any]:
-    """For prices that charge reasoning apart from other output."""
+    """The usage for prices that charge reasoning separately from other output."""
     return {REASONING: thinking_tokens, **usage} if thinking_tokens else usage
 
 
 def quantities(units: set[str], usage: Mapping[str, Any]) -> dict[str, Any]:
-    """How much of each of `units` is charged as that unit: what is no part of a more specific one.
+    """The quantity that is charged as each of `units`: without the parts that a more specific unit charges.
 
     Raises ValueError for parts that exceed their whole, and for parts whose whole is not known.
     """
@@ -122,7 +122,7 @@ def quantities(units: set[str], usage: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unpriced_reason(row: Mapping[str, Any]) -> Reason | None:
-    """Why a row has no cost; None for one that has. `no_price`: none is known for this model, time and usage."""
+    """Why a row has no cost; None if it has one. `no_price`: no price is known for this model, time and usage."""
     if row["cost"] is not None:
         return None
     has_usage = row["usage"] or row["input_tokens"] is not None or row["output_tokens"] is not None

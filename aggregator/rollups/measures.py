@@ -1,7 +1,7 @@
-"""What is counted and where: the measures, the dimensions, and the rollups that hold them.
+"""The measures, the dimensions, and the rollups that hold measures by dimensions.
 
-The planner, `rollups verify`, `rollups rebuild` and the tests all read this catalogue; the tables and views
-themselves are in aggregator/clickhouse/migrations/0004_rollups.sql.
+The planner, `rollups verify`, `rollups rebuild` and the tests all read this list. The tables and views are in
+aggregator/clickhouse/migrations/0004_rollups.sql.
 """
 
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from enum import StrEnum
 
 from aggregator.clickhouse.tables import REQUEST_LOGS
 
-# Relative error of every percentile: durations are counted in buckets whose bounds grow by (1 + e) / (1 - e), and a
-# bucket stands for the value that is within e of all of it, as in DDSketch (Masson et al. 2019, sections 2.1 and 2.2).
+# The relative error e of every percentile. Durations are counted in buckets whose bounds grow by (1 + e) / (1 - e), and
+# a bucket is reported as the value that is within e of all values in it: DDSketch (Masson et al. 2019, 2.1 and 2.2).
 RELATIVE_ERROR = 0.01
 LEVELS = (0.5, 0.95, 0.99)
 _GROWTH = "(1.01 / 0.99)"
-# 0 stands for no duration at all, 1 for 0 ms, n for what is over growth^(n - 3) up to growth^(n - 2) ms: at most 1,111.
+# Slot 0 is for unknown durations, 1 for 0 ms, n for those over growth^(n - 3) up to growth^(n - 2) ms; at most 1,111.
 _MS = "assumeNotNull(duration_ms)"
 _SLOT = f"toUInt16(1 + ({_MS} > 0) + ceil(log(greatest({_MS}, 1)) / log({_GROWTH})))"
 _MIDDLE_MS = f"multiIf(slot = 0, nan, slot = 1, 0, 2 * pow({_GROWTH}, slot - 2) / (1 + {_GROWTH}))"
@@ -35,8 +35,8 @@ class Dimension(StrEnum):
 class Measure:
     """A mergeable aggregate, stored under `name` in every rollup.
 
-    `from_raw` aggregates rows of request_logs to what a rollup stores; `merge` combines what rollups store
-    into the same; `finish` turns a combined state into the answer (`{column}` is the column).
+    These are SQL: `from_raw` aggregates rows of request_logs to the state that a rollup stores, `merge` combines
+    stored states into one, and `finish` turns a combined state into the answer. `{column}` is the state's column.
     """
 
     name: str
@@ -109,7 +109,7 @@ class Bucket(StrEnum):
     YEAR = "year"
 
 
-# Shorter than an hour: a rollup of a coarser grain cannot tell them apart.
+# Shorter than an hour: a rollup of a coarser grain cannot separate them.
 FINE_SECONDS = {Bucket.SECOND: 1, Bucket.MINUTE: 60, Bucket.FIVE_MINUTES: 300, Bucket.QUARTER_HOUR: 900}
 WIDTH_SECONDS = {**FINE_SECONDS, Bucket.HOUR: 3_600, Bucket.DAY: 86_400}
 
@@ -128,7 +128,7 @@ class Rollup:
     """A table of `MEASURES` and its `summaries`, coarsest first; the last is the table itself, with every dimension.
 
     The others are its projections: ClickHouse keeps them in each part of the table, so they cannot differ from it, and
-    takes one by itself where a query's expressions are those of the projection.
+    reads one by itself if a query has the projection's expressions.
     """
 
     table: str
