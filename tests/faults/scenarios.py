@@ -100,7 +100,7 @@ async def zombie_of_an_empty_group(run: Run) -> Verdict:
 
 async def zombie_with_full_buffers(run: Run) -> Verdict:
     """A worker freezes past its session, again and again, while a backlog fills every buffer behind the batches in
-    hand. When it goes on, Kafka refuses its plans; it must take part in the group again, and end when it is told to."""
+    flight. When it goes on, Kafka refuses its intents; it must join the group again, and end on SIGTERM."""
     run.flush_rows = 20
     await run.produce(run.events(1200))
     worker = run.start_worker()
@@ -207,8 +207,8 @@ async def broker_is_killed(run: Run) -> Verdict:
 
 
 async def topic_is_recreated(run: Run) -> Verdict:
-    """The topic is deleted and made anew under a worker, which may be awake, frozen or gone, and the new one grows
-    less far or farther than the old one was read."""
+    """The topic is deleted and recreated under a worker, which may be running, frozen or gone, and the new topic gets
+    fewer or more records than were read of the old one."""
     produced = run.rng.randint(60, 300)
     await run.produce(run.events(produced))
     worker = run.start_worker()
@@ -226,8 +226,8 @@ async def topic_is_recreated(run: Run) -> Verdict:
 
 
 async def log_is_truncated(run: Run) -> Verdict:
-    """Retention deletes records that a lagging worker has not read, perhaps in the middle of a planned batch: the
-    gap is counted, and nothing else is missing."""
+    """Retention deletes records that a lagging worker has not read, perhaps in the middle of a batch whose intent is
+    committed: the gap is counted, and nothing else is missing."""
     await run.produce(run.events(150), partition=0)
     point = run.rng.choice(("after_intent", "between_tables", "after_insert", "before_commit"))
     worker = run.start_worker(point, countdown=run.rng.randint(1, 2))
@@ -238,10 +238,10 @@ async def log_is_truncated(run: Run) -> Verdict:
     await run.delete_before(0, run.rng.choice((before + 5, before + 60, run.rng.randint(1, 240))))
     await run.produce(run.events(50), partition=0)
     verdict = await run.settle()
-    told = sum(line["missing"] for line in run.log_lines("log_truncated"))
+    reported = sum(line["missing"] for line in run.log_lines("log_truncated"))
     unstored = len(run.may_be_gone) - run.kept
-    if told < unstored:
-        raise StuckError(f"{unstored} records are gone, only {told} were told\n{run.log_tail()}")
+    if reported < unstored:
+        raise StuckError(f"{unstored} records are gone, only {reported} were reported\n{run.log_tail()}")
     return verdict
 
 

@@ -194,7 +194,7 @@ class Run:
             await admin.delete_records({TopicPartition(self.topic, partition): RecordsToDelete(offset)})
 
     async def recreate_topic(self) -> None:
-        """Delete the topic and make it anew at once; what it held counts as produced."""
+        """Delete the topic and recreate it at once; what it held counts as produced."""
         self.gone |= await self.log()
         async with self.admin() as admin:
             await admin.delete_topics([self.topic])

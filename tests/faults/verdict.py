@@ -12,7 +12,7 @@ from aggregator.clickhouse.client import Warehouse
 from aggregator.rollups import rebuild
 from aggregator.rollups.measures import ROLLUPS
 
-# A record is known by its key, unique in a run, wherever it is kept; its place tells a copy from the record itself.
+# A key is unique in a run and names the record wherever it is kept; partition and offset tell copies from the original.
 STORED = """
 SELECT request_id AS key, source_partition AS partition, source_offset AS offset FROM request_logs
 WHERE source_topic = {topic:String}

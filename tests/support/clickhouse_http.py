@@ -1,4 +1,4 @@
-"""ClickHouse's HTTP interface in front of chDB, in a process of its own: for tests that take the server away.
+"""ClickHouse's HTTP interface in front of chDB, in a process of its own: for tests in which the server fails.
 
 The engine, its tables on disk and its deduplication are the real ones; only the HTTP server is ours. It speaks as
 much of the protocol as clickhouse-connect uses. `python -m tests.support.clickhouse_http --data DIR --port P` runs
@@ -7,7 +7,7 @@ it, with `--config FILE` under a configuration; it may be killed at any moment a
 Faults are given to `POST /faults` as JSON (see `Fault`) and strike the next inserts, in the order they were given;
 `DELETE /faults` forgets them, `GET /faults` lists those that are left.
 
-`GET /cpu` tells the processor seconds that it has used.
+`GET /cpu` answers with the CPU seconds that the process has used.
 
 `POST /pretend` takes a JSON object of SQL that stands for other SQL in every statement from then on, such as
 `{"now()": "(now() - 180)"}`: a server whose clock or version is another one, which this machine cannot be.

@@ -45,7 +45,7 @@ def insights(*arguments: object, **settings: str) -> subprocess.CompletedProcess
 
 
 def start_insights(*arguments: object, output: Path, **settings: str) -> subprocess.Popen[bytes]:
-    """Start a command that runs until it is told to stop; what it writes goes to `output`."""
+    """Start a command that runs until a signal ends it; its output goes to the file `output`."""
     with output.open("wb") as file:
         return subprocess.Popen(
             [*COMMAND, *map(str, arguments)],

@@ -234,7 +234,7 @@ def has_idempotence() -> bool:
 
 async def read_topic(address: str, topic: str) -> list[ConsumerRecord]:
     """Every record the topic has now, by partition and offset."""
-    # It exists, so this only tells how many partitions it has.
+    # It exists, so this only returns how many partitions it has.
     count = (await create_topics(address, {topic: PARTITIONS}, timeout_seconds=PATIENCE_SECONDS))[topic]
     partitions = [TopicPartition(topic, number) for number in range(count)]
     async with AIOKafkaConsumer(bootstrap_servers=address, auto_offset_reset="earliest") as consumer:

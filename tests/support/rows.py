@@ -213,7 +213,7 @@ def random_rows(
 
 
 def payload_of(row: Row) -> Row:
-    """A payload that tells whose it is; object columns as JSON text."""
+    """A payload whose texts name its row; object columns as JSON text."""
     name = f"{row['source_partition']}/{row['source_offset']}"
     return {
         **{key: row[key] for key in KEY_NAMES + OWNER_NAMES},

@@ -68,7 +68,7 @@ async def test_the_stream_says_what_has_come_since(warehouse: Warehouse, monkeyp
     counts: list[int] = []
     headers = {"Authorization": f"Bearer {KEY}"}
     async with (
-        asyncio.timeout(60),
+        asyncio.timeout(120),
         httpx2.AsyncClient(trust_env=False) as client,
         client.stream("GET", url, headers=headers) as answer,
     ):
