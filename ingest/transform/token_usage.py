@@ -26,8 +26,9 @@ from ingest.transform.usage_shapes import read_units
 BODIES = ("response_body", "response_body_raw")
 COLUMNS = (*TOKEN_COLUMNS.values(), "usage")
 EMPTY: dict[str, Any] = dict.fromkeys(COLUMNS) | {"usage": ""}
-# A key of a response that says by which tier it was served; inside a text it would be written with backslashes.
-TIER_KEY = r'"(?:service_tier|serviceTier|speed)"'
+# Where a response may name the tier that served it; inside a text the quotes would stand behind backslashes.
+TIER = r'"(?:service_tier|serviceTier|speed)"\s*:\s*'
+PLAIN_TIER = TIER + '(?:"(?:default|standard|auto)"|null)'
 # Processed as a batch is what was asked of another endpoint; OpenAI's answer there still names the tier `default`.
 BATCH, DEFAULT = "batch", "default"
 
@@ -46,8 +47,7 @@ def with_usage_source(events: pa.Table) -> pa.Table:
     if not pc.any(has_body).as_py():
         return events.append_column("usage_source", source)
     asked = pc.and_not(has_body, is_reported).combine_chunks()
-    names_tier = pc.or_(*(pc.match_substring_regex(events[name], TIER_KEY) for name in BODIES))
-    read = pc.or_(asked, names_tier).combine_chunks()
+    read = pc.or_(asked, _names_tier(events)).combine_chunks()
     if pc.any(read).as_py():
         columns = ["provider", "model_name", "service_tier", *BODIES]
         rows = events.filter(read).select(columns).append_column("asked", asked.filter(read)).to_pylist()
@@ -61,6 +61,18 @@ def with_usage_source(events: pa.Table) -> pa.Table:
         words = pa.array(["extracted" if each else "missing" for each in counts], pa.string())
         source = pc.replace_with_mask(source, asked, words)
     return events.append_column("usage_source", source)
+
+
+def _names_tier(events: pa.Table) -> pa.ChunkedArray:
+    """Whether a body may name another tier than the event: those that do not are not worth reading.
+
+    Nearly all name the plain one, of which an event without a tier is already.
+    """
+    named, plain = (
+        pc.add(*(pc.count_substring_regex(events[name], pattern) for name in BODIES)) for pattern in (TIER, PLAIN_TIER)
+    )
+    has_tier = pc.not_equal(events["service_tier"], "")
+    return pc.and_(pc.greater(named, 0), pc.or_(has_tier, pc.greater(named, plain)))
 
 
 def _replaced(events: pa.Table, name: str, mask: pa.BooleanArray, values: pa.Array) -> pa.Table:

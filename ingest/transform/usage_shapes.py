@@ -5,7 +5,7 @@ OpenAI, clouds pass those of OpenAI on unchanged. Units follow the event contrac
 writes, output includes thinking.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import isfinite
 from typing import Any
 
@@ -16,6 +16,8 @@ from ingest.transform.response_messages import ExtractionError, web_searches
 from ingest.transform.usage_iterations import billed_iterations, iteration_units
 
 Units = dict[str, Any]
+# Of each unit, the steps to every place where it may be.
+Paths = dict[str, tuple[tuple[str, ...], ...]]
 
 # Types of what Anthropic's Messages API answers, and the keys that only its usage has.
 ANTHROPIC_TYPES = ("message", "message_start", "message_delta")
@@ -73,8 +75,14 @@ def _named_input_tokens(response: Mapping[str, Any], usage: Mapping[str, Any]) -
 
 
 def _at(value: Any, path: str) -> Any:
-    for step in path.split("."):
-        value = value.get(step) if isinstance(value, Mapping) else None
+    return _value(value, path.split("."))
+
+
+def _value(value: Any, steps: Iterable[str]) -> Any:
+    for step in steps:
+        if not isinstance(value, dict):
+            return None
+        value = value.get(step)
     return value
 
 
@@ -89,58 +97,72 @@ def _count(value: Any) -> Any:
 
 def _largest(usage: Mapping[str, Any], *paths: str) -> Any:
     """A count that has several names: the largest value under `paths`, None if there is none."""
-    found = [count for path in paths if (count := _count(_at(usage, path))) is not None]
+    return _largest_at(usage, [path.split(".") for path in paths])
+
+
+def _largest_at(usage: Mapping[str, Any], places: Iterable[Iterable[str]]) -> Any:
+    found = [count for steps in places if (count := _count(_value(usage, steps))) is not None]
     return max(found, default=None)
 
 
-def _openai_units(usage: Mapping[str, Any], whole: tuple[str, str], details: tuple[tuple[str, ...], ...]) -> Units:
-    """`whole` names the counts of input and output, `details` the objects that their parts are in.
+def _openai_paths(whole: tuple[str, str], inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Paths:
+    """Where each unit is in a usage of OpenAI's: `whole` names the counts of input and output, `inputs` and `outputs`
+    the objects with their parts, which are all inside the whole.
 
-    Beside OpenAI's own names: what gateways add for Claude (LiteLLM, OpenRouter, Databricks), DeepSeek's (page
-    "Context Caching"), and those of Moonshot, xAI and Qwen. OpenAI has all parts inside the whole.
+    Besides OpenAI's own names: what gateways add for Claude (LiteLLM, OpenRouter, Databricks), DeepSeek's (page
+    "Context Caching"), and those of Moonshot, xAI, Qwen and Perplexity.
     """
 
-    def parts(side: int, *names: str) -> list[str]:
-        return [f"{each}.{name}" for each in details[side] for name in names]
+    def parts(details: tuple[str, ...], *names: str) -> list[str]:
+        return [f"{each}.{name}" for each in details for name in names]
 
-    written = ("cache_creation_token_details", "cache_creation")
-    return {
-        "input_tokens": _largest(usage, whole[0]),
-        "output_tokens": _largest(usage, whole[1]),
-        "cache_read_tokens": _largest(
-            usage, *parts(0, "cached_tokens", "cache_read_input_tokens"), "cache_read_input_tokens",
+    writes = [*parts(inputs, "cache_creation_token_details", "cache_creation"), "cache_creation"]
+    paths = {
+        "input_tokens": [whole[0]],
+        "output_tokens": [whole[1]],
+        "cache_read_tokens": [
+            *parts(inputs, "cached_tokens", "cache_read_input_tokens"), "cache_read_input_tokens",
             "prompt_cache_hit_tokens", "cached_tokens", "cached_prompt_text_tokens",
-        ),
-        "cache_write_tokens": _largest(
-            usage, *parts(0, "cache_write_tokens", "cache_creation_tokens", "cache_creation_input_tokens"),
+        ],
+        "cache_write_tokens": [
+            *parts(inputs, "cache_write_tokens", "cache_creation_tokens", "cache_creation_input_tokens"),
             "cache_creation_input_tokens",
-        ),
-        **{
-            f"cache_write_{age}_tokens": _largest(
-                usage, *(f"{path}.ephemeral_{age}_input_tokens" for path in (*parts(0, *written), "cache_creation"))
-            )
-            for age in ("5m", "1h")
-        },
-        "output_reasoning_tokens": _largest(usage, *parts(1, "reasoning_tokens"), "reasoning_tokens"),
-        **_modalities(usage, "input_{}_tokens", parts(0, "{}_tokens")),
-        **_modalities(usage, "cache_{}_read_tokens", parts(0, "cached_tokens_details.{}_tokens")),
-        **_modalities(usage, "output_{}_tokens", parts(1, "{}_tokens")),
-        "web_searches": _largest(usage, "server_tool_use.web_search_requests", "num_search_queries"),
+        ],
+        "cache_write_5m_tokens": [f"{each}.ephemeral_5m_input_tokens" for each in writes],
+        "cache_write_1h_tokens": [f"{each}.ephemeral_1h_input_tokens" for each in writes],
+        "output_reasoning_tokens": [*parts(outputs, "reasoning_tokens"), "reasoning_tokens"],
+        "web_searches": [
+            "server_tool_use.web_search_requests", "num_search_queries", "tool_calls_details.search_web.invocation",
+        ],
     }  # fmt: skip
+    for each in MODALITIES:
+        paths[f"input_{each}_tokens"] = parts(inputs, f"{each}_tokens")
+        paths[f"cache_{each}_read_tokens"] = parts(inputs, f"cached_tokens_details.{each}_tokens")
+        paths[f"output_{each}_tokens"] = parts(outputs, f"{each}_tokens")
+    return {unit: tuple(tuple(path.split(".")) for path in each) for unit, each in paths.items()}
 
 
-def _modalities(usage: Mapping[str, Any], unit: str, paths: list[str]) -> Units:
-    """Text is the rest where there is nothing else, and then no unit of its own."""
-    counts = {each: _largest(usage, *(path.format(each) for path in paths)) for each in MODALITIES}
-    is_mixed = any(count for each, count in counts.items() if each != "text")
-    return {unit.format(each): count for each, count in counts.items()} if is_mixed else {}
+CHAT = _openai_paths(
+    ("prompt_tokens", "completion_tokens"), ("prompt_tokens_details",), ("completion_tokens_details",)
+)  # fmt: skip
+RESPONSES = _openai_paths(
+    ("input_tokens", "output_tokens"), OPENAI_DETAILS, ("output_tokens_details", "output_token_details")
+)
+
+
+def _openai_units(usage: Mapping[str, Any], paths: Paths) -> Units:
+    units = {unit: _largest_at(usage, places) for unit, places in paths.items()}
+    for kind in ("input_{}_tokens", "cache_{}_read_tokens", "output_{}_tokens"):
+        # Text is the rest where there is nothing else, and then no unit of its own.
+        if not any(units[kind.format(each)] for each in MODALITIES if each != "text"):
+            units[kind.format("text")] = None
+    return units
 
 
 def _chat(response: Mapping[str, Any], seller: str) -> Units:
     """Chat completions and embeddings of OpenAI, and of everybody who speaks like it."""
     usage = response["usage"]
-    names = ("prompt_tokens", "completion_tokens")
-    units = _openai_units(usage, names, (("prompt_tokens_details",), ("completion_tokens_details",)))
+    units = _openai_units(usage, CHAT)
     citations, reasoning = _largest(usage, "citation_tokens"), _largest(usage, "reasoning_tokens")
     if seller == "perplexity" and (citations or reasoning):
         # Its page "Pricing": those of deep research are billed beside the completion, and are not in its total.
@@ -152,14 +174,10 @@ def _chat(response: Mapping[str, Any], seller: str) -> Units:
 def _openai(response: Mapping[str, Any], seller: str) -> Units:
     """Responses, Realtime, images and transcriptions of OpenAI: input tokens with what is cached in them."""
     usage = response["usage"]
-    details = (OPENAI_DETAILS, ("output_tokens_details", "output_token_details"))
-    units = _openai_units(usage, ("input_tokens", "output_tokens"), details)
+    units = _openai_units(usage, RESPONSES)
     searches = _count(web_searches(response))
-    if searches is None:
-        # Perplexity's and Claude's.
-        searches = _largest(usage, "tool_calls_details.search_web.invocation", "server_tool_use.web_search_requests")
     units |= {
-        "web_searches": searches,
+        "web_searches": units["web_searches"] if searches is None else searches,
         # xAI sells its voice by the second and the message.
         "audio_seconds": _largest(usage, "billable_audio_seconds"),
         "input_text_messages": _largest(usage, "input_text_messages"),
