@@ -1,7 +1,7 @@
 """Explains the cost of a row from the row alone: its price id holds the rates that were used."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
@@ -82,11 +82,23 @@ def cost_column(bucket: str) -> str:
     return "other_cost" if bucket == OTHER else f"{bucket}_tokens_cost"
 
 
+# The order of the column `fees` of request_logs.
+COST_COLUMNS = ("cost", *map(cost_column, BUCKETS))
+
+
 def with_costs_before_fee(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row that was just priced, with the columns that ClickHouse computes of a stored one."""
-    names = ("cost", *map(cost_column, BUCKETS))
-    before = {name: None if row[name] is None else row[name] - row[f"{name}_fee"] for name in names}
-    return {**row, **{f"{name}_before_fee": amount for name, amount in before.items()}}
+    return {**row, **costs_before_fee(row, [row[f"{name}_fee"] for name in COST_COLUMNS])}
+
+
+def costs_before_fee(row: Mapping[str, Any], fees: Sequence[Decimal]) -> dict[str, Decimal | None]:
+    """The columns `*_before_fee` of a row with its COST_COLUMNS and what a fee adds to each; none adds where `fees` is
+    empty."""
+    added = fees or [Decimal(0)] * len(COST_COLUMNS)
+    return {
+        f"{name}_before_fee": None if row[name] is None else row[name] - fee
+        for name, fee in zip(COST_COLUMNS, added, strict=True)
+    }
 
 
 def bucket_of(unit: UnitDef) -> str:

@@ -59,7 +59,7 @@ CACHE_CREATION_INPUT_TOKENS = _summed("cache_creation_input_tokens")
 THINKING_TOKENS = _summed("thinking_tokens")
 COST = _summed("cost")
 # Spelled out: ClickHouse drops no column that a view names, and so a later migration could not change this one.
-COST_BEFORE_FEE = Measure("cost_before_fee", f"sum(ifNull({REQUEST_LOGS}.cost - {REQUEST_LOGS}.cost_fee, 0))")
+COST_BEFORE_FEE = Measure("cost_before_fee", f"sum(ifNull({REQUEST_LOGS}.cost - {REQUEST_LOGS}.fees[1], 0))")
 INPUT_TOKENS_COST = _summed("input_tokens_cost")
 CACHED_INPUT_TOKENS_COST = _summed("cached_input_tokens_cost")
 CACHE_CREATION_INPUT_TOKENS_COST = _summed("cache_creation_input_tokens_cost")

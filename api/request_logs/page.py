@@ -90,7 +90,7 @@ def _total_and_extent(
 def _reads_whole_rows(parameters: LogParameters, total: PageTotal | None) -> bool:
     """Whether one statement for a page is cheaper than one for its keys and one for their rows.
 
-    Planning 65 columns takes 6 ms, so not where many windows may have to be looked through, or nothing is there.
+    Planning whole rows takes milliseconds: not where many windows may have to be looked through, or nothing is there.
     """
     return parameters.order_by is OrderBy.TIMESTAMP and total is not None and total.logs > 0
 

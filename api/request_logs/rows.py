@@ -3,16 +3,30 @@
 from collections.abc import Iterable, Iterator
 from decimal import ROUND_HALF_UP, Decimal
 
-from aggregator.clickhouse.tables import KEY_COLUMNS, PAYLOAD_COLUMNS
+from pydantic_core import from_json
+
+from aggregator.clickhouse.tables import DETAIL_COLUMNS, KEY_COLUMNS, PAYLOAD_COLUMNS
+from aggregator.costs import COST_COLUMNS, costs_before_fee
 from aggregator.times import micros
 from api.request_logs.schemas import RequestLog
 from api.request_rows import KEY_HASH, OF_KEYS, Row, in_order_of, key_of, keys_bound
 from api.security.reader import Reader
 
-DERIVED_FIELDS = {"id", "input_tokens_cost_microdollar", "output_tokens_cost_microdollar", "metadata"}
+DERIVED_FIELDS = {
+    "id",
+    "input_tokens_cost_microdollar",
+    "output_tokens_cost_microdollar",
+    *(f"{name}_before_fee" for name in COST_COLUMNS),
+}
+# As few as can be: opening a column costs more than the few values that are read of it.
 ROW_COLUMNS = (
-    "toJSONString(request_logs.metadata) AS metadata",
-    *(name for name in RequestLog.model_fields if name not in DERIVED_FIELDS.union(PAYLOAD_COLUMNS, KEY_COLUMNS)),
+    *(
+        name
+        for name in RequestLog.model_fields
+        if name not in DERIVED_FIELDS.union(PAYLOAD_COLUMNS, KEY_COLUMNS, DETAIL_COLUMNS)
+    ),
+    "fees",
+    "details",
 )
 
 SELECT_ROWS = f"SELECT {', '.join((*KEY_COLUMNS, *ROW_COLUMNS))}, {KEY_HASH}"
@@ -20,11 +34,17 @@ ROWS = f"SELECT {', '.join((*KEY_COLUMNS, *ROW_COLUMNS))} FROM request_logs {OF_
 PAYLOADS = f"SELECT {', '.join((*KEY_COLUMNS, *PAYLOAD_COLUMNS))} FROM request_payloads {OF_KEYS}"
 
 
+def _with_details(row: Row) -> Row:
+    """A row of ROW_COLUMNS with the columns that `details` holds, and the costs before fees."""
+    details = dict(zip(DETAIL_COLUMNS, from_json(row["details"]), strict=True))
+    return {**row, **details, **costs_before_fee(row, row["fees"])}
+
+
 def with_payloads(rows: Iterable[Row], payloads: Iterable[Row]) -> Iterator[Row]:
     """Rows joined with their payloads; the columns of a missing payload are empty."""
     missing = dict.fromkeys(PAYLOAD_COLUMNS, "")
     by_key = {key_of(payload): payload for payload in payloads}
-    return ({**missing, **by_key.get(key_of(row), {}), **row} for row in rows)
+    return ({**missing, **by_key.get(key_of(row), {}), **_with_details(row)} for row in rows)
 
 
 def read_payloads(reader: Reader, rows: list[Row]) -> Iterator[Row]:

@@ -21,6 +21,7 @@ from aggregator.clickhouse.cluster import refuse_on_cluster
 from aggregator.clickhouse.retention import with_rows
 from aggregator.clickhouse.sql import all_of, time_range
 from aggregator.clickhouse.tables import REQUEST_LOGS
+from aggregator.costs import COST_COLUMNS
 from aggregator.errors import InsightsError
 from aggregator.rollups import rebuild
 from aggregator.rollups.rebuild import Drift
@@ -35,11 +36,16 @@ MINUTE = timedelta(minutes=1)
 KEY = ("source_topic", "source_partition", "source_offset", "created_at")
 PRICED = tuple(PRICED_SCHEMA.names)
 AMOUNTS = tuple(name for name in PRICED if "cost" in name or name == "fee_rate")
+FEES = tuple(f"{name}_fee" for name in COST_COLUMNS)
+# Fees as they were priced: null where the cost is.
+FEES_OF_ROW = tuple(
+    f"if(isNull({name}), NULL, fees[{place}]) AS {name}_fee" for place, name in enumerate(COST_COLUMNS, 1)
+)
 TOKENS = tuple(
     f"{kind}_tokens" for kind in ("input", "output", "cached_input", "cache_creation_input", "thinking")
 )  # fmt: skip
 USED = ("timestamp", "provider", "model_name", "user_id", "api_key_id", "service_tier", "usage", *TOKENS)
-
+READ = (*KEY, *USED, *(name for name in AMOUNTS if name not in FEES), *FEES_OF_ROW)
 LEFTOVERS = """
 SELECT name FROM system.tables WHERE database = currentDatabase() AND match(name, '^reprice_[0-9a-f]{32}$')
 AND metadata_modification_time < now() - INTERVAL 1 DAY
@@ -184,7 +190,7 @@ def _price(
     totals: dict[str, ModelTotals] = {}
     done, expected = 0, sum(piece.rows for piece in pieces)
     for piece in pieces:
-        sql = f"SELECT {', '.join((*KEY, *USED, *AMOUNTS))} FROM {REQUEST_LOGS} WHERE {_chosen(piece.span, model)}"
+        sql = f"SELECT {', '.join(READ)} FROM {REQUEST_LOGS} WHERE {_chosen(piece.span, model)}"
         rows = warehouse.client.query_arrow(sql, {"model": model})
         priced = price_events(rows, book)
         is_changed = _is_changed(rows, priced)
@@ -227,9 +233,12 @@ def _totals(rows: pa.Table, priced: pa.Table, is_changed: pa.ChunkedArray) -> It
 def _apply(warehouse: Warehouse, span: Span, changes: str, progress: Progress) -> None:
     """Update the rows from `changes`, and wait until ClickHouse has. Parts outside the span are not touched."""
     key, table = ", ".join(KEY), f"'{warehouse.database}.{changes}'"
-    updates = ", ".join(f"{name} = joinGet({table}, '{name}', {key})" for name in PRICED)
+    new = {name: f"joinGet({table}, '{name}', {key})" for name in PRICED}
+    fees = f"[{', '.join(f'ifNull({new[name]}, 0)' for name in FEES)}]"
+    updates = ", ".join(f"{name} = {new[name]}" for name in PRICED if name not in FEES)
+    updates += f", fees = if(arrayExists(fee -> fee != 0, {fees}), {fees}, [])"
     # Every change has a version, so that an empty one means there is none.
-    where = all_of(time_range("timestamp", span), f"joinGet({table}, 'price_version', {key}) != ''")
+    where = all_of(time_range("timestamp", span), f"{new['price_version']} != ''")
     warehouse.command(
         f"ALTER TABLE {REQUEST_LOGS} UPDATE {updates}"
         f" WHERE {where}"

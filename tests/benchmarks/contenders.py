@@ -231,7 +231,7 @@ def raw_writer(warehouse: Warehouse) -> Callable[[Sequence[bytes]], None]:
     payload = ", ".join(f"{name} String" for name in PAYLOAD_COLUMNS)
     columns = warehouse.query(
         "SELECT name, type FROM system.columns WHERE database = currentDatabase() AND table = 'request_logs'"
-        " AND default_kind = ''"
+        " AND default_kind IN ('', 'EPHEMERAL')"
     )
     log = ", ".join(f"{row['name']} {row['type']}" for row in columns)
     names = ", ".join(row["name"] for row in columns)

@@ -18,10 +18,6 @@ CREATE TABLE IF NOT EXISTS request_logs
     model_name LowCardinality(String),
     user_id LowCardinality(String) CODEC(ZSTD),
     api_key_id LowCardinality(String) CODEC(ZSTD),
-    api_key_prefix LowCardinality(String),
-    api_key_hash LowCardinality(String) CODEC(ZSTD),
-    api_key_address LowCardinality(String) CODEC(ZSTD),
-    api_key_name LowCardinality(String),
 
     status LowCardinality(String),
     status_code Nullable(UInt16),
@@ -36,37 +32,52 @@ CREATE TABLE IF NOT EXISTS request_logs
     thinking_tokens Nullable(UInt32) CODEC(T64, ZSTD),
     -- Further quantities by the units of the price catalogue: JSON, '' if there are none.
     usage String CODEC(ZSTD),
-    -- reported by the gateway, extracted from the response, or missing.
-    usage_source LowCardinality(String),
     service_tier LowCardinality(String),
 
     duration_ms Nullable(UInt32) CODEC(T64, ZSTD),
-    upstream_duration_ms Nullable(UInt32) CODEC(T64, ZSTD),
     time_to_first_token_ms Nullable(UInt32) CODEC(T64, ZSTD),
 
     -- Dollars. NULL means unknown (no price, or no usage reported), never free.
     -- GCD: costs are whole tokens times a price of few digits, so a block of them has a large common divisor.
-    -- What a fee adds, nearly always 0, is stored; the cost before it is computed where it is read (decision 18).
     cost Nullable(Decimal(18, 12)) CODEC(GCD, T64, ZSTD),
-    cost_fee Nullable(Decimal(18, 12)) DEFAULT NULL CODEC(GCD, T64, ZSTD),
-    cost_before_fee Nullable(Decimal(18, 12)) ALIAS cost - cost_fee,
     input_tokens_cost Nullable(Decimal(18, 12)) CODEC(GCD, T64, ZSTD),
-    input_tokens_cost_fee Nullable(Decimal(18, 12)) DEFAULT NULL CODEC(GCD, T64, ZSTD),
-    input_tokens_cost_before_fee Nullable(Decimal(18, 12)) ALIAS input_tokens_cost - input_tokens_cost_fee,
     cached_input_tokens_cost Nullable(Decimal(18, 12)) CODEC(GCD, T64, ZSTD),
-    cached_input_tokens_cost_fee Nullable(Decimal(18, 12)) DEFAULT NULL CODEC(GCD, T64, ZSTD),
-    cached_input_tokens_cost_before_fee Nullable(Decimal(18, 12))
-        ALIAS cached_input_tokens_cost - cached_input_tokens_cost_fee,
     cache_creation_input_tokens_cost Nullable(Decimal(18, 12)) CODEC(GCD, T64, ZSTD),
-    cache_creation_input_tokens_cost_fee Nullable(Decimal(18, 12)) DEFAULT NULL CODEC(GCD, T64, ZSTD),
-    cache_creation_input_tokens_cost_before_fee Nullable(Decimal(18, 12))
-        ALIAS cache_creation_input_tokens_cost - cache_creation_input_tokens_cost_fee,
     output_tokens_cost Nullable(Decimal(18, 12)) CODEC(GCD, T64, ZSTD),
-    output_tokens_cost_fee Nullable(Decimal(18, 12)) DEFAULT NULL CODEC(GCD, T64, ZSTD),
-    output_tokens_cost_before_fee Nullable(Decimal(18, 12)) ALIAS output_tokens_cost - output_tokens_cost_fee,
     other_cost Nullable(Decimal(18, 12)) CODEC(GCD, T64, ZSTD),
-    other_cost_fee Nullable(Decimal(18, 12)) DEFAULT NULL CODEC(GCD, T64, ZSTD),
-    other_cost_before_fee Nullable(Decimal(18, 12)) ALIAS other_cost - other_cost_fee,
+    -- What a fee adds to each of them, nearly always 0, and then [] (decisions 18 and 20). The cost before it is computed
+    -- where it is read; of [] every element is 0.
+    cost_fee Nullable(Decimal(18, 12)) EPHEMERAL,
+    input_tokens_cost_fee Nullable(Decimal(18, 12)) EPHEMERAL,
+    cached_input_tokens_cost_fee Nullable(Decimal(18, 12)) EPHEMERAL,
+    cache_creation_input_tokens_cost_fee Nullable(Decimal(18, 12)) EPHEMERAL,
+    output_tokens_cost_fee Nullable(Decimal(18, 12)) EPHEMERAL,
+    other_cost_fee Nullable(Decimal(18, 12)) EPHEMERAL,
+    fees Array(Decimal(18, 12)) DEFAULT if(
+        arrayExists(fee -> fee != 0, [
+            ifNull(cost_fee, 0),
+            ifNull(input_tokens_cost_fee, 0),
+            ifNull(cached_input_tokens_cost_fee, 0),
+            ifNull(cache_creation_input_tokens_cost_fee, 0),
+            ifNull(output_tokens_cost_fee, 0),
+            ifNull(other_cost_fee, 0)
+        ]),
+        [
+            ifNull(cost_fee, 0),
+            ifNull(input_tokens_cost_fee, 0),
+            ifNull(cached_input_tokens_cost_fee, 0),
+            ifNull(cache_creation_input_tokens_cost_fee, 0),
+            ifNull(output_tokens_cost_fee, 0),
+            ifNull(other_cost_fee, 0)
+        ],
+        []
+    ) CODEC(ZSTD),
+    cost_before_fee Nullable(Decimal(18, 12)) ALIAS cost - fees[1],
+    input_tokens_cost_before_fee Nullable(Decimal(18, 12)) ALIAS input_tokens_cost - fees[2],
+    cached_input_tokens_cost_before_fee Nullable(Decimal(18, 12)) ALIAS cached_input_tokens_cost - fees[3],
+    cache_creation_input_tokens_cost_before_fee Nullable(Decimal(18, 12)) ALIAS cache_creation_input_tokens_cost - fees[4],
+    output_tokens_cost_before_fee Nullable(Decimal(18, 12)) ALIAS output_tokens_cost - fees[5],
+    other_cost_before_fee Nullable(Decimal(18, 12)) ALIAS other_cost - fees[6],
     fee_rate Decimal(9, 6) CODEC(ZSTD),
     price_id LowCardinality(String),
     price_version LowCardinality(String),
@@ -97,10 +108,48 @@ CREATE TABLE IF NOT EXISTS request_logs
     user_intent LowCardinality(String),
     agent_intent LowCardinality(String),
 
-    storage_location String CODEC(ZSTD),
-    storage_row_index Nullable(UInt32) CODEC(T64, ZSTD),
-    storage_batch_id String CODEC(ZSTD),
-    use_object_storage Bool,
+    -- What a page and a single log show, and neither reprice nor retention changes, but for columns with many values: a JSON
+    -- list in the order of DETAIL_COLUMNS (aggregator/clickhouse/tables.py). They open one column instead of 27 (decision
+    -- 20). What no query filters, groups or sums by is stored here only: ingest sends it, and no SELECT can name it.
+    api_key_prefix String EPHEMERAL,
+    api_key_hash String EPHEMERAL,
+    api_key_address String EPHEMERAL,
+    api_key_name String EPHEMERAL,
+    usage_source String EPHEMERAL,
+    upstream_duration_ms Nullable(UInt32) EPHEMERAL,
+    storage_location String EPHEMERAL,
+    storage_row_index Nullable(UInt32) EPHEMERAL,
+    storage_batch_id String EPHEMERAL,
+    use_object_storage Bool EPHEMERAL,
+    details String DEFAULT toJSONString(tuple(
+        provider,
+        api_key_prefix,
+        api_key_hash,
+        api_key_address,
+        api_key_name,
+        status,
+        status_code,
+        is_error,
+        error_type,
+        cache_creation_input_tokens,
+        thinking_tokens,
+        usage,
+        usage_source,
+        service_tier,
+        upstream_duration_ms,
+        tags,
+        metadata,
+        prompt_id,
+        prompt_version_number,
+        prompt_name,
+        tool_names,
+        turn_count,
+        tool_call_count,
+        storage_location,
+        storage_row_index,
+        storage_batch_id,
+        use_object_storage
+    )) CODEC(ZSTD(3)),
 
     -- A page with a filter that few rows pass skips the granules that hold none of them.
     INDEX user_values user_id TYPE bloom_filter(0.01) GRANULARITY 1,

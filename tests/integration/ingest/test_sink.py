@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aggregator.clickhouse.client import Warehouse
+from aggregator.clickhouse.tables import DETAIL_COLUMNS
 from aggregator.rollups import rebuild
 from aggregator.rollups.measures import ROLLUPS
 from ingest.consumer.batch import Batch
@@ -135,7 +136,10 @@ def test_every_field_of_the_contract_is_stored(warehouse: Warehouse, sink: Sink)
         "SELECT *, toJSONString(metadata) AS metadata_text, toString(timestamp) AS at FROM request_logs"
     )[0]
     payload = warehouse.query("SELECT * FROM request_payloads")[0]
-    stored = {**row, **payload, "timestamp": row["at"], "metadata": json.loads(row["metadata_text"])}
+    details = dict(zip(DETAIL_COLUMNS, json.loads(row["details"]), strict=True))
+    assert details["metadata"] == json.loads(row["metadata_text"])
+    stored = {**row, **details, **payload, "timestamp": row["at"]}
+    assert {name: row[name] for name in details.keys() & row.keys() - {"metadata"}}.items() <= details.items()
     expected = {
         **EVERY_FIELD,
         "timestamp": "2026-11-21 10:11:12.123456",

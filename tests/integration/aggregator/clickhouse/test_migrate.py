@@ -1,4 +1,5 @@
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,12 @@ from aggregator.clickhouse.migrate import (
     pending,
     read_migrations,
 )
+from aggregator.clickhouse.retention import WRITTEN_COLUMNS
+from aggregator.clickhouse.tables import DETAIL_COLUMNS
+from aggregator.costs import COST_COLUMNS
 from aggregator.rollups.measures import MEASURES, ROLLUPS, Rollup
+from api.security.access import CONTENT_COLUMNS
+from ingest.pricing import PRICED_SCHEMA
 from tests.conftest import CREATED
 
 LEDGER = "SELECT number, name FROM schema_migrations ORDER BY number"
@@ -153,6 +159,30 @@ def test_a_rollup_has_the_measures_and_summaries_of_the_catalogue(rollup: Rollup
         grouped = f"{', '.join(summary.dimensions)},\n            {summary.start}"
         assert f"SELECT\n            {grouped},\n            {merged}\n        GROUP BY" in table
     assert table.count("PROJECTION") == len(rollup.summaries) - 1
+
+
+def test_details_hold_what_is_said_of_them_and_nothing_that_changes_after_ingest() -> None:
+    [create, *_] = read_migrations()[0].statements
+    [listed] = re.findall(r"details String DEFAULT toJSONString\(tuple\(([^()]*)\)\)", create)
+    assert tuple(name.strip() for name in listed.split(",")) == DETAIL_COLUMNS
+    changed = {*PRICED_SCHEMA.names, *WRITTEN_COLUMNS, *CONTENT_COLUMNS}
+    assert changed.isdisjoint(DETAIL_COLUMNS)
+    # Those of nothing but `details` are kept there.
+    assert {name for name in sent_only(create) if not name.endswith("_fee")} <= set(DETAIL_COLUMNS)
+
+
+def test_fees_are_in_the_order_of_the_costs() -> None:
+    [create, *_] = read_migrations()[0].statements
+    fees = [name for name in sent_only(create) if name.endswith("_fee")]
+    assert fees == [f"{name}_fee" for name in COST_COLUMNS]
+    assert re.findall(r"ifNull\((\w+), 0\)", create) == fees * 2
+    computed = re.findall(r"(\w+)_before_fee Nullable\(Decimal\(18, 12\)\) ALIAS (\w+) - fees\[(\d)\]", create)
+    assert computed == [(name, name, str(place)) for place, name in enumerate(COST_COLUMNS, 1)]
+
+
+def sent_only(create_table: str) -> list[str]:
+    """Columns that are not stored."""
+    return re.findall(r"^    (\w+) .* EPHEMERAL,$", create_table, re.MULTILINE)
 
 
 def test_the_databases_of_tests_are_what_migrations_make(warehouse: Warehouse) -> None:
