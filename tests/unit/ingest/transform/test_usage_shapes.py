@@ -1,24 +1,29 @@
 """Every way in which a response counts, from every seller, whole and streamed: read as what it is, or not at all."""
 
 import json
+from decimal import ROUND_HALF_UP, Decimal
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from genai_prices import Usage
 from genai_prices.data import providers
-from genai_prices.types import Provider
+from genai_prices.types import ModelInfo, Provider
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.events import MAX_TOKENS
+from aggregator.token_units import TOKEN_COLUMNS
+from ingest.events import MAX_TOKENS, parse_timestamp
 from ingest.pricing import PriceBook, price_events
+from ingest.pricing.catalogue import Listing, find, price_at
 from ingest.transform.conversation import answered
 from ingest.transform.decoder import EVENT_SCHEMA, decode_one
 from ingest.transform.sse import whole_response
 from ingest.transform.token_usage import COLUMNS, ExtractionError, extract_usage, with_usage_source
 from tests.support.events import MINIMAL
+from tests.unit.ingest.pricing.test_differential import name_of
 
 CASES: list[dict[str, Any]] = json.loads((Path(__file__).parent / "cases" / "usage_shapes.json").read_text())
 BODIES = ("response_body", "response_body_raw")
@@ -259,6 +264,41 @@ def test_a_shape_is_read_alike_from_every_seller(shape: str, form: str) -> None:
     for seller in providers:
         assert extracted(seller.id, some_model(seller), body) == expected, seller.id
     assert extracted("", "nobody knows", body) == expected
+
+
+def right_cost(seller: Provider, model: ModelInfo, expected: dict[str, Any]) -> Decimal | None:
+    """What genai-prices calculates for the columns of a shape; None where they are no usage of the model."""
+    units = {unit: expected[column] for unit, column in TOKEN_COLUMNS.items() if expected[column] is not None}
+    moment = parse_timestamp(MINIMAL["timestamp"])
+    try:
+        price = model.calc_price(Usage(**units, **expected["usage"]), seller, genai_request_timestamp=moment)
+    except ValueError:
+        return None
+    return price.total_price.quantize(Decimal("1e-12"), ROUND_HALF_UP)
+
+
+def test_every_shape_costs_the_right_amount_at_every_seller() -> None:
+    """Of each seller a plain model, and one of Claude where it sells one: those come in more shapes than any other."""
+    drawn: list[tuple[Provider, ModelInfo, dict[str, Any]]] = []
+    rows: list[Any] = []
+    for seller in providers:
+        sold = [each for each in seller.models if find(seller.id, name_of(seller, each)) == Listing(seller, each)]
+        sold = [each for each in sold if price_at(Listing(seller, each), parse_timestamp(MINIMAL["timestamp"]))]
+        for model in [*sold[:1], *[each for each in sold if "claude" in each.id][:1]]:
+            for whole, messages, expected in SHAPES.values():
+                drawn.append((seller, model, expected))
+                fields = {"provider": seller.id, "model_name": name_of(seller, model)}
+                bodies = {"response_body": whole} if len(drawn) % 2 else {"response_body_raw": stream(messages)}
+                rows.append(decode_one(len(rows), json.dumps({**MINIMAL, **fields, **bodies}).encode()))
+    events = with_usage_source(pa.Table.from_pylist(rows, EVENT_SCHEMA))
+    costs = price_events(events, PriceBook())["cost"].to_pylist()
+    for (seller, model, expected), cost in zip(drawn, costs, strict=True):
+        right = right_cost(seller, model, expected)
+        # Each of five buckets is rounded by half a picodollar at most.
+        assert (cost is None) == (right is None), (seller.id, model.id, expected)
+        assert right is None or abs(cost - right) <= Decimal("3e-12"), (seller.id, model.id, expected)
+    assert len({seller.id for seller, model, _ in drawn if "claude" in model.id}) >= 6
+    assert sum(cost is not None for cost in costs) > 500
 
 
 def test_every_flavor_of_the_catalogue_has_a_shape_here() -> None:
