@@ -35,6 +35,7 @@ CREATE TABLE IF NOT EXISTS request_logs
     service_tier LowCardinality(String),
 
     duration_ms Nullable(UInt32) CODEC(T64, ZSTD),
+    upstream_duration_ms Nullable(UInt32) CODEC(T64, ZSTD),
     time_to_first_token_ms Nullable(UInt32) CODEC(T64, ZSTD),
 
     -- Dollars. NULL means unknown (no price, or no usage reported), never free.
@@ -109,14 +110,13 @@ CREATE TABLE IF NOT EXISTS request_logs
     agent_intent LowCardinality(String),
 
     -- What a page and a single log show, and neither reprice nor retention changes, but for columns with many values: a JSON
-    -- list in the order of DETAIL_COLUMNS (aggregator/clickhouse/tables.py). They open one column instead of 27 (decision
+    -- list in the order of DETAIL_COLUMNS (aggregator/clickhouse/tables.py). They open one column instead of 24 (decision
     -- 20). What no query filters, groups or sums by is stored here only: ingest sends it, and no SELECT can name it.
     api_key_prefix String EPHEMERAL,
     api_key_hash String EPHEMERAL,
     api_key_address String EPHEMERAL,
     api_key_name String EPHEMERAL,
     usage_source String EPHEMERAL,
-    upstream_duration_ms Nullable(UInt32) EPHEMERAL,
     storage_location String EPHEMERAL,
     storage_row_index Nullable(UInt32) EPHEMERAL,
     storage_batch_id String EPHEMERAL,
@@ -131,12 +131,9 @@ CREATE TABLE IF NOT EXISTS request_logs
         status_code,
         is_error,
         error_type,
-        cache_creation_input_tokens,
-        thinking_tokens,
         usage,
         usage_source,
         service_tier,
-        upstream_duration_ms,
         tags,
         metadata,
         prompt_id,
