@@ -18,9 +18,9 @@ from api.live_usage import routes as live_usage
 from api.middleware import Bounds, RequestId
 from api.parameters import refuse_repeats
 from api.request_logs import routes as request_logs
-from api.security.access import Permission
 from api.security.auth import allow
 from api.security.keyring import KeyRing
+from api.security.permissions import Permission
 from api.security.rate_limits import RateLimits
 from api.settings import ApiSettings
 

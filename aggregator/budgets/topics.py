@@ -6,7 +6,7 @@ from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from aggregator.topics import create_missing
+from aggregator.topic_creation import create_missing
 
 INCREMENTS = "usage-increments"
 BUDGETS = "budgets"

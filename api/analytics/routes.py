@@ -4,11 +4,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from api import errors
-from api.analytics.charts.executor import answer_custom_analytics
+from api.analytics.charts.query_runner import answer_custom_analytics
 from api.analytics.charts.request import CustomAnalyticsQuery
 from api.analytics.charts.schemas import CustomAnalyticsAnswer
 from api.analytics.errors import documented
-from api.analytics.filters.metadata import ANALYTICS_META
+from api.analytics.filters.field_listing import ANALYTICS_META
 from api.analytics.filters.schemas import AnalyticsMeta
 from api.analytics.overview.answer import answer_analytics
 from api.analytics.overview.schemas import AnalyticsAnswer
@@ -20,8 +20,8 @@ from api.analytics.suggestions.parameters import SuggestionParameters
 from api.analytics.suggestions.queries import answer_suggestions
 from api.analytics.suggestions.schemas import SuggestionAnswer
 from api.parameters import NoParameters
-from api.security.access import Permission
 from api.security.auth import limited, require
+from api.security.permissions import Permission
 from api.security.reader import AppReader, Reader
 
 router = APIRouter(tags=["request analytics"])

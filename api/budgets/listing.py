@@ -3,7 +3,7 @@
 from aggregator.budgets.subject import Subject, SubjectKind
 from api.budgets.schemas import BudgetList, BudgetWithStatus
 from api.budgets.store import BudgetStore
-from api.security.access import Restriction
+from api.security.permissions import Restriction
 
 
 def is_visible(scope: Subject, restriction: Restriction | None) -> bool:

@@ -12,8 +12,8 @@ from api.budgets.schemas import EXAMPLE_BUDGET, AlertList, BudgetList
 from api.budgets.store import BudgetStore, BudgetsUnavailableError
 from api.errors import ApiError, documented
 from api.parameters import NoParameters
-from api.security.access import Caller, Permission
 from api.security.auth import RequestCaller, allow
+from api.security.permissions import Caller, Permission
 from api.security.reader import AppReader
 
 router = APIRouter(tags=["budgets"], responses=documented(400, 401, 403, 500, 503))

@@ -3,9 +3,9 @@
 from aggregator.clickhouse.sql import Binder
 from aggregator.rollups.measures import REQUESTS, Dimension
 from aggregator.rollups.planner import Question, compile_answer
-from api.request_logs.conditions import filters_of, where
 from api.request_logs.cursor import PageTotal
 from api.request_logs.parameters import LogParameters
+from api.request_logs.where import filters_of, where
 from api.request_rows import Row
 from api.security.reader import Reader
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from aggregator.clickhouse.sql import instant
 from aggregator.clickhouse.tables import KEY_COLUMNS, PAYLOAD_COLUMNS
-from aggregator.costs import explain, unpriced_reason
+from aggregator.cost_explanation import explain, unpriced_reason
 from api.request_logs.rows import SELECT_ROWS, fields_of, with_payloads
 from api.request_logs.schemas import CostExplanation, ExplainedLog
 from api.request_rows import Row

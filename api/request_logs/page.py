@@ -10,12 +10,12 @@ from typing import Any
 from aggregator.clickhouse.sql import Binder, all_of, instant
 from aggregator.clickhouse.tables import KEY_COLUMNS
 from aggregator.times import from_micros, micros
-from api.request_logs.conditions import where
 from api.request_logs.count import cheap_count, count_rows
 from api.request_logs.cursor import Cursor, PageTotal, decode, encode
 from api.request_logs.parameters import LogParameters, OrderBy, OrderDirection
 from api.request_logs.rows import SELECT_ROWS, fields_of, read_payloads, read_rows
 from api.request_logs.schemas import LogPage, RequestLog
+from api.request_logs.where import where
 from api.request_rows import KEY, KEY_HASH, OLDEST_AND_NEWEST, Extent, Row, extent_of
 from api.security.reader import Reader
 

@@ -6,7 +6,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from pydantic_core import from_json
 
 from aggregator.clickhouse.tables import DETAIL_COLUMNS, KEY_COLUMNS, PAYLOAD_COLUMNS
-from aggregator.costs import COST_COLUMNS, costs_before_fee
+from aggregator.cost_explanation import COST_COLUMNS, costs_before_fee
 from aggregator.times import micros
 from api.request_logs.schemas import RequestLog
 from api.request_rows import KEY_HASH, OF_KEYS, Row, in_order_of, key_of, keys_bound

@@ -6,8 +6,8 @@ from fastapi import Depends, Request
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 from api.errors import ApiError
-from api.security.access import Caller, Permission
 from api.security.keyring import KeyRing
+from api.security.permissions import Caller, Permission
 from api.security.rate_limits import RateLimits
 
 bearer = HTTPBearer(auto_error=False, description="A key of `insights keys create`, or one of INSIGHTS_API_KEYS.")

@@ -10,7 +10,7 @@ import structlog
 from aggregator.clickhouse.client import NOT_MIGRATED_CODES, DatabaseError, Warehouse, WarehouseUnavailableError
 from aggregator.tables.api_keys import StoredKey, hash_of, stored_keys, write_uses
 from api.errors import ApiError
-from api.security.access import Caller, Restriction, Scope
+from api.security.permissions import Caller, Restriction, Scope
 
 log = structlog.get_logger()
 

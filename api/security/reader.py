@@ -11,8 +11,8 @@ from aggregator.clickhouse.client import Warehouse
 from aggregator.clickhouse.cluster import is_cluster
 from aggregator.rollups.planner import Question
 from api.errors import ApiError
-from api.security.access import CONTENT_COLUMNS, Caller, Permission
 from api.security.auth import RequestCaller
+from api.security.permissions import CONTENT_COLUMNS, Caller, Permission
 
 # The threads keep their connections. Four are enough: a ClickHouse server uses all its cores for one query.
 QUERY_THREADS = ThreadPoolExecutor(max_workers=4, thread_name_prefix="query")
@@ -22,8 +22,8 @@ QUERY_THREADS = ThreadPoolExecutor(max_workers=4, thread_name_prefix="query")
 class Reader:
     """The warehouse as `caller` may see it, with `limits` (ClickHouse settings) on every query.
 
-    Rows of others do not exist for a confined caller, whatever the SQL says (api/security/access.py). Content comes
-    back empty without Permission.CONTENT; routes that filter or group by content require that permission first.
+    Rows of others do not exist for a confined caller, whatever the SQL says (permissions.py). Content comes back empty
+    without Permission.CONTENT; routes that filter or group by content require that permission first.
 
     Blocks: call it from a sync route, which runs in a thread (the warehouse has one client per thread).
     """

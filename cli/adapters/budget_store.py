@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from aggregator.budgets.budget import Budget, BudgetStatus
 from aggregator.budgets.compacted_topic import CompactedTopic, TopicUnavailableError
 from aggregator.budgets.topics import BUDGET_STATUS, BUDGETS, create_budget_topics
-from aggregator.topics import TopicError
+from aggregator.topic_creation import TopicError
 from api.budgets.store import BudgetsUnavailableError
 
 log = structlog.get_logger(__name__)

@@ -11,7 +11,7 @@ from cli.logging_config import configure_logs
 from cli.serving import listen, make_server, serve_metrics, stop_on_signals
 from cli.settings import ApiCommandSettings
 from cli.tracing import traced
-from ingest.producer.http_events import KafkaEventPublisher
+from ingest.producer.event_publisher import KafkaEventPublisher
 
 app = typer.Typer(add_completion=False)
 

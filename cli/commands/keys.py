@@ -13,7 +13,7 @@ from aggregator.clickhouse.client import Warehouse
 from aggregator.errors import InsightsError
 from aggregator.tables.api_keys import StoredKey, create_key, revoke_key, stored_keys
 from aggregator.tables.audit_log import Action
-from api.security.access import PERMISSIONS, Permission, Scope
+from api.security.permissions import PERMISSIONS, Permission, Scope
 from cli.adapters.clickhouse import admin_warehouse
 from cli.commands.audit import actor, record_here
 

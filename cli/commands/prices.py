@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from aggregator.clickhouse.client import Warehouse
-from aggregator.costs import Explanation, explain, unpriced_reason, with_costs_before_fee
+from aggregator.cost_explanation import Explanation, explain, unpriced_reason, with_costs_before_fee
 from aggregator.errors import InsightsError
 from aggregator.times import EPOCH
 from cli.adapters.clickhouse import admin_warehouse

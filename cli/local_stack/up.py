@@ -27,7 +27,7 @@ from cli.local_stack.repair import repair_rollups
 from cli.serving import Server, base_url, listen, make_server, serve_metrics, stop_on_signals
 from ingest import metrics
 from ingest.consumer.worker import Worker
-from ingest.producer.http_events import KafkaEventPublisher
+from ingest.producer.event_publisher import KafkaEventPublisher
 from ingest.settings import IngestSettings
 from ingest.topics.create import create_topics
 

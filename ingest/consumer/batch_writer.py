@@ -16,7 +16,7 @@ from ingest import metrics
 from ingest.consumer.assignment import Assignment
 from ingest.consumer.batch import Batch, Record
 from ingest.consumer.commits import BatchCommits, TopicChangedError
-from ingest.consumer.executor import DaemonExecutor
+from ingest.consumer.daemon_executor import DaemonExecutor
 from ingest.consumer.group_coordinator import PartitionLostError
 from ingest.consumer.intent import WriteIntent
 from ingest.consumer.partition_buffer import PartitionBuffer

@@ -19,7 +19,7 @@ from aiokafka.errors import KafkaError
 from aggregator.budgets.increment import SCHEMA, Source, encode
 from aggregator.budgets.subject import partition_of
 from aggregator.budgets.topics import INCREMENTS, create_budget_topics
-from aggregator.topics import TopicError
+from aggregator.topic_creation import TopicError
 from ingest import metrics
 from ingest.consumer.batch import Batch
 

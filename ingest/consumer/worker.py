@@ -30,8 +30,8 @@ from ingest import metrics
 from ingest.consumer.assignment import LEAVE_SECONDS, Assignment
 from ingest.consumer.batch_writer import BatchWriter
 from ingest.consumer.commits import BatchCommits
+from ingest.consumer.daemon_executor import DaemonExecutor
 from ingest.consumer.dead_letter_limit import DeadLetterLimit
-from ingest.consumer.executor import DaemonExecutor
 from ingest.consumer.group_coordinator import GroupCoordinator
 from ingest.consumer.partition_buffer import PartitionBuffer
 from ingest.consumer.sink import Sink

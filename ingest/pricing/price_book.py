@@ -2,25 +2,18 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime
 from decimal import Decimal
 from functools import lru_cache
-from itertools import pairwise, product
+from itertools import product
 from typing import NamedTuple, TypeVar
 
-from aggregator.times import END_OF_TIME, EPOCH
 from ingest.pricing import catalogue
 from ingest.pricing.catalogue import Listing
 from ingest.pricing.operator_prices import FeeEntry, PriceEntry, PriceFile
-from ingest.pricing.price_row import PriceRow
-from ingest.pricing.rate_card import Tier
+from ingest.pricing.price_row import PriceRow, compile_rows, fee_rate_on
 from ingest.pricing.units import UnitCost, UnitQuantities, unit_cost
 
-# The event contract takes no timestamps outside of these.
-FIRST_DATE = EPOCH.date()
-LAST_DATE = END_OF_TIME.date()
-MIDNIGHT = time(0)
-DAY_US = 86_400_000_000
 # Names come from outside, so what is remembered about them is bounded.
 MAX_REMEMBERED_KEYS = 16_384
 NO_FILE = PriceFile()
@@ -64,20 +57,8 @@ class PriceBook:
         return self._remembered(key)
 
     def _compile(self, key: PriceKey) -> tuple[PriceRow, ...]:
-        """Within a row nothing changes, so the price at its first moment is the price of all of it."""
         listing = catalogue.find(key.provider, key.model_name)
-        entries, fees = self._entries_for(key, listing), _in_scope(self._fees, key)
-        days = {day for entry in (*entries, *fees) for day in entry.dates}
-        times: set[time] = set()
-        if listing:
-            days |= catalogue.change_dates(listing.model)
-            times |= catalogue.change_times(listing.model)
-        return tuple(
-            PriceRow(_date_us(since), _date_us(until), _time_us(begin), end_us, tier, _fee_rate(fees, since))
-            for since, until in _periods(days)
-            for begin, end_us in _spans(times)
-            for tier in _tiers_at(entries, listing, datetime.combine(since, begin, UTC), key.service_tier)
-        )
+        return compile_rows(listing, self._entries_for(key, listing), _in_scope(self._fees, key), key.service_tier)
 
     def unit_cost(self, key: PriceKey, moment: datetime, usage: UnitQuantities) -> UnitCost | None:
         """The catalogue's cost of usage that tokens alone do not price; None if it has none. An operator's own price
@@ -86,7 +67,7 @@ class PriceBook:
         return unit_cost(listing, moment, key.service_tier, usage) if listing else None
 
     def fee_rate(self, key: PriceKey, day: date) -> Decimal:
-        return _fee_rate(_in_scope(self._fees, key), day)
+        return fee_rate_on(_in_scope(self._fees, key), day)
 
     def _entries_for(self, key: PriceKey, listing: Listing | None) -> list[PriceEntry]:
         """The operator's entries about a key, the one that counts most last."""
@@ -109,36 +90,3 @@ def _in_scope(scoped: Scoped[AnyEntry], key: PriceKey) -> list[AnyEntry]:
     scopes = product((None, key.user_id), (None, key.api_key_id))
     entries = (entry for scope in scopes for entry in scoped.get(scope, ()))
     return sorted(entries, key=lambda entry: entry.rank)
-
-
-def _tiers_at(
-    entries: list[PriceEntry], listing: Listing | None, moment: datetime, service_tier: str
-) -> tuple[Tier, ...]:
-    entry = next((entry for entry in reversed(entries) if entry.holds_on(moment.date())), None)
-    if entry:
-        return entry.rate_card
-    return catalogue.price_at(listing, moment, service_tier) if listing else ()
-
-
-def _fee_rate(fees: list[FeeEntry], day: date) -> Decimal:
-    return next((fee.rate for fee in reversed(fees) if fee.holds_on(day)), Decimal(0))
-
-
-def _periods(days: set[date]) -> list[tuple[date, date]]:
-    between = sorted(day for day in days if FIRST_DATE < day < LAST_DATE)
-    return list(pairwise([FIRST_DATE, *between, LAST_DATE]))
-
-
-def _spans(times: set[time]) -> list[tuple[time, int]]:
-    """The day cut at `times`: where each part begins and the microsecond of the day before which it ends."""
-    begins = sorted(times | {MIDNIGHT})
-    return list(zip(begins, [*(_time_us(begin) for begin in begins[1:]), DAY_US], strict=True))
-
-
-def _date_us(day: date) -> int:
-    return (day - FIRST_DATE).days * DAY_US
-
-
-def _time_us(moment: time) -> int:
-    since_midnight = datetime.combine(date.min, moment) - datetime.combine(date.min, MIDNIGHT)
-    return since_midnight // timedelta(microseconds=1)

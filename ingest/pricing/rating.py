@@ -13,13 +13,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from aggregator.costs import BUCKETS, OTHER, TOKEN_BUCKETS, cost_column, usage_of
+from aggregator.cost_explanation import BUCKETS, OTHER, TOKEN_BUCKETS, cost_column, usage_of
 from aggregator.times import EPOCH
 from aggregator.token_units import TOKEN_COLUMNS
 from ingest.pricing.catalogue import SERVICE_TIERS
 from ingest.pricing.iterations import IterationRows, split_iterations
-from ingest.pricing.price_book import DAY_US, PriceBook, PriceKey
-from ingest.pricing.price_row import BOUNDS, MILLION, fee_factor
+from ingest.pricing.price_book import PriceBook, PriceKey
+from ingest.pricing.price_row import BOUNDS, DAY_US, MILLION, fee_factor
 from ingest.pricing.price_table import Integers, PriceTable, price_table
 from ingest.pricing.units import UnitCost, UnitQuantities
 

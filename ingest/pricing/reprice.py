@@ -21,7 +21,7 @@ from aggregator.clickhouse.cluster import refuse_on_cluster
 from aggregator.clickhouse.retention import with_rows
 from aggregator.clickhouse.sql import all_of, time_range
 from aggregator.clickhouse.tables import REQUEST_LOGS
-from aggregator.costs import COST_COLUMNS
+from aggregator.cost_explanation import COST_COLUMNS
 from aggregator.errors import InsightsError
 from aggregator.rollups import rebuild
 from aggregator.rollups.rebuild import Drift

@@ -10,7 +10,7 @@ from typing import Any
 from genai_prices import Usage as CatalogueUsage
 from genai_prices.types import ModelPrice, calc_unit_price
 
-from aggregator.costs import BUCKETS, OTHER, UNITS, bucket_of, quantities, with_reasoning
+from aggregator.cost_explanation import BUCKETS, OTHER, UNITS, bucket_of, quantities, with_reasoning
 from ingest.pricing import catalogue
 from ingest.pricing.catalogue import Listing
 from ingest.pricing.price_row import whole

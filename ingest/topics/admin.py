@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaError, NoError, for_code
 from aiokafka.protocol.admin import CreateAclsRequest, DescribeAclsRequest
 
 from aggregator.errors import KafkaUnavailableError
-from aggregator.topics import TopicError, create_missing
+from aggregator.topic_creation import TopicError, create_missing
 from ingest.topics.spec import Acl, Found, FoundTopic, Resource, Wanted, deletes_records
 
 TIMEOUT_SECONDS = 30.0

@@ -8,7 +8,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
 
 from aggregator.errors import KafkaUnavailableError
-from aggregator.topics import create_missing
+from aggregator.topic_creation import create_missing
 
 REQUEST_EVENTS_TOPIC = "request-events"
 POLL_SECONDS = 0.05

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from genai_prices.data import providers
 from genai_prices.data_snapshot import find_provider_by_id
 
-from aggregator.costs import UNITS
+from aggregator.cost_explanation import UNITS
 from aggregator.iterations import PREFIX
 from aggregator.token_units import TOKEN_COLUMNS
 from ingest import metrics

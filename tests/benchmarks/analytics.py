@@ -12,9 +12,9 @@ from rich.table import Table
 
 from aggregator.clickhouse.client import Warehouse, WarehouseUnavailableError
 from aggregator.clickhouse.migrate import migrate
-from api.analytics.charts.executor import answer_custom_analytics
+from api.analytics.charts.query_runner import answer_custom_analytics
 from api.analytics.charts.request import CustomAnalyticsQuery
-from api.security.access import Caller, Scope
+from api.security.permissions import Caller, Scope
 from api.security.reader import Reader
 
 ROUNDS = 15

@@ -13,8 +13,8 @@ from aggregator.clickhouse.client import Warehouse
 from aggregator.clickhouse.migrate import migrate
 from api.app import create_app
 from api.events.publisher import EventPublisher
-from api.security.access import Caller
 from api.security.keyring import KeyRing
+from api.security.permissions import Caller
 from api.settings import ApiSettings
 from tests.support.rows import KEY_NAMES, Row, insert_rows, payload_of
 

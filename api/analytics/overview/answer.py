@@ -43,7 +43,7 @@ from api.analytics.overview.schemas import (
     ToolUse,
 )
 from api.analytics.request import RequestLogQuery
-from api.security.access import Permission
+from api.security.permissions import Permission
 from api.security.reader import Reader
 
 

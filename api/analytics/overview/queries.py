@@ -7,8 +7,8 @@ from zoneinfo import ZoneInfo
 
 from aggregator.rollups.measures import Bucket
 from api.analytics.charts.aggregate_query import EXTENT, AggregateQuery, AggregateRow, Grouping, GroupKey, TimeKey
-from api.analytics.charts.executor import run_queries
 from api.analytics.charts.metric_sql import COUNT, Value
+from api.analytics.charts.query_runner import run_queries
 from api.analytics.charts.request import ChartMetric
 from api.analytics.charts.time_buckets import MAX_BUCKETS, key_of, pick, starts
 from api.analytics.request import RequestLogQuery

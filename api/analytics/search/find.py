@@ -17,12 +17,12 @@ Of the strategies that fit, the first in the table is tried first.
 from collections.abc import Callable
 
 from api.analytics.search import limits
-from api.analytics.search.few_by_key import few_by_key
-from api.analytics.search.few_by_time import few_by_time
-from api.analytics.search.few_texts import few_texts
-from api.analytics.search.many_texts import many_texts
 from api.analytics.search.search_sql import Found, Search
-from api.analytics.search.without_words import without_words
+from api.analytics.search.strategies.few_by_key import few_by_key
+from api.analytics.search.strategies.few_by_time import few_by_time
+from api.analytics.search.strategies.few_texts import few_texts
+from api.analytics.search.strategies.many_texts import many_texts
+from api.analytics.search.strategies.without_words import without_words
 from api.security.reader import Reader
 
 # (reader, search, limit, offset); None if there is more than the strategy is for.

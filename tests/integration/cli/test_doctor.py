@@ -17,7 +17,7 @@ from cli.doctor.clickhouse import PARTS_SHARE
 from cli.doctor.finding import Finding, Severity
 from cli.doctor.report import report, run_doctor
 from ingest.settings import IngestSettings
-from tests.integration.ingest.test_http_events import an_event, emitter
+from tests.integration.ingest.test_event_publisher import an_event, emitter
 from tests.support.clickhouse_http import ClickHouseServer
 from tests.support.cluster import REPLICATED, migrate_cluster, running_cluster
 from tests.support.insights import insights

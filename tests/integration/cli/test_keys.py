@@ -8,7 +8,7 @@ import pytest
 from aggregator.clickhouse.client import Warehouse
 from aggregator.tables.api_keys import KeyNameError, hash_of, stored_keys
 from aggregator.tables.audit_log import Action, newest
-from api.security.access import Scope
+from api.security.permissions import Scope
 from cli.commands.audit import actor, run_audit
 from cli.commands.keys import KeyRequestError, run_create, run_list, run_revoke
 from cli.main import main

@@ -20,7 +20,7 @@ from api import middleware
 from cli.serving import ServiceError
 from cli.tracing import is_configured
 from ingest.consumer import batch_writer, commits, sink, worker
-from tests.integration.ingest.test_http_events import emitter
+from tests.integration.ingest.test_event_publisher import emitter
 from tests.integration.ingest.test_sink import encode
 from tests.integration.ingest.test_worker import make_settings, running, until
 from tests.support.api import client_of

@@ -14,7 +14,7 @@ from aggregator.rollups.rebuild import rebuild, verify
 from aggregator.tables.dead_letters import Selection, drop
 from aggregator.times import EVERYTHING
 from api.errors import ApiError
-from api.security.access import Caller, Restriction, Scope
+from api.security.permissions import Caller, Restriction, Scope
 from api.security.reader import Reader
 from cli.adapters.clickhouse import DatabaseUrlError, open_warehouse
 from ingest.consumer.batch import Batch

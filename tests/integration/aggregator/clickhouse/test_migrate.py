@@ -14,9 +14,9 @@ from aggregator.clickhouse.migrate import (
 )
 from aggregator.clickhouse.retention import WRITTEN_COLUMNS
 from aggregator.clickhouse.tables import DETAIL_COLUMNS
-from aggregator.costs import COST_COLUMNS
+from aggregator.cost_explanation import COST_COLUMNS
 from aggregator.rollups.measures import MEASURES, ROLLUPS, Rollup
-from api.security.access import CONTENT_COLUMNS
+from api.security.permissions import CONTENT_COLUMNS
 from ingest.pricing import PRICED_SCHEMA
 from tests.conftest import CREATED
 

@@ -13,8 +13,8 @@ from aggregator.clickhouse.client import Warehouse
 from aggregator.tables.api_keys import KeyNameError, create_key, hash_of, revoke_key, stored_keys, write_uses
 from api.errors import ApiError
 from api.security import keyring
-from api.security.access import Caller, Restriction, Scope
 from api.security.keyring import KeyRing
+from api.security.permissions import Caller, Restriction, Scope
 from tests.support.api import KEY, client_of, get
 from tests.support.rows import insert_rows, random_rows
 

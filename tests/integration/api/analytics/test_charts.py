@@ -478,7 +478,7 @@ def test_what_rollups_hold_is_answered_from_them_and_the_rest_is_one_scan_per_gr
         asked.extend(statement.sql for statement in found)
         return found
 
-    monkeypatch.setattr("api.analytics.charts.executor.statements", noted)
+    monkeypatch.setattr("api.analytics.charts.query_runner.statements", noted)
     analytics.charts(
         bar(id="a", metric="count"),
         bar(id="b", metric="avg", metricField="latency_ms"),

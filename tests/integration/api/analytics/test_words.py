@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from api.analytics import words
 from api.analytics.search import limits
-from api.security.access import Caller, Restriction, Scope
+from api.security.permissions import Caller, Restriction, Scope
 from tests.integration.api.analytics.test_search import key, public_ids, walk
 from tests.support.analytics import words as tokens
 from tests.support.analytics_stack import Analytics, Event, analytics_over

@@ -15,8 +15,8 @@ from aggregator.budgets.budget import Budget, BudgetStatus
 from aggregator.budgets.notifications import AlertClaim, store_alerts
 from aggregator.clickhouse.client import Warehouse
 from api.app import create_app
-from api.security.access import Caller, Restriction, Scope
 from api.security.keyring import KeyRing
+from api.security.permissions import Caller, Restriction, Scope
 from cli.adapters.budget_store import KafkaBudgets
 from tests.support.api import KEY, client_as, client_of, get, settings
 from tests.support.insights import insights

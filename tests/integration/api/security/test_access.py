@@ -19,8 +19,8 @@ from api.app import create_app
 from api.live_usage.parameters import LiveParameters
 from api.live_usage.routes import stream_live_usage
 from api.live_usage.usage import live_usage
-from api.security import access
-from api.security.access import Caller, Permission, Restriction, Scope
+from api.security import permissions
+from api.security.permissions import Caller, Permission, Restriction, Scope
 from api.security.reader import Reader
 from tests.support.api import client_as, client_of, filled_warehouse, get, settings
 from tests.support.rows import START, USERS, Row, random_rows
@@ -224,7 +224,7 @@ MAY = {
 
 @pytest.mark.parametrize("scope", Scope)
 def test_a_scope_opens_what_it_names_and_nothing_else(full: Warehouse, scope: Scope) -> None:
-    assert access.PERMISSIONS[scope] == MAY[scope]
+    assert permissions.PERMISSIONS[scope] == MAY[scope]
     with client_as(full, reader_of(None, scope)) as client:
         for (method, path), permission in RULES.items():
             status, body = ask(client, method, path, QUERY_OF.get(path, {}))
@@ -352,10 +352,10 @@ def test_every_table_has_a_rule(full: Warehouse) -> None:
         {"database": full.database},
     )
     ruled = {
-        *access.CONFINED_TABLES,
-        *access.CLOSED_TABLES,
-        *access.SHARED_TABLES,
-        *access.OPEN_TABLES,
+        *permissions.CONFINED_TABLES,
+        *permissions.CLOSED_TABLES,
+        *permissions.SHARED_TABLES,
+        *permissions.OPEN_TABLES,
         *(rollup.table for rollup in ROLLUPS),
     }
     assert {row["name"] for row in names} == ruled
@@ -444,6 +444,6 @@ def test_the_overview_tells_no_keys_that_models_wrote(warehouse: Warehouse) -> N
 
 def test_every_content_column_is_a_content_field() -> None:
     payload = {"input_text", "output_text"}
-    assert {field.name for field in FIELDS if field.column in {*access.CONTENT_COLUMNS, *payload}} == {
+    assert {field.name for field in FIELDS if field.column in {*permissions.CONTENT_COLUMNS, *payload}} == {
         field.name for field in CONTENT_FIELDS
     }

@@ -14,7 +14,7 @@ from api.analytics.filters.fields import FIELDS, GROUP_FIELDS, INTENTS, METRIC_F
 from api.analytics.request import SortBy, SortOrder
 from api.analytics.suggestions.parameters import NESTED, SuggestedField
 from api.request_logs.parameters import GroupBy, OrderBy, OrderDirection, StatsMetric
-from api.security.access import Restriction
+from api.security.permissions import Restriction
 from tests.integration.api.security.test_access import (
     CHARTS,
     LOGS,

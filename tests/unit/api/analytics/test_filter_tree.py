@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from aggregator.clickhouse.sql import text_of
 from api.analytics.charts.request import CustomAnalyticsQuery
 from api.analytics.errors import describe
+from api.analytics.filters.field_listing import ANALYTICS_META, markdown_table
 from api.analytics.filters.fields import ALL_OPERATORS, BY_NAME, OPERATORS
-from api.analytics.filters.metadata import ANALYTICS_META, markdown_table
 from api.analytics.filters.tree import MAX_DEPTH, MAX_ELEMENTS, MAX_FILTERS, MAX_TEXT, Filter, parse_moment
 from api.analytics.request import RequestLogQuery
 from api.analytics.where import filter_condition

@@ -28,7 +28,7 @@ from genai_prices.types import (
     calc_unit_price,
 )
 
-from aggregator.costs import BUCKETS, cost_column
+from aggregator.cost_explanation import BUCKETS, cost_column
 from tests.unit.ingest.pricing.test_rating import PICODOLLAR, event, price, usage_of
 
 RANDOM_CASES = int(os.environ.get("PRICING_RANDOM_CASES", "4"))

@@ -10,7 +10,7 @@ from genai_prices import Usage, calc_price
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregator.costs import explain
+from aggregator.cost_explanation import explain
 from aggregator.token_units import TOKEN_COLUMNS
 from ingest.pricing import PriceBook
 from ingest.pricing.operator_file import parse

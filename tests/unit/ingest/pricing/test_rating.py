@@ -12,7 +12,7 @@ from genai_prices import Usage, calc_price
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregator.costs import with_costs_before_fee
+from aggregator.cost_explanation import with_costs_before_fee
 from ingest.pricing import PRICED_SCHEMA, PriceBook, PriceKey, price_events
 from ingest.pricing.operator_file import parse
 from ingest.pricing.price_row import PriceRow

@@ -18,7 +18,7 @@ from genai_prices.data_units import unit_data
 from genai_prices.types import ModelInfo, Provider, TieredPrices
 from genai_prices.units import UnitRegistry
 
-from aggregator.costs import BUCKETS, cost_column, explain
+from aggregator.cost_explanation import BUCKETS, cost_column, explain
 from aggregator.token_units import REASONING, TOKEN_COLUMNS
 from ingest.pricing import PriceBook
 from ingest.pricing.operator_file import parse

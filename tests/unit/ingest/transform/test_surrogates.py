@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.producer.http_events import records_of
+from ingest.producer.event_publisher import records_of
 from ingest.transform.conversation import parse
 from ingest.transform.decoder import EVENT_SCHEMA, Decoder, decode_one
 from ingest.transform.enrichment import with_derived

@@ -10,7 +10,7 @@ import pytest
 
 from aggregator.errors import EventProblem, InvalidEventsError, KafkaUnavailableError
 from ingest.producer.emitter import EventEmitter
-from ingest.producer.http_events import MAX_PROBLEMS, KafkaEventPublisher
+from ingest.producer.event_publisher import MAX_PROBLEMS, KafkaEventPublisher
 from ingest.topics.create import create_topics
 from tests.support.kafka import PATIENCE_SECONDS, KafkaServer, TansuServer, has_idempotence, read_topic
 

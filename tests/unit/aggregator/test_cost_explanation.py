@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from aggregator.costs import Charge, Explanation, explain
+from aggregator.cost_explanation import Charge, Explanation, explain
 from aggregator.token_units import TOKEN_COLUMNS
 from ingest.pricing import PriceBook
 from ingest.pricing.operator_file import parse

@@ -13,7 +13,6 @@ from typing import Any
 from aggregator.clickhouse.sql import all_of, time_range
 from aggregator.times import micros
 from api.analytics.search import limits
-from api.analytics.search.few_texts import times_of_texts
 from api.analytics.search.search_sql import (
     AT_TIMES,
     SELECT_KEYS,
@@ -24,6 +23,7 @@ from api.analytics.search.search_sql import (
     SearchTotal,
     read_texts,
 )
+from api.analytics.search.strategies.few_texts import times_of_texts
 from api.request_rows import Row, key_of
 from api.security.reader import Reader
 
