@@ -25,6 +25,9 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}", re.ASCII)
 MAX_BODY_BYTES = 1024 * 1024
 BODY_LIMITS = {"/v1/events": MAX_EVENTS_BYTES}
 UNKNOWN_ROUTE = "unknown"
+# Any other method is one label: callers without a key choose it, and each label is a series for ever.
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+UNKNOWN_METHOD = "unknown"
 SECURITY_HEADERS = {
     # Answers hold what people wrote.
     "Cache-Control": "no-store",
@@ -64,7 +67,7 @@ class RequestId:
                     headers.setdefault(name, value)
             await send(message)
 
-        span = TRACER.start_as_current_span(scope["method"], context=extract(asked), kind=SpanKind.SERVER)
+        span = TRACER.start_as_current_span(_method(scope), context=extract(asked), kind=SpanKind.SERVER)
         with structlog.contextvars.bound_contextvars(request_id=request_id), span as current:
             try:
                 await self._app(scope, receive, send_with_headers)
@@ -77,23 +80,27 @@ class RequestId:
                 _describe(current, scope, status, request_id)
 
 
+def _method(scope: Scope) -> str:
+    return scope["method"] if scope["method"] in METHODS else UNKNOWN_METHOD
+
+
 def _account(scope: Scope, status: int, seconds: float) -> None:
     # The template, not the path: paths hold ids.
     route = getattr(scope.get("route"), "path", UNKNOWN_ROUTE)
-    method = scope["method"] if route != UNKNOWN_ROUTE else UNKNOWN_ROUTE
+    method = _method(scope) if route != UNKNOWN_ROUTE else UNKNOWN_METHOD
     metrics.REQUESTS.labels(method, route, status).inc()
     metrics.REQUEST_SECONDS.labels(method, route).observe(seconds)
     caller = getattr(scope.get("state", {}).get("caller"), "name", None)
-    log.info("request", method=scope["method"], route=route, status=status, ms=round(seconds * 1000, 1), key=caller)
+    log.info("request", method=_method(scope), route=route, status=status, ms=round(seconds * 1000, 1), key=caller)
 
 
 def _describe(span: Span, scope: Scope, status: int, request_id: str) -> None:
     """Attributes by OpenTelemetry's names. No paths and queries: they hold ids and what people search for."""
     route = getattr(scope.get("route"), "path", UNKNOWN_ROUTE)
-    span.update_name(f"{scope['method']} {route}")
+    span.update_name(f"{_method(scope)} {route}")
     span.set_attributes(
         {
-            "http.request.method": scope["method"],
+            "http.request.method": _method(scope),
             "http.route": route,
             "http.response.status_code": status,
             "insights.request_id": request_id,

@@ -11,18 +11,20 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ingest.events import FIELD_NAMES
-from ingest.transform.secret_names import CREDENTIAL, CREDENTIAL_SIGNS, is_doubtful, is_secret, looks_random
+from ingest.transform.secret_names import CREDENTIALS, is_doubtful, is_secret, looks_random
 
 MARK = "[redacted]"
 # In a header's value: lines of headers, JSON, an escaped query. Each is a sign of a name with a value in it.
-_SIGNS = (*CREDENTIAL_SIGNS, "%3d", "\0{", "\0[", "\0 ", "\r", "\n")
+_SIGNS = (*CREDENTIALS, "%3d", "\0{", "\0[", "\0 ", "\r", "\n")
 _NESTED = re.compile(r"%3d|\0\s*[{\[]|[\r\n]")
 _NAME_BACKWARDS = re.compile(r"[\w-]{1,40}")
 
-# What a secret name holds, or signs that may hide one. Names are read around these places.
-_STEM = re.compile(
-    r"auth|cookie|key|token|secret|passw|passphrase|passcode|pwd|cred|jwt|bearer|sig|session|[^\x00-\x7f]", re.I
+# What a secret name holds, in lower case; and signs that may hide one. Names are read around these places.
+_STEMS = (
+    *("auth", "cookie", "key", "token", "secret", "passw", "passphrase", "passcode", "pwd", "cred", "jwt", "bearer"),
+    *("sig", "session"),
 )
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 _NAME_SIGN = re.compile(r"[\w.\-\u00ad\u200b-\u200f\u2010-\u2015\u2060-\u2064\ufe63\ufeff\uff0d\uff0e]")
 _MAX_NAME = 80
 _BLANK = r"[\s\u00a0\u00ad\u200b-\u200f\u2060-\u2064\ufeff]*+"
@@ -70,7 +72,7 @@ def _redact_header_text(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     is_nested = _NESTED.search(f"\0{value.lower()}") or _assigns_secret(value)
-    return redact_text(value) if is_nested else CREDENTIAL.sub(MARK, value)
+    return redact_text(value) if is_nested else _without_credentials(value)
 
 
 def _redact_value(value: Any) -> Any:
@@ -94,9 +96,9 @@ def redact_bytes(raw: bytes) -> bytes:
     masked = redact_text(raw.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
     try:
         value = json.loads(masked)
+        redacted = _redact_record(value)
     except (ValueError, RecursionError):
         return masked
-    redacted = _redact_record(value)
     return masked if redacted == value else json.dumps(redacted, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
@@ -122,22 +124,59 @@ def redact_text(text: str) -> str:
             start, stop, quote = span
             pieces += [text[end:start], quote, MARK, quote]
             end = stop
-    return CREDENTIAL.sub(MARK, "".join((*pieces, text[end:])))
+    return _without_credentials("".join((*pieces, text[end:])))
+
+
+def _without_credentials(text: str) -> str:
+    pieces, end = [], 0
+    for start, stop in sorted(_credentials(text)):
+        if start >= end:
+            pieces += [text[end:start], MARK]
+            end = stop
+    return "".join((*pieces, text[end:]))
+
+
+def _credentials(text: str) -> Iterator[tuple[int, int]]:
+    """From where to where each value goes that has the shape of a credential. Of different kinds they may overlap."""
+    lowered = _lowered(text)
+    for begin, pattern in CREDENTIALS.items():
+        place = lowered.find(begin)
+        while place >= 0:
+            found = pattern.match(text, place)
+            if found:
+                yield found.span()
+            place = lowered.find(begin, found.end() if found else place + len(begin))
+
+
+def _lowered(text: str) -> str:
+    """ASCII letters only: every character stays at its place."""
+    return text.encode("utf-8", "surrogatepass").lower().decode("utf-8", "surrogatepass")
+
+
+def _places(text: str, part: str) -> Iterator[int]:
+    place = text.find(part)
+    while place >= 0:
+        yield place
+        place = text.find(part, place + len(part))
 
 
 def _names(text: str) -> Iterator[tuple[int, str]]:
     """Every name that may be secret, with the place where it ends."""
-    place = 0
-    while found := _STEM.search(text, place):
-        start, end = found.start(), found.end()
-        while start > place and found.end() - start < _MAX_NAME and _NAME_SIGN.match(text[start - 1]):
+    lowered = _lowered(text)
+    stems = [(place, place + len(stem)) for stem in _STEMS for place in _places(lowered, stem)]
+    done = 0
+    for found, end in sorted([*stems, *(match.span() for match in _NOT_ASCII.finditer(text))]):
+        if found < done:
+            continue
+        start = found
+        while start > done and found - start < _MAX_NAME and _NAME_SIGN.match(text[start - 1]):
             start -= 1
         while end < len(text) and end - start < _MAX_NAME and _NAME_SIGN.match(text[end]):
             end += 1
         name = text[start:end]
         if name not in FIELD_NAMES and (is_secret(name) or is_doubtful(name)):
             yield end, name
-        place = end
+        done = end
 
 
 def _value_after(text: str, place: int, is_sure: bool) -> tuple[int, int, str] | None:

@@ -77,7 +77,8 @@ def dead_letters(batch: Batch, rejections: Sequence[Rejection]) -> pa.Table:
 
 def _dead_letter(batch: Batch, record: Record, rejection: Rejection) -> dict[str, object]:
     original = record.value or b""
-    value = redact_bytes(original)
+    # No more than is kept, and a margin for what redaction shortens: a scan of many megabytes holds up the worker.
+    value = redact_bytes(original[: 2 * MAX_DEAD_LETTER_BYTES])
     is_truncated = len(value) > MAX_DEAD_LETTER_BYTES
     if is_truncated:
         value = value[:MAX_DEAD_LETTER_BYTES] + TRUNCATION_MARK

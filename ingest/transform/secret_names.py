@@ -23,25 +23,31 @@ DOUBTFUL_WORDS = {"tokens", "key", "keys"}
 CAMEL_CASE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 WORD = re.compile(r"[a-z]+")
 
-# Whatever its name is. Each kind has a beginning that nothing else has.
-CREDENTIAL = re.compile(
-    r"(?<![A-Za-z0-9])(?:"
-    r"(?i:bearer)\s++(?:(?=\S*\d)[^\s\"'\\,;]{6,}|[^\s\"'\\,;]{16,})"
-    r"|(?i:basic)\s++(?=[^\s\"']*[0-9A-Z=])[A-Za-z0-9+/_-]{8,}={0,2}"
-    r"|[sra]k-[A-Za-z0-9_-]{12,}"  # OpenAI, Anthropic, LiteLLM; ours
-    r"|(?:sk|rk|pk)_(?:live|test)_[A-Za-z0-9]{8,}"
-    r"|xox[a-z]-[A-Za-z0-9-]{8,}"
-    r"|(?:AKIA|ASIA)[A-Z0-9]{12,}"
-    r"|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}"
-    r"|AIza[\w-]{30,}|ya29\.[\w-]{16,}|hf_[A-Za-z0-9]{16,}|(?:gsk|pplx|xai|nvapi)[_-](?=\w*\d)[\w-]{20,}"
-    r"|(?<![\w-])eyJ[\w-]{5,}\.[\w-]{2,}(?:\.[\w-]*)?"  # JSON Web Tokens (RFC 7519)
-    r")"
-)
-# One of these, in lower case, is in every text that CREDENTIAL finds something in: looking for them is much cheaper.
-CREDENTIAL_SIGNS = (
-    *("bearer", "basic", "k-", "k_", "xox", "akia", "asia", "gh", "glpat-", "aiza", "ya29.", "hf_", "pplx", "xai"),
-    *("nvapi", "eyj"),
-)
+# Values that are credentials whatever their name is, by what they begin with (in lower case): looking for that is much
+# cheaper than trying the pattern everywhere. The lookaheads are bounded, so that the time of a search is, too.
+BEARER = r"(?i:bearer)\s++(?:(?=\S{0,64}\d)[^\s\"'\\,;]{6,}|[^\s\"'\\,;]{16,})"
+BASIC = r"(?i:basic)\s++(?=[^\s\"']{0,64}[0-9A-Z=])[A-Za-z0-9+/_-]{8,}={0,2}"
+JWT = r"(?<![\w-])eyJ[\w-]{5,}\.[\w-]{2,}(?:\.[\w-]*)?"  # RFC 7519
+CREDENTIALS = {
+    begin: re.compile(rf"(?<![A-Za-z0-9])(?:{pattern})")
+    for begin, pattern in {
+        "bearer": BEARER,
+        "basic": BASIC,
+        "eyj": JWT,
+        # OpenAI, Anthropic, LiteLLM; OpenRouter; ours.
+        **dict.fromkeys(("sk-", "rk-", "ak-"), r"[sra]k-[A-Za-z0-9_-]{12,}"),
+        **dict.fromkeys(("sk_live_", "sk_test_", "rk_live_", "pk_live_"), r"[srp]k_(?:live|test)_[A-Za-z0-9]{8,}"),
+        "xox": r"xox[a-z]-[A-Za-z0-9-]{8,}",
+        **dict.fromkeys(("akia", "asia"), r"(?:AKIA|ASIA)[A-Z0-9]{12,}"),
+        **dict.fromkeys(("ghp_", "gho_", "ghu_", "ghs_", "ghr_"), r"gh[pousr]_[A-Za-z0-9]{16,}"),
+        "github_pat_": r"github_pat_\w{16,}",
+        "glpat-": r"glpat-[\w-]{16,}",
+        "aiza": r"AIza[\w-]{30,}",
+        "ya29.": r"ya29\.[\w-]{16,}",
+        "hf_": r"hf_[A-Za-z0-9]{16,}",
+        **dict.fromkeys(("gsk_", "pplx-", "xai-", "nvapi-"), r"(?:gsk_|pplx-|xai-|nvapi-)(?=\w{0,64}\d)[\w-]{20,}"),
+    }.items()
+}
 RANDOM = re.compile(r"(?=.*\d)(?=.*[A-Za-z])[A-Za-z0-9+/=_.~-]{20,}")
 
 

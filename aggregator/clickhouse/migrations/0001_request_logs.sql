@@ -135,7 +135,7 @@ CREATE TABLE IF NOT EXISTS request_logs
         usage_source,
         service_tier,
         tags,
-        metadata,
+        toJSONString(metadata),
         prompt_id,
         prompt_version_number,
         prompt_name,

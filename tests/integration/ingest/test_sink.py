@@ -137,8 +137,8 @@ def test_every_field_of_the_contract_is_stored(warehouse: Warehouse, sink: Sink)
     )[0]
     payload = warehouse.query("SELECT * FROM request_payloads")[0]
     details = dict(zip(DETAIL_COLUMNS, json.loads(row["details"]), strict=True))
-    assert details["metadata"] == json.loads(row["metadata_text"])
-    stored = {**row, **details, **payload, "timestamp": row["at"]}
+    assert details["metadata"] == row["metadata_text"]
+    stored = {**row, **details, **payload, "timestamp": row["at"], "metadata": json.loads(details["metadata"])}
     assert {name: row[name] for name in details.keys() & row.keys() - {"metadata"}}.items() <= details.items()
     expected = {
         **EVERY_FIELD,
@@ -246,7 +246,15 @@ def test_a_credential_in_any_shape_in_any_place_is_nowhere_on_the_disk(
         # Whatever the engine wrote beside its tables, which are compressed.
         files = [path for path in Path(engine_url.removeprefix("chdb://")).rglob("*") if path.is_file()]
         assert files
-        assert [path for path in files if CANARY.encode() in path.read_bytes()] == []
+        assert [path for path in files if CANARY.encode() in _content(path)] == []
+
+
+def _content(path: Path) -> bytes:
+    """Nothing for a file that a merge has removed since it was listed."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=UNCHECKED)

@@ -119,7 +119,24 @@ def test_every_other_byte_of_a_rejected_record_stays() -> None:
 
 
 @pytest.mark.parametrize(
-    "part", [b"auth", b"key=", b"key:[", b"eyJ-", b"bearer ", b'"token" ', b'"key": \'\\', b"token:", b'"', b"\\", b"{"]
+    "part",
+    [
+        b"auth",
+        b"key=",
+        b"key:[",
+        b"eyJ-",
+        b"gsk_",
+        b"xai-",
+        b"sk-",
+        b"bearer ",
+        b"basic ",
+        b'"token" ',
+        b'"key": \'\\',
+        b"token:",
+        b'"',
+        b"\\",
+        b"{",
+    ],
 )
 def test_the_time_of_a_scan_grows_with_the_length_alone(part: bytes) -> None:
     def seconds(length: int) -> float:
@@ -130,6 +147,11 @@ def test_the_time_of_a_scan_grows_with_the_length_alone(part: bytes) -> None:
     few, many = seconds(25_000), seconds(200_000)
     # Eight times the bytes; the square of that would be 64 times the time.
     assert many < 0.05 + 24 * few
+
+
+def test_a_record_that_is_nested_too_deep_to_be_read_is_redacted_as_text() -> None:
+    record = b'{"a":' * 700 + b'{"password": "%s"}' % CANARY.encode() + b"}" * 700
+    assert CANARY.encode() not in redact_bytes(record)
 
 
 @given(st.text(alphabet="aA:=\"'\\{}[],& \n\u200btokenkeyauth-%3D"))
