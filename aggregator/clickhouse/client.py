@@ -46,10 +46,14 @@ NOT_MIGRATED_CODES = frozenset({UNKNOWN_TABLE, UNKNOWN_DATABASE})
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same call may succeed later."""
+    """Whether the same call may succeed later.
+
+    An error without a code does not come from ClickHouse, which sends one with every error
+    (`X-ClickHouse-Exception-Code`): a balancer or a proxy answers in its place.
+    """
     if isinstance(error, OperationalError | OSError | WarehouseUnavailableError):
         return True
-    return isinstance(error, DatabaseError) and error.code in TRANSIENT_CODES
+    return isinstance(error, DatabaseError) and (error.code is None or error.code in TRANSIENT_CODES)
 
 
 @contextmanager
@@ -119,7 +123,9 @@ class Warehouse:
         options: dict[str, Any] = {} if self.is_embedded else {"autogenerate_session_id": False}
         try:
             return clickhouse_connect.get_client(dsn=self._dsn, database=database, **options)
-        except (OperationalError, OSError) as error:
+        except (DatabaseError, OSError) as error:
+            if not is_transient(error):
+                raise
             raise WarehouseUnavailableError(
                 f"ClickHouse at {self._address} (INSIGHTS_CLICKHOUSE_URL) does not answer: {_deepest(error)}"
             ) from error

@@ -65,6 +65,10 @@ def test_an_error_carries_its_code(warehouse: Warehouse) -> None:
     ("fault", "error", "stored"),
     [
         pytest.param(Fault(action="fail", code=242), DatabaseError, 0, id="read-only"),
+        *(
+            pytest.param(Fault(action="refuse", code=status), DatabaseError, 0, id=f"a balancer's {status}")
+            for status in (403, 404, 500, 502)
+        ),
         pytest.param(Fault(action="drop_before"), OperationalError, 0, id="dropped before"),
         pytest.param(Fault(action="drop_after"), OperationalError, 200, id="answer lost"),
     ],

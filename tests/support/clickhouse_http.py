@@ -60,10 +60,11 @@ class Fault(BaseModel):
     """What happens to the next `times` inserts into `table` (empty: any).
 
     `delay` waits `seconds` before the insert; `fail` answers with ClickHouse's error `code` instead of inserting;
-    `drop_before` closes the connection instead of inserting, `drop_after` instead of answering.
+    `refuse` answers with the bare status `code` of a balancer in front of ClickHouse; `drop_before` closes the
+    connection instead of inserting, `drop_after` instead of answering.
     """
 
-    action: Literal["delay", "fail", "drop_before", "drop_after"]
+    action: Literal["delay", "fail", "refuse", "drop_before", "drop_after"]
     table: str = ""
     times: int = 1
     seconds: float = 0.0
@@ -129,6 +130,14 @@ def _decompress(body: bytes, encoding: str) -> bytes:
     from clickhouse_connect.driver._backend.chdb_backend import _decompress
 
     return body if encoding in {"", "identity"} else _decompress(body, encoding)
+
+
+class RefusedError(Exception):
+    """A balancer in front of ClickHouse answers in its place, with this status and a page of its own."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
 
 
 class Front:
@@ -206,6 +215,10 @@ class Front:
             status = STATUS_OF_CODE.get(error.code, 500)
             await self._answer(send, status, str(error).encode(), **{"Exception-Code": str(error.code)})
             return
+        except RefusedError as error:
+            await send({"type": "http.response.start", "status": error.status, "headers": []})
+            await send({"type": "http.response.body", "body": b"<html>no healthy upstream</html>"})
+            return
         except ConnectionAbortedError:
             return
         if fault is not None and fault.action == "drop_after":
@@ -219,6 +232,8 @@ class Front:
             await asyncio.sleep(fault.seconds)
         elif fault.action == "fail":
             raise EngineError(f"Code: {fault.code}. DB::Exception: A fault that the test asked for.")
+        elif fault.action == "refuse":
+            raise RefusedError(fault.code)
         elif fault.action == "drop_before":
             _drop(receive)
             raise ConnectionAbortedError
