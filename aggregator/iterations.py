@@ -66,14 +66,22 @@ def iteration_rows(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         parts = [each.get(column, 0) for each in counts.values()]
         if not all(isinstance(count, int) for count in parts) or sum(parts) != (row[column] or 0):
             raise ValueError(f"the iterations do not add up to {column}")
+    if any(_cached(each) > each.get("input_tokens", 0) for each in counts.values()):
+        raise ValueError("an iteration has more cached than input tokens")
     numbers = sorted(counts)
+    # What is unknown of the row is unknown of its iterations, not 0.
+    missing = {column: None if row[column] is None else 0 for column in COLUMNS}
     apart = [{name: each for name, each in counts[number].items() if name not in COLUMNS} for number in numbers]
     apart[0] |= others
     thinking = [*[None] * (len(numbers) - 1), row["thinking_tokens"]]
     # Further units are priced another way than tokens alone: all iterations of a row in the same.
     is_of_units = any(apart) or bool(thinking[-1])
     return [
-        {column: counts[number].get(column, 0) for column in COLUMNS}
+        {column: counts[number].get(column, missing[column]) for column in COLUMNS}
         | {"thinking_tokens": thinking[place], "usage": json.dumps(apart[place]) if is_of_units else ""}
         for place, number in enumerate(numbers)
     ]
+
+
+def _cached(counts: Mapping[str, Any]) -> int:
+    return int(counts.get("cached_input_tokens", 0)) + int(counts.get("cache_creation_input_tokens", 0))

@@ -134,8 +134,22 @@ def check_free_json(value: Any) -> Any:
     return value
 
 
+def _check_dotted_depth(value: JsonValue) -> None:
+    """ClickHouse nests what a dot in a key stands for, so it counts as a level."""
+    todo = [(value, 1)]
+    while todo:
+        item, depth = todo.pop()
+        if depth > MAX_NESTING:
+            raise _reject("too_deep", f"is nested deeper than {MAX_NESTING} levels, each dot in a key being one")
+        if isinstance(item, dict):
+            todo.extend((part, depth + 1 + key.count(".")) for key, part in item.items())
+        elif isinstance(item, list):
+            todo.extend((part, depth + 1) for part in item)
+
+
 def check_paths(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    """Raises PydanticCustomError when two values claim one path."""
+    """Raises PydanticCustomError when two values claim one path, or one is too deep."""
+    _check_dotted_depth(value)
     path = repeated_path(value)
     if path is not None:
         raise PydanticCustomError("path_collision", "has two values for the path {path}", {"path": path[:200]})

@@ -34,6 +34,10 @@ BATCH, DEFAULT = "batch", "default"
 
 __all__ = ["ExtractionError", "extract_usage", "with_usage_source"]
 
+# A response may hold anything under any name: deep nesting, numbers of a thousand digits, an object for a word.
+# Whatever reading it raises is about this one event, and must not end the batch.
+ODD_RESPONSE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
 
 def with_usage_source(events: pa.Table) -> pa.Table:
     """The events (EVENT_SCHEMA) with the counts of their responses, the service tier that served them, and a column
@@ -91,9 +95,12 @@ def _extract(row: Mapping[str, Any]) -> tuple[str, dict[str, Any] | None]:
             tier = served
         return tier, _usage(response, row["provider"], row["model_name"]) if row["asked"] else None
     except ExtractionError as error:
-        if row["asked"]:
-            metrics.USAGE_NOT_EXTRACTED.labels(error.reason).inc()
-        return tier, None
+        reason = error.reason
+    except ODD_RESPONSE:
+        reason = "unreadable"
+    if row["asked"]:
+        metrics.USAGE_NOT_EXTRACTED.labels(reason).inc()
+    return tier, None
 
 
 def extract_usage(provider: str, model_name: str, body: str) -> dict[str, Any]:
@@ -101,7 +108,10 @@ def extract_usage(provider: str, model_name: str, body: str) -> dict[str, Any]:
 
     Raises ExtractionError.
     """
-    return _usage(read_response(body), provider, model_name)
+    try:
+        return _usage(read_response(body), provider, model_name)
+    except ODD_RESPONSE as error:
+        raise ExtractionError("unreadable") from error
 
 
 def _usage(response: Mapping[str, Any], provider: str, model_name: str) -> dict[str, Any]:

@@ -142,6 +142,17 @@ def test_iterations_that_contradict_their_row_are_unpriced_and_not_free(usage: d
     assert (row["cost"], row["price_id"]) == (None, "")
 
 
+def test_iterations_of_a_gateway_never_make_a_cost_negative_or_free() -> None:
+    units = {
+        "iteration_1_input_tokens": 210_000, "iteration_1_cached_input_tokens": 420_000,
+        "iteration_2_input_tokens": 105_000, "iteration_3_input_tokens": 105_000,
+    }  # fmt: skip
+    more_cached_than_input = event(MODEL, input_tokens=420_000, cached_input_tokens=420_000, usage=json.dumps(units))
+    without_counts = event(MODEL, usage='{"iteration_1_foo": 1}')
+    for row in price([more_cached_than_input, without_counts]):
+        assert (row["cost"], row["input_tokens_cost"]) == (None, None)
+
+
 def test_a_declined_attempt_is_not_billed() -> None:
     declined, served = iteration(408, 0, model="claude-fable-5"), iteration(412, 264, "fallback_message", model=MODEL)
     given = answered({"input_tokens": 412, "output_tokens": 264, "iterations": [declined, served]})

@@ -211,3 +211,18 @@ def test_many_values_side_by_side_are_no_nesting_and_nesting_is_found_among_them
         for members in (f'"deep":{deep},"flat":{json.dumps(flat)}', f'"flat":{json.dumps(flat)},"deep":{deep}'):
             values.append(encode()[:-1] + f',"{field}":{{{members}}}}}'.encode())
     assert_agrees_with_the_model(decoder.decode(values), values)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        pytest.param({".".join("a" * 101): 1}, id="one key of many dots"),
+        pytest.param({"a.b": {"c.d": {".".join("e" * 97): 1}}}, id="dots at each level"),
+        pytest.param({".".join("a" * 60): [{".".join("b" * 60): 1}]}, id="dots inside an array"),
+    ],
+)
+def test_a_dot_in_a_key_of_metadata_is_a_level_of_nesting(decoder: Decoder, metadata: dict[str, Any]) -> None:
+    values: list[bytes | None] = [encode(metadata=metadata), encode(metadata={".".join("a" * 90): 1})]
+    decoded = decoder.decode(values)
+    assert_agrees_with_the_model(decoded, values)
+    assert [(each.row_index, each.reason) for each in decoded.rejections] == [(0, "too_deep")]

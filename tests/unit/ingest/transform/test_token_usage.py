@@ -160,3 +160,27 @@ def test_each_row_says_where_its_counts_come_from() -> None:
     assert events["input_tokens"].to_pylist() == [None, 100, 100, None, None, None]
     assert events["thinking_tokens"].to_pylist() == [None, 5, 5, None, None, None]
     assert REGISTRY.get_sample_value("insights_usage_not_extracted_total", {"reason": "no_usage"}) == missing + 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param('{"usage": ' + '{"a":' * 300 + "1" + "}" * 301, id="nested deeper than a program recurses"),
+        pytest.param('{"usage": {"prompt_tokens": 1' + "0" * 400 + ', "completion_tokens": 1}}', id="400 digits"),
+        pytest.param(
+            '{"type": "message", "usage": {"input_tokens": 1, "output_tokens": 1, "iterations": [{"type": {"a": 1}}]}}',
+            id="an object for a word",
+        ),
+        pytest.param(
+            '{"usageMetadata": {"promptTokenCount": 1, "promptTokensDetails": [{"modality": 1, "tokenCount": 1}]}}',
+            id="a number for a word",
+        ),
+        pytest.param('{"service_tier": ["x"], "usage": []}', id="a list for a word"),
+    ],
+)
+@pytest.mark.parametrize("form", ["whole", "streamed"])
+def test_whatever_a_response_holds_the_batch_goes_on(body: str, form: str) -> None:
+    text = body if form == "whole" else f"data: {body}\n\n"
+    rows = [decode_one(0, encode(response_body_raw=text)), decode_one(1, encode(response_body=CHAT))]
+    events = with_usage_source(pa.Table.from_pylist(rows, EVENT_SCHEMA))
+    assert events["usage_source"].to_pylist()[1] == "extracted"
