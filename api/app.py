@@ -15,7 +15,7 @@ from api.budgets.store import BudgetStore
 from api.events import routes as events
 from api.events.publisher import EventPublisher
 from api.live_usage import routes as live_usage
-from api.middleware import Bounds, RequestId
+from api.middleware import Bounds, HeadAsGet, Inflate, RequestId
 from api.parameters import refuse_repeats
 from api.request_logs import routes as request_logs
 from api.security.auth import allow
@@ -86,6 +86,8 @@ def _add_routers(app: FastAPI) -> None:
 
 def _add_middleware(app: FastAPI, settings: ApiSettings) -> None:
     """The last one added is the outermost."""
+    app.add_middleware(Inflate)
+    app.add_middleware(HeadAsGet)
     app.add_middleware(Bounds, timeout_seconds=settings.request_timeout_seconds)
     if settings.origins:
         app.add_middleware(

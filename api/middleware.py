@@ -5,9 +5,11 @@ import re
 import time
 import uuid
 
+import pyarrow as pa
 import structlog
 from opentelemetry.propagate import extract
 from opentelemetry.trace import Span, SpanKind, StatusCode, get_tracer
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -148,3 +150,73 @@ class Bounds:
             if has_started:
                 raise
             await errors.on_timeout(Request(scope))(scope, receive, send)
+
+
+class HeadAsGet:
+    """Answers HEAD like GET, without the body. Not for streams: the answer would never be complete."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD" or scope["path"] in STREAMS:
+            await self._app(scope, receive, send)
+            return
+
+        async def send_without_body(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        # In place: outer middleware reads the route that the router writes into it.
+        scope["method"] = "GET"
+        try:
+            await self._app(scope, receive, send_without_body)
+        finally:
+            scope["method"] = "HEAD"
+
+
+# By the name in `Content-Encoding`, the name that Arrow's codecs have.
+ENCODINGS = {"gzip": "gzip", "x-gzip": "gzip", "zstd": "zstd"}
+ENTITY_HEADERS = (b"content-encoding", b"content-length")
+
+
+class Inflate:
+    """Inflates bodies that are sent with gzip or zstd. The bound of a body also holds for what it is inflated to."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or (encoding := _encoding(scope)) == "identity":
+            await self._app(scope, receive, send)
+            return
+        limit, is_read = BODY_LIMITS.get(scope["path"], MAX_BODY_BYTES), False
+
+        async def receive_inflated() -> Message:
+            nonlocal is_read
+            if is_read:
+                return await receive()
+            is_read = True
+            if encoding not in ENCODINGS:
+                raise HTTPException(415, f"content-encoding must be one of {', '.join(ENCODINGS)}, identity")
+            body = await Request(scope, receive).body()
+            return {"type": "http.request", "body": await run_in_threadpool(_inflated, body, encoding, limit)}
+
+        # In place, as above; the length is that of what came.
+        scope["headers"] = [header for header in scope["headers"] if header[0] not in ENTITY_HEADERS]
+        await self._app(scope, receive_inflated, send)
+
+
+def _encoding(scope: Scope) -> str:
+    return Headers(scope=scope).get("content-encoding", "identity").strip().lower() or "identity"
+
+
+def _inflated(body: bytes, encoding: str, limit: int) -> bytes:
+    """Raises HTTPException 400 for what cannot be inflated, 413 for what is larger then than `limit`."""
+    try:
+        with pa.CompressedInputStream(pa.BufferReader(body), ENCODINGS[encoding]) as stream:
+            inflated: bytes = stream.read(limit + 1)
+    except (OSError, pa.ArrowException):
+        raise HTTPException(400, f"The body is not what content-encoding says: {encoding}.") from None
+    if len(inflated) > limit:
+        raise HTTPException(413, f"The body may have at most {limit} bytes, inflated.")
+    return inflated

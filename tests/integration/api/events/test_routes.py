@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from starlette.testclient import TestClient
 
@@ -149,3 +150,38 @@ def test_without_a_publisher_events_are_503(engine_url: str) -> None:
     with client_without_data(engine_url) as client:
         assert post(client, b"{}")[0] == 503
         assert client.get(f"{PATH}/schema").status_code == 503
+
+
+def compressed(body: bytes, encoding: str) -> bytes:
+    return bytes(pa.compress(body, codec=encoding, asbytes=True))
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+def test_a_body_may_be_compressed(client: TestClient, publisher: Publisher, encoding: str) -> None:
+    lines = b'{"request_id": "a"}\n{"request_id": "b"}' * 1000
+    headers = {"Content-Type": "application/x-ndjson", "Content-Encoding": encoding.upper()}
+    response = client.post(PATH, content=compressed(lines, encoding), headers=headers)
+    assert response.status_code == 202, response.text
+    assert publisher.published == [(lines, True)]
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+def test_the_bound_of_a_body_holds_for_what_it_is_inflated_to(
+    client: TestClient, publisher: Publisher, encoding: str
+) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": encoding}
+    bomb = compressed(b" " * 200_000_000, encoding)
+    assert len(bomb) < 1_000_000
+    assert client.post(PATH, content=bomb, headers=headers).status_code == 413
+    assert client.post(PATH, content=compressed(b" " * MAX_BODY_BYTES, encoding), headers=headers).status_code == 202
+    assert client.post(PATH, content=compressed(b"x" * 100, encoding)[:-5], headers=headers).status_code == 400
+    assert client.post(PATH, content=b"{}", headers=headers).status_code == 400
+    assert len(publisher.published) == 1
+
+
+def test_an_unknown_encoding_is_refused_with_those_that_are_known(client: TestClient, publisher: Publisher) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": "br"}
+    response = client.post(PATH, content=b"{}", headers=headers)
+    assert response.status_code == 415
+    assert "gzip, x-gzip, zstd, identity" in response.json()["message"]
+    assert publisher.published == []
