@@ -11,7 +11,7 @@ from aggregator.clickhouse.sql import Binder, text_of, time_range
 from aggregator.clickhouse.tables import KEY_COLUMNS
 from aggregator.rollups.measures import Dimension
 from aggregator.times import EVERYTHING, Span, from_micros
-from api.analytics.filters.fields import BY_NAME, VALUE, Field, Kind
+from api.analytics.filters.fields import BY_NAME, JSON_VALUES, VALUE, Field, Kind
 from api.analytics.filters.tree import Filter, FilterGroup
 
 NEGATIVE = {
@@ -27,6 +27,8 @@ NEGATIVE = {
 # Bound as an identifier, a key makes ClickHouse read the one subcolumn; getSubcolumn reads the whole column, and takes
 # any key.
 PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", re.ASCII)
+# In getSubcolumn these begin the name of a type or of a sub-object instead of a key.
+SUBCOLUMN_SYNTAX = re.compile(r"\.:`|\^`")
 COMPARISONS = {"eq": "=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 ROW_KEY = ", ".join(KEY_COLUMNS)
 
@@ -92,6 +94,9 @@ def _array(spec: Field, operator: str, operand: Any, binder: Binder) -> str:
 
 def nested_values(spec: Field, key: str, binder: Binder) -> str:
     """SQL for all values under a dotted key, as an array of text."""
+    if SUBCOLUMN_SYNTAX.search(key):
+        steps = "".join(f", {binder.text(step)}" for step in key.split("."))
+        return JSON_VALUES.replace(VALUE, f"JSONExtractRaw(toJSONString({spec.column}){steps})")
     if PLAIN_KEY.fullmatch(key):
         value = binder.bind(f"{spec.column}.{key}", "Identifier")
     else:

@@ -93,6 +93,14 @@ _NATIVE = (
     f" [ifNull(toString({VALUE}), '')])"
 )
 
+# Of any nested field, out of the JSON text of the value; slow, for the few keys that no subcolumn can be named by.
+JSON_VALUES = (
+    f"multiIf({VALUE} IN ('', 'null') OR startsWith({VALUE}, '{{'), emptyArrayString(), startsWith({VALUE}, '['),"
+    " arrayDistinct(arrayMap(item -> if(startsWith(item, '\"'), JSONExtractString(item), item),"
+    f" arrayFilter(item -> item != 'null', JSONExtractArrayRaw({VALUE})))),"
+    f" [if(startsWith({VALUE}, '\"'), JSONExtractString({VALUE}), {VALUE})])"
+)
+
 
 FIELDS = (
     Field("pl_id", Kind.IDENTIFIER, "request_id", "id of the request, as the gateway gave it"),
