@@ -1,7 +1,7 @@
 from collections.abc import Iterable
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 
 from api import errors
 from api.analytics.charts.query_runner import answer_custom_analytics
@@ -22,6 +22,7 @@ from api.analytics.suggestions.schemas import SuggestionAnswer
 from api.parameters import NoParameters
 from api.security.auth import limited, require
 from api.security.permissions import Permission
+from api.security.rate_limits import RateLimits
 from api.security.reader import AppReader, Reader
 
 router = APIRouter(tags=["request analytics"])
@@ -38,12 +39,20 @@ def _check_content(query: RequestQuery, reader: Reader, groups: Iterable[str] = 
         require(reader.caller, Permission.CONTENT)
 
 
+def _count_words(request: Request, query: RequestQuery, reader: Reader) -> None:
+    """Words cost the same wherever they are looked for: they count in the limit of searches."""
+    if query.q and not query.q.isspace():
+        limits: RateLimits = request.app.state.rate_limits
+        limits.count_endpoint("search", reader.caller.name)
+
+
 @router.post("/api/public/v2/requests/analytics", responses=documented(400, 401, 403, 413, 422, 500, 503, 504))
 def request_analytics(
-    query: RequestLogQuery, _: Annotated[NoParameters, Query()], reader: AppReader
+    request: Request, query: RequestLogQuery, _: Annotated[NoParameters, Query()], reader: AppReader
 ) -> AnalyticsAnswer:
     """An overview of the requests that the filter leaves: totals, over time, by model, provider, prompt and more."""
     _check_content(query, reader)
+    _count_words(request, query, reader)
     return answer_analytics(reader, query)
 
 
@@ -52,10 +61,11 @@ def request_analytics(
     responses=documented(400, 401, 403, 413, 422, 500, 503, 504),
 )
 def custom_analytics(
-    query: CustomAnalyticsQuery, _: Annotated[NoParameters, Query()], reader: AppReader
+    request: Request, query: CustomAnalyticsQuery, _: Annotated[NoParameters, Query()], reader: AppReader
 ) -> CustomAnalyticsAnswer:
     """Charts over the requests that the filter leaves, in the order they are asked for."""
     _check_content(query, reader, query.group_fields)
+    _count_words(request, query, reader)
     return answer_custom_analytics(reader, query)
 
 

@@ -7,11 +7,14 @@ from api.security.permissions import Restriction
 
 
 def is_visible(scope: Subject, restriction: Restriction | None) -> bool:
-    """A confined caller sees the budgets of their own user and keys."""
+    """A confined caller sees budgets that count nothing but rows they may see: of their user, or of one of their keys.
+
+    Confined to a user *and* keys they see neither: others may use the same keys, and the user others still.
+    """
     if restriction is None:
         return True
     if scope.kind is SubjectKind.API_KEY:
-        return scope.value in restriction.api_key_ids
+        return scope.value in restriction.api_key_ids and restriction.user_id is None
     return scope.kind is SubjectKind.USER and scope.value == restriction.user_id and not restriction.api_key_ids
 
 

@@ -28,6 +28,7 @@ def _caller_of(
 ) -> Caller:
     """Raises ApiError 401 unless the request carries a known key, 429 after too many wrong keys from its address.
 
+    A known key passes all the same: many clients may share an address, and 256 bits are not guessed by trying.
     `Authorization` goes first. Sync, so that it runs in a thread: the keys may have to be read.
     """
     key = credentials.credentials if credentials else in_header
@@ -35,10 +36,10 @@ def _caller_of(
         raise ApiError(401, "Send the header `Authorization: Bearer <key>` or `X-API-KEY: <key>`.", headers=CHALLENGE)
     keys: KeyRing = request.app.state.keys
     limits: RateLimits = request.app.state.rate_limits
-    address = request.client.host if request.client else ""
-    limits.check_address(address)
     caller = keys.find(key)
     if caller is None:
+        address = request.client.host if request.client else ""
+        limits.check_address(address)
         limits.count_wrong_key(address)
         raise ApiError(401, "The key is not known.", headers=CHALLENGE)
     request.state.caller = caller

@@ -25,8 +25,7 @@ class RateLimits:
         self._endpoints = {name: parse_many(limit) if limit else [] for name, limit in endpoints.items()}
 
     def check_address(self, address: str) -> None:
-        """Raises ApiError 429 for an address that has sent too many wrong keys, whatever it sends now: a known
-        key must be answered like a wrong one."""
+        """Raises ApiError 429 for an address that has sent too many wrong keys."""
         for limit in self._wrong_keys:
             if not self._limiter.test(limit, "wrong-key", address):
                 metrics.RATE_LIMITED.labels("wrong_keys").inc()

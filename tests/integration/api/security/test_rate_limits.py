@@ -38,6 +38,20 @@ def test_limits_are_per_endpoint_and_per_key(client: TestClient) -> None:
     assert client.get(SUGGESTIONS, headers={"Authorization": "Bearer wrong"}).status_code == 401
 
 
+def test_words_count_as_a_search_wherever_they_are_looked_for(engine_url: str) -> None:
+    overview = "/api/public/v2/requests/analytics"
+    chart = {"id": "c", "chartType": "bar", "metric": "count"}
+    with filled_warehouse(engine_url, []) as warehouse, client_of(warehouse, search_limit="3/hour") as client:
+        assert client.post(SEARCH, json={"q": "a"}).status_code == 200
+        assert client.post(overview, json={"q": "a"}).status_code == 200
+        charts = {"q": "a", "customCharts": [chart]}
+        assert [client.post(f"{overview}/custom-analytics", json=charts).status_code for _ in range(2)] == [200, 429]
+        assert client.post(overview, json={"q": "a"}).status_code == 429
+        # Without words they are as cheap as before.
+        assert client.post(overview, json={}).status_code == 200
+        assert client.post(f"{overview}/custom-analytics", json={"customCharts": [chart]}).status_code == 200
+
+
 def test_without_a_limit_a_key_asks_as_often_as_it_likes(engine_url: str) -> None:
     with filled_warehouse(engine_url, []) as warehouse, client_of(warehouse) as client:
         assert {client.post(SEARCH, json={}).status_code for _ in range(30)} == {200}
