@@ -1,5 +1,6 @@
 """Alerts are stored in ClickHouse, and the process that wrote the row posts the alert to the operator's webhook."""
 
+import asyncio
 import hashlib
 import hmac
 import time
@@ -19,6 +20,7 @@ from aggregator.clickhouse.client import Warehouse
 log = structlog.get_logger(__name__)
 
 MAX_ATTEMPTS = 5
+# Of a whole attempt: a timeout of the client's is for each read, and an answer may drip.
 TIMEOUT_SECONDS = 5.0
 RETRYABLE_STATUSES = frozenset({408, 425, 429})
 _INSTANT, _AMOUNT = pa.timestamp("ms", "UTC"), pa.decimal128(38, 12)
@@ -85,7 +87,14 @@ def _is_transient(error: BaseException) -> bool:
     if isinstance(error, httpx2.HTTPStatusError):
         status = error.response.status_code
         return status >= 500 or status in RETRYABLE_STATUSES
-    return isinstance(error, httpx2.TransportError)
+    return isinstance(error, httpx2.TransportError | TimeoutError)
+
+
+def _reason(error: Exception) -> str:
+    """Without the URL, which is a secret of its own with many services."""
+    if isinstance(error, httpx2.HTTPStatusError):
+        return f"answered with status {error.response.status_code}"
+    return type(error).__name__
 
 
 class Webhook:
@@ -109,9 +118,9 @@ class Webhook:
         try:
             async with httpx2.AsyncClient(timeout=TIMEOUT_SECONDS) as client:
                 await retrying(self._post, client, alert)
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError) as error:
             metrics.WEBHOOKS.labels("failed").inc()
-            log.error("webhook_failed", alert=alert.id, reason=str(error) or type(error).__name__)
+            log.error("webhook_failed", alert=alert.id, reason=_reason(error))
             return False
         metrics.WEBHOOKS.labels("sent").inc()
         return True
@@ -124,4 +133,7 @@ class Webhook:
             "x-insights-timestamp": str(timestamp),
             "x-insights-signature": signature(self._secret.get_secret_value(), timestamp, body),
         }
-        (await client.post(self._url, content=body, headers=headers)).raise_for_status()
+        # Of the answer nothing but the status counts, so its body is not read.
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            async with client.stream("POST", self._url, content=body, headers=headers) as response:
+                response.raise_for_status()

@@ -11,7 +11,8 @@ from threading import Event, Thread
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
+import structlog
+from pydantic import SecretStr, ValidationError
 
 from aggregator.budgets import notifications
 from aggregator.budgets.alert import Alert
@@ -300,3 +301,44 @@ async def test_the_webhook_is_signed_and_tried_again(failures: list[int], calls_
 async def test_a_webhook_that_nobody_serves_is_given_up() -> None:
     assert await Webhook("http://127.0.0.1:9/", SecretStr(""), waits=(0.01, 0.02)).post(ALERT) is False
     assert await Webhook("nonsense", SecretStr(""), waits=(0.01, 0.02)).post(ALERT) is False
+
+
+@pytest.mark.parametrize("length", [10**9, 10])
+async def test_of_the_webhooks_answer_only_the_status_is_read(length: int) -> None:
+    """It may be huge, or drip for ever."""
+    calls, is_hung_up = 0, asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal calls
+        calls += 1
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\nx" % length)
+        await writer.drain()
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        is_hung_up.set()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        assert await Webhook(url, SecretStr(SECRET)).post(ALERT) is True
+        await is_hung_up.wait()
+    assert calls == 1
+
+
+async def test_a_failure_of_the_webhook_is_logged_without_its_url() -> None:
+    calls = Calls([400])
+    try:
+        with structlog.testing.capture_logs() as lines:
+            assert await Webhook(f"{calls.url}?token=s3cret", SecretStr(SECRET)).post(ALERT) is False
+    finally:
+        calls.close()
+    assert [line["reason"] for line in lines] == ["answered with status 400"]
+    assert "s3cret" not in str(lines)
+
+
+@pytest.mark.parametrize("url", ["nonsense", "ftp://example.org/", "https://", "//example.org"])
+def test_a_webhook_that_is_no_address_is_refused_at_start(url: str) -> None:
+    with pytest.raises(ValidationError, match="must be an address such as") as caught:
+        AggregateSettings(webhook_url=url)
+    assert caught.value.error_count() == 1
