@@ -26,12 +26,15 @@ def _caller_of(
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
     in_header: Annotated[str | None, Depends(header)],
 ) -> Caller:
-    """Raises ApiError 401 unless the request carries a known key, 429 after too many wrong keys from its address.
+    """Raises ApiError 401 unless the request carries one known key, 429 after too many wrong keys from its address.
 
     A known key passes all the same: many clients may share an address, and 256 bits are not guessed by trying.
-    `Authorization` goes first. Sync, so that it runs in a thread: the keys may have to be read.
+    The same key may stand in both headers. Sync, so that it runs in a thread: the keys may have to be read.
     """
     key = credentials.credentials if credentials else in_header
+    authorizations, keys_given = request.headers.getlist("authorization"), request.headers.getlist("x-api-key")
+    if len(authorizations) > 1 or {*keys_given, key} > {key}:
+        raise ApiError(401, "Send one key: the request carries several.", headers=CHALLENGE)
     if not key:
         raise ApiError(401, "Send the header `Authorization: Bearer <key>` or `X-API-KEY: <key>`.", headers=CHALLENGE)
     keys: KeyRing = request.app.state.keys

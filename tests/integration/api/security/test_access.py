@@ -22,7 +22,7 @@ from api.live_usage.usage import live_usage
 from api.security import permissions
 from api.security.permissions import Caller, Permission, Restriction, Scope
 from api.security.reader import Reader
-from tests.support.api import client_as, client_of, filled_warehouse, get, settings
+from tests.support.api import KEY, client_as, client_of, filled_warehouse, get, settings
 from tests.support.rows import START, USERS, Row, random_rows
 
 LOGS, STATS, LIVE = "/v1/request-logs", "/v1/request-logs/stats", "/v1/usage/live"
@@ -249,6 +249,22 @@ def test_a_key_may_come_in_a_header_of_its_own(full: Warehouse, header: str) -> 
         assert client.get(LOGS, headers={header: "ak-wrong"}).status_code == 401
         both = {header: "ak-other", "Authorization": "Bearer ak-wrong"}
         assert client.get(LOGS, headers=both).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ([("Authorization", f"Bearer {KEY}"), ("X-API-KEY", "ak-other")], 401),
+        ([("Authorization", f"Bearer {KEY}"), ("Authorization", f"Bearer {KEY}")], 401),
+        ([("X-API-KEY", KEY), ("X-API-KEY", "ak-other")], 401),
+        ([("Authorization", f"Bearer {KEY}"), ("X-API-KEY", KEY)], 200),
+    ],
+)
+def test_a_request_carries_one_key(full: Warehouse, headers: list[tuple[str, str]], status: int) -> None:
+    """Otherwise a proxy that adds one, and this service, might each take another for the caller."""
+    with client_of(full) as client:
+        del client.headers["Authorization"]
+        assert client.get(LOGS, headers=headers).status_code == status
 
 
 @pytest.mark.parametrize("restriction", RESTRICTIONS.values(), ids=list(RESTRICTIONS))
