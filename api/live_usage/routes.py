@@ -4,14 +4,15 @@ from collections.abc import AsyncIterable
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 from fastapi.sse import EventSourceResponse
 
 from aggregator.clickhouse.client import DatabaseError, WarehouseUnavailableError
-from api.errors import documented
+from api.errors import ApiError, documented
 from api.live_usage.parameters import LiveParameters
 from api.live_usage.schemas import EXAMPLE_LIVE, LiveUsage, MinuteUsage
 from api.live_usage.usage import MINUTES, as_answer, live_usage, read_minutes
+from api.security.auth import StillAllowed, one_stream
 from api.security.reader import AppReader
 
 STREAM_SECONDS = 2.0
@@ -32,9 +33,14 @@ def get_live_usage(parameters: Annotated[LiveParameters, Query()], reader: AppRe
     return live_usage(reader, parameters)
 
 
-@router.get("/v1/usage/live/stream", response_class=EventSourceResponse, responses=STREAM)
+@router.get(
+    "/v1/usage/live/stream",
+    response_class=EventSourceResponse,
+    responses=STREAM,
+    dependencies=[Depends(one_stream)],
+)
 async def stream_live_usage(
-    parameters: Annotated[LiveParameters, Query()], reader: AppReader
+    parameters: Annotated[LiveParameters, Query()], reader: AppReader, still_allowed: StillAllowed
 ) -> AsyncIterable[LiveUsage]:
     """The same every two seconds, as server-sent events. It ends when ClickHouse is away; browsers connect again."""
     found: dict[int, MinuteUsage] = {}
@@ -43,8 +49,11 @@ async def stream_live_usage(
         now = datetime.now(UTC)
         count = NEWEST_MINUTES if reads % FULL_EVERY else MINUTES
         try:
+            # A key may be revoked while its stream is open.
+            if not await asyncio.to_thread(still_allowed):
+                return
             newest = await asyncio.to_thread(read_minutes, reader, parameters, now, count)
-        except (WarehouseUnavailableError, DatabaseError):
+        except (WarehouseUnavailableError, DatabaseError, ApiError):
             return
         found = newest if count == MINUTES else found | newest
         yield as_answer(found, now)

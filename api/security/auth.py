@@ -1,5 +1,6 @@
 """Authentication and authorization: the caller of a request's key, and the permission that a route requires."""
 
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
@@ -45,11 +46,28 @@ def _caller_of(
         limits.check_address(address)
         limits.count_wrong_key(address)
         raise ApiError(401, "The key is not known.", headers=CHALLENGE)
-    request.state.caller = caller
+    request.state.caller, request.state.key = caller, key
     return caller
 
 
 RequestCaller = Annotated[Caller, Depends(_caller_of)]
+
+
+def _still_allowed(request: Request, caller: RequestCaller) -> Callable[[], bool]:
+    keys: KeyRing = request.app.state.keys
+    key: str = request.state.key
+    return lambda: keys.find(key) == caller
+
+
+# Whether the key of a request is still what it was when the answer began: for answers without an end. It may block.
+StillAllowed = Annotated[Callable[[], bool], Depends(_still_allowed)]
+
+
+async def one_stream(request: Request, caller: RequestCaller) -> AsyncIterator[None]:
+    """A dependency for routes that stream. Raises ApiError 429 for a caller that has too many streams open."""
+    limits: RateLimits = request.app.state.rate_limits
+    with limits.open_stream(caller.name):
+        yield
 
 
 def require(caller: Caller, permission: Permission) -> None:

@@ -2,7 +2,9 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from limits import RateLimitItem, parse_many
 from limits.storage import MemoryStorage
@@ -10,6 +12,9 @@ from limits.strategies import FixedWindowRateLimiter
 
 from api import metrics
 from api.errors import ApiError
+
+# Each asks ClickHouse every two seconds, for as long as it is open.
+MAX_STREAMS = 20
 
 
 class RateLimits:
@@ -22,6 +27,7 @@ class RateLimits:
         self._limiter = FixedWindowRateLimiter(MemoryStorage())
         self._requests = parse_many(requests) if requests else []
         self._wrong_keys = parse_many(wrong_keys) if wrong_keys else []
+        self._streams: Counter[str] = Counter()
         self._endpoints = {name: parse_many(limit) if limit else [] for name, limit in endpoints.items()}
 
     def check_address(self, address: str) -> None:
@@ -54,6 +60,19 @@ class RateLimits:
                     "Rate limit exceeded. Please retry later.",
                     headers={"Retry-After": str(self._wait_seconds(limit, endpoint, caller))},
                 )
+
+    @contextmanager
+    def open_stream(self, caller: str) -> Iterator[None]:
+        """Counts a stream while it is open; called on the event loop only. Raises ApiError 429 for one too many."""
+        if self._streams[caller] >= MAX_STREAMS:
+            metrics.RATE_LIMITED.labels("streams").inc()
+            message = f"This key has {MAX_STREAMS} streams open, which is the most it may have; close one first."
+            raise ApiError(429, message, headers={"Retry-After": "1"})
+        self._streams[caller] += 1
+        try:
+            yield
+        finally:
+            self._streams[caller] -= 1
 
     def _wait_seconds(self, limit: RateLimitItem, *identifiers: str) -> int:
         reset_at = self._limiter.get_window_stats(limit, *identifiers).reset_time

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -10,8 +12,10 @@ import httpx2
 import pytest
 
 from aggregator.clickhouse.client import Warehouse
+from aggregator.tables.api_keys import create_key, revoke_key
 from api.app import create_app
 from api.live_usage import routes
+from api.security import keyring, rate_limits
 from cli.serving import listen, make_server
 from tests.support.api import KEY, client_of, get, rfc3339, settings
 from tests.support.rows import Row, insert_rows, random_rows
@@ -84,3 +88,59 @@ async def test_the_stream_says_what_has_come_since(warehouse: Warehouse, monkeyp
     assert counts[0] == 20
     server.should_exit = True
     await serving
+
+
+@asynccontextmanager
+async def serving(warehouse: Warehouse) -> AsyncIterator[str]:
+    """The address of the stream, served over a real connection."""
+    settings_ = settings()
+    server = make_server(create_app(settings_, warehouse), settings_.trusted_proxies)
+    sock = listen("127.0.0.1", 0)
+    task = asyncio.create_task(server.serve([sock]))
+    try:
+        yield f"http://127.0.0.1:{sock.getsockname()[1]}/v1/usage/live/stream"
+    finally:
+        server.should_exit = True
+        await task
+
+
+async def test_a_stream_ends_when_its_key_is_revoked(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes, "STREAM_SECONDS", 0.05)
+    monkeypatch.setattr(keyring, "REFRESH_SECONDS", 0.1)
+    key = await asyncio.to_thread(create_key, warehouse, "team", ["read"], "test")
+    async with (
+        asyncio.timeout(120),
+        serving(warehouse) as url,
+        httpx2.AsyncClient(trust_env=False, headers={"Authorization": f"Bearer {key}"}) as client,
+        client.stream("GET", url) as answer,
+    ):
+        events = 0
+        async for line in answer.aiter_lines():
+            events += line.startswith("data: ")
+            if events == 1 and line.startswith("data: "):
+                await asyncio.to_thread(revoke_key, warehouse, "team", "test")
+        assert events >= 1
+
+
+async def test_a_key_has_so_many_streams_and_each_that_is_closed_makes_room(
+    warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rate_limits, "MAX_STREAMS", 3)
+    async with (
+        asyncio.timeout(120),
+        serving(warehouse) as url,
+        httpx2.AsyncClient(trust_env=False, headers={"Authorization": f"Bearer {KEY}"}) as client,
+    ):
+        async with AsyncExitStack() as stack:
+            opened = [await stack.enter_async_context(client.stream("GET", url)) for _ in range(3)]
+            assert [answer.status_code for answer in opened] == [200] * 3
+            assert (await client.get(url)).status_code == 429
+            other = await stack.enter_async_context(
+                client.stream("GET", url, headers={"Authorization": "Bearer ak-other"})
+            )
+            assert other.status_code == 200
+        while True:
+            async with client.stream("GET", url) as answer:
+                if answer.status_code == 200:
+                    break
+            await asyncio.sleep(0.05)

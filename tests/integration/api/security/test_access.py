@@ -296,7 +296,7 @@ async def test_a_stream_of_usage_begins_as_the_usage_of_one_moment(full: Warehou
     parameters = LiveParameters()
     for restriction in (None, *RESTRICTIONS.values()):
         reader = Reader(full, {}, reader_of(restriction))
-        stream = stream_live_usage(parameters, reader)
+        stream = stream_live_usage(parameters, reader, lambda: True)
         assert await anext(aiter(stream)) == live_usage(reader, parameters)
 
 
