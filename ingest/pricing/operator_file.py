@@ -41,7 +41,7 @@ def parse(text: str, name: str) -> PriceFile:
     """The entries in `text`; `name` is what messages call the file. Raises PriceFileError."""
     root = _tree(text, name)
     try:
-        return PriceFile.model_validate(_plain(root, name))
+        return PriceFile.model_validate(_plain(root, name, set()))
     except ValidationError as error:
         problems = [f"{name} line {_line_of(root, each['loc'])}: {_reason(each)}" for each in error.errors()]
         raise PriceFileError("\n".join(problems)) from None
@@ -60,7 +60,7 @@ def _reason(problem: ErrorDetails) -> str:
 
 def _tree(text: str, name: str) -> yaml.Node:
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = _compose(text)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise PriceFileError(f"{name} line {line}: {' '.join(filter(None, (error.context, error.problem)))}") from None
@@ -72,19 +72,32 @@ def _tree(text: str, name: str) -> yaml.Node:
     return root
 
 
-def _plain(node: yaml.Node, name: str, depth: int = 0) -> Any:
-    """Dicts, lists and text: YAML's own numbers would turn money into floats."""
+def _compose(text: str) -> yaml.Node | None:
+    """By libyaml where it is there, in a fraction of the time; mistakes are found again by the loader in Python, which
+    knows their lines better. Raises YAMLError."""
+    try:
+        return yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.YAMLError:
+        return yaml.compose(text, Loader=yaml.SafeLoader)
+
+
+def _plain(node: yaml.Node, name: str, seen: set[int], depth: int = 0) -> Any:
+    """Dicts, lists and text: YAML's own numbers would turn money into floats. `seen` are the nodes that were read: what
+    an alias stands for is the same node again, and aliases of aliases would make a few lines endless."""
     if depth > 10:
         raise PriceFileError(f"{name} line {node.start_mark.line + 1}: is nested too deep")
+    if id(node) in seen:
+        raise PriceFileError(f"{name} line {node.start_mark.line + 1}: an alias stands for this; write it out there")
+    seen.add(id(node))
     if isinstance(node, yaml.SequenceNode):
-        return [_plain(item, name, depth + 1) for item in node.value]
+        return [_plain(item, name, seen, depth + 1) for item in node.value]
     if not isinstance(node, yaml.MappingNode):
         return node.value
     plain: dict[str, Any] = {}
     for key, value in node.value:
         if key.value in plain:
             raise PriceFileError(f"{name} line {key.start_mark.line + 1}: {key.value} is given twice")
-        plain[str(key.value)] = _plain(value, name, depth + 1)
+        plain[str(key.value)] = _plain(value, name, seen, depth + 1)
     return plain
 
 
