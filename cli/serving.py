@@ -74,14 +74,14 @@ def stop_on_signals() -> asyncio.Event:
     return stop
 
 
-def serve_metrics(port: int, setting: str = "INSIGHTS_METRICS_PORT") -> None:
-    """Serve Prometheus metrics on every address of this machine; port 0 for none.
+def serve_metrics(port: int, setting: str = "INSIGHTS_METRICS_PORT", host: str = "0.0.0.0") -> None:  # noqa: S104
+    """Serve Prometheus metrics on `host`, by default every address of this machine; port 0 for none.
 
     Raises ServiceError when the port is taken.
     """
     if port:
         try:
-            start_http_server(port)
+            start_http_server(port, host)
         except OSError as error:
             raise ServiceError(
                 f"metrics cannot be served on port {port}: {error.strerror}; choose another with {setting}"

@@ -32,7 +32,7 @@ async def run_api(settings: ApiCommandSettings) -> None:
     publisher = KafkaEventPublisher(servers, settings.kafka_topic, **options) if servers else None
     budgets = KafkaBudgets(servers, **options) if servers else None
     server = make_server(create_app(settings, warehouse, publisher, budgets), settings.trusted_proxies)
-    serve_metrics(settings.api_metrics_port, "INSIGHTS_API_METRICS_PORT")
+    serve_metrics(settings.api_metrics_port, "INSIGHTS_API_METRICS_PORT", settings.host)
     serving = asyncio.create_task(server.serve([listen(settings.host, settings.port)]))
     stopped = asyncio.create_task(stop.wait())
     await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)

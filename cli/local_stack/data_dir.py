@@ -49,6 +49,9 @@ class DataDir:
         self.was_killed = bool(os.pread(self._lock, 1, 0))
         os.truncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
+        # The directory may have been there before, open to everybody.
+        self.rows.mkdir(exist_ok=True)
+        self.rows.chmod(0o700)
         return self
 
     def __exit__(
@@ -59,8 +62,12 @@ class DataDir:
         os.close(self._lock)
 
     @property
+    def rows(self) -> Path:
+        return self.path / "clickhouse"
+
+    @property
     def clickhouse_url(self) -> str:
-        return f"chdb://{self.path / 'clickhouse'}"
+        return f"chdb://{self.rows}"
 
     @property
     def key_file(self) -> Path:

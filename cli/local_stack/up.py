@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -85,7 +86,10 @@ def aggregate_settings(ingest: IngestSettings) -> AggregateSettings:
 def welcome(api: ApiSettings, ingest: IngestSettings, data: DataDir) -> str:
     """The text that is printed once everything runs."""
     url = base_url(api.host, api.port)
-    key = f"{api.keys[0]}   (kept in {data.key_file})" if data.key_file.exists() else "from INSIGHTS_API_KEYS"
+    key = "from INSIGHTS_API_KEYS"
+    if data.key_file.exists():
+        # Where output goes to a file or a collector of logs, the key must not.
+        key = f"{api.keys[0]}   (kept in {data.key_file})" if sys.stdout.isatty() else f"in {data.key_file}"
     return f"""\
 {READY}: {url}
   docs     {url}/docs
@@ -172,6 +176,7 @@ class Stack:
         self._publisher = KafkaEventPublisher(broker.address, ingest.kafka_topic)
         self._budgets = KafkaBudgets(broker.address)
         app = create_app(api, self._warehouse, self._publisher, self._budgets)
+        self._host = api.host
         self._server = make_server(app, api.trusted_proxies)
         self._worker = Worker(ingest, self._warehouse)
         self._aggregator = Aggregator(aggregate_settings(ingest), self._warehouse)
@@ -184,7 +189,7 @@ class Stack:
         """
         migrate(self._warehouse)
         await create_topics(self._broker.address, {self._ingest.kafka_topic: PARTITIONS})
-        serve_metrics(self._ingest.metrics_port)
+        serve_metrics(self._ingest.metrics_port, host=self._host)
         serving = asyncio.create_task(self._server.serve([sock]))
         worker = asyncio.create_task(self._worker.run(self._stop_worker))
         watching = asyncio.create_task(_wait_for_end(self._broker))

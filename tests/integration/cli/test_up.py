@@ -185,12 +185,13 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
         yield up
 
 
-def test_the_key_it_makes_is_printed_and_only_its_owner_can_read_it(stack: Up) -> None:
+def test_a_log_says_where_the_key_it_makes_is_kept_and_only_its_owner_can_read_it(stack: Up) -> None:
     key = (stack.data_dir / "api-key").read_text().strip()
     assert key.startswith("ak-")
     assert stat.S_IMODE((stack.data_dir / "api-key").stat().st_mode) == 0o600
     shown = stack.output.read_text()
-    assert key in shown
+    assert key not in shown
+    assert f"key      in {stack.data_dir / 'api-key'}" in shown
     assert f"http://127.0.0.1:{stack.port}/docs" in shown
     assert f"127.0.0.1:{stack.broker_port}, topic request-events with 6 partitions" in shown
     with stack.http() as client:
