@@ -45,15 +45,18 @@ UNKNOWN_TABLE, UNKNOWN_DATABASE = 60, 81
 NOT_MIGRATED_CODES = frozenset({UNKNOWN_TABLE, UNKNOWN_DATABASE})
 
 
-def is_transient(error: BaseException) -> bool:
-    """Whether the same call may succeed later.
+# How the driver words an answer without `X-ClickHouse-Exception-Code`. ClickHouse sends one with every error, so a
+# balancer or a proxy has answered in its place.
+NOT_FROM_CLICKHOUSE = "HTTP driver received HTTP status"
 
-    An error without a code does not come from ClickHouse, which sends one with every error
-    (`X-ClickHouse-Exception-Code`): a balancer or a proxy answers in its place.
-    """
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same call may succeed later."""
     if isinstance(error, OperationalError | OSError | WarehouseUnavailableError):
         return True
-    return isinstance(error, DatabaseError) and (error.code is None or error.code in TRANSIENT_CODES)
+    if not isinstance(error, DatabaseError):
+        return False
+    return error.code in TRANSIENT_CODES or (error.code is None and str(error).startswith(NOT_FROM_CLICKHOUSE))
 
 
 @contextmanager
