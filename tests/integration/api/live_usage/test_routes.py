@@ -64,15 +64,11 @@ async def test_the_stream_says_what_has_come_since(warehouse: Warehouse, monkeyp
     now = datetime.now(UTC)
     first, second = (random_rows(n, 20, now - timedelta(seconds=30), timedelta(seconds=30), n * 100) for n in (1, 2))
     insert_rows(warehouse, first)
-    settings_ = settings()
-    server = make_server(create_app(settings_, warehouse), settings_.trusted_proxies)
-    sock = listen("127.0.0.1", 0)
-    serving = asyncio.create_task(server.serve([sock]))
-    url = f"http://127.0.0.1:{sock.getsockname()[1]}/v1/usage/live/stream"
     counts: list[int] = []
     headers = {"Authorization": f"Bearer {KEY}"}
     async with (
         asyncio.timeout(120),
+        serving(warehouse) as url,
         httpx2.AsyncClient(trust_env=False) as client,
         client.stream("GET", url, headers=headers) as answer,
     ):
@@ -86,8 +82,6 @@ async def test_the_stream_says_what_has_come_since(warehouse: Warehouse, monkeyp
             if counts[-1:] == [40]:
                 break
     assert counts[0] == 20
-    server.should_exit = True
-    await serving
 
 
 @asynccontextmanager
