@@ -1,5 +1,6 @@
 """Types of values in requests and answers: how each is written in JSON."""
 
+import json
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any
@@ -30,6 +31,8 @@ def _parse_object(value: Any) -> Any:
         return None
     try:
         parsed = from_json(value, allow_inf_nan=False)
+        # A number like 1e400 is read as infinity, of which an answer would make null.
+        json.dumps(parsed, allow_nan=False)
     except ValueError:
         parsed = None
     return parsed if isinstance(parsed, dict) else {"unreadable": value}

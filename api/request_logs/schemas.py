@@ -53,9 +53,9 @@ EXAMPLE_LOG: dict[str, Any] = {
     "price_id": "openai/gpt-5-mini input=0.25 cached_input=0.025 cache_creation_input=0.25 output=2",
     "price_version": "genai-prices 0.2.3",
     "request_headers": {"content-type": "application/json", "authorization": "[redacted]"},
-    "request_body": '{"messages":[{"role":"user","content":"Hello"}]}',
+    "request_body": {"messages": [{"role": "user", "content": "Hello"}]},
     "response_headers": None,
-    "response_body": '{"choices":[]}',
+    "response_body": {"choices": []},
     "response_body_raw": "",
     "llm_parameters": {"temperature": 0.2},
     "input_variables": None,
@@ -133,10 +133,14 @@ class RequestLog(BaseModel):
     price_version: str
 
     request_headers: JsonObject = Field(description="Values of secret headers are masked.")
-    request_body: str = Field(description="Exactly as stored.")
+    request_body: JsonObject = Field(
+        description='What the client sent. Null when absent; `{"unreadable": text}` when it is no JSON object.'
+    )
     response_headers: JsonObject
-    response_body: str
-    response_body_raw: str
+    response_body: JsonObject = Field(
+        description='What the provider answered. Null when absent; `{"unreadable": text}` when it is no JSON object.'
+    )
+    response_body_raw: str = Field(description='The answer as text, exactly as stored, such as a stream; "" when absent.')
     llm_parameters: JsonObject
     input_variables: JsonObject
 

@@ -38,7 +38,8 @@ def test_pages_of_long_ids_come_back_whole(stack: Stack) -> None:
         expected = in_order(ROWS, order_by)
         assert [log["id"] for log in logs] == [id_of(row) for row in expected]
         assert [log["timestamp"] for log in logs] == [rfc3339(row["timestamp"]) for row in expected]
-        assert [log["response_body"] for log in logs] == [payload_of(row)["response_body"] for row in expected]
+        bodies = [{"unreadable": payload_of(row)["response_body"]} for row in expected]
+        assert [log["response_body"] for log in logs] == bodies
 
 
 def test_small_pages_filters_lookup_and_statistics_work_too(stack: Stack) -> None:

@@ -25,6 +25,8 @@ request_id created_at storage_location storage_row_index storage_batch_id use_ob
 cached_input_tokens_cost cached_input_tokens_cost_before_fee cache_creation_input_tokens
 cache_creation_input_tokens_cost cache_creation_input_tokens_cost_before_fee
 """.split()  # noqa: SIM905
+# Of the payload, as JSON.
+OBJECTS = ("request_headers", "request_body", "response_headers", "response_body")
 SAME_AS_STORED = """
 user_id api_key_id api_key_prefix api_key_hash api_key_address api_key_name provider model_name status status_code
 is_error error_type error_message input_tokens output_tokens cached_input_tokens cache_creation_input_tokens
@@ -55,8 +57,10 @@ def expected_log(row: Row) -> dict[str, Any]:
     return {
         **{name: row[name] for name in SAME_AS_STORED},
         **costs_of(row),
-        **{name: payload[name] for name in ("request_body", "response_body", "response_body_raw")},
         "request_headers": json.loads(payload["request_headers"]),
+        "request_body": json.loads(payload["request_body"]),
+        "response_body": {"unreadable": payload["response_body"]},
+        "response_body_raw": payload["response_body_raw"],
         "response_headers": None,
         "usage": None,
         "llm_parameters": {"temperature": 0.2},
@@ -102,25 +106,39 @@ def test_costs_round_half_away_from_zero_from_the_exact_value(warehouse: Warehou
     assert {log["output_tokens_cost_microdollar"] for log in logs} == {None}
 
 
-def test_a_log_without_a_payload_has_empty_bodies_and_null_objects(warehouse: Warehouse) -> None:
+def test_a_log_without_a_payload_has_null_bodies_and_objects(warehouse: Warehouse) -> None:
     insert_rows(warehouse, random_rows(seed=1, count=1))
     with client_of(warehouse) as client:
         log = list_logs(client)["logs"][0]
-    bodies = {"request_body", "response_body", "response_body_raw"}
-    assert {log[name] for name in bodies} == {""}
-    objects = {"request_headers", "response_headers", "llm_parameters", "input_variables"}
+    assert log["response_body_raw"] == ""
+    objects = {*OBJECTS, "llm_parameters", "input_variables"}
     assert {log[name] for name in objects} == {None}
 
 
 def test_stored_text_that_is_no_object_is_shown_and_breaks_nothing(warehouse: Warehouse) -> None:
-    texts = ["[1]", "no json", '{"a":', '{"a": NaN}', '"text"', '{"a": "\\ud800"}']
+    texts = ["[1]", "no json", '{"a":', '{"a": NaN}', '{"a": [-1e400]}', '"text"', "null", '{"a": "\\ud800"}']
     row = random_rows(seed=1, count=1)[0]
     rows = [row | {"source_offset": number} for number in range(len(texts))]
-    payloads = [payload_of(row) | {"request_headers": text} for row, text in zip(rows, texts, strict=True)]
+    payloads = [payload_of(row) | dict.fromkeys(OBJECTS, text) for row, text in zip(rows, texts, strict=True)]
     insert_rows(warehouse, rows, payloads)
     with client_of(warehouse) as client:
         logs = list_logs(client, order_direction="asc")["logs"]
-    assert [log["request_headers"] for log in logs] == [{"unreadable": text} for text in texts]
+        first = get(client, f"/v1/request-logs/{row['request_id']}")
+    for name in OBJECTS:
+        assert [log[name] for log in logs] == [{"unreadable": text} for text in texts]
+        assert first[name] == {"unreadable": texts[-1]}
+
+
+def test_a_body_that_is_an_object_keeps_its_numbers_and_its_nesting(warehouse: Warehouse) -> None:
+    deep: Any = {"big": 123456789012345678901234567890, "ratio": 1e308, "none": None, "é": ["😀", {}]}
+    for _ in range(95):
+        deep = {"a": [deep]}
+    row = random_rows(seed=1, count=1)[0]
+    insert_rows(warehouse, [row], [payload_of(row) | dict.fromkeys(OBJECTS, json.dumps(deep))])
+    with client_of(warehouse) as client:
+        [listed], found = list_logs(client)["logs"], get(client, f"/v1/request-logs/{row['request_id']}")
+    for name in OBJECTS:
+        assert listed[name] == found[name] == deep
 
 
 def test_a_time_on_the_whole_second_has_its_microseconds_too(warehouse: Warehouse) -> None:
