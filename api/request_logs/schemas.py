@@ -140,7 +140,7 @@ class RequestLog(BaseModel):
     response_body: JsonObject = Field(
         description='What the provider answered. Null when absent; `{"unreadable": text}` when it is no JSON object.'
     )
-    response_body_raw: str = Field(description='The answer as text, exactly as stored, such as a stream; "" when absent.')
+    response_body_raw: str = Field(description='The answer as text, exactly as stored, like a stream; "" when absent.')
     llm_parameters: JsonObject
     input_variables: JsonObject
 
