@@ -1,6 +1,7 @@
 """Which partitions the worker holds, and where each of them starts: on assignment, and after its log has changed."""
 
 import asyncio
+import time
 from collections.abc import Collection
 
 import structlog
@@ -10,7 +11,7 @@ from aiokafka.structs import OffsetAndMetadata
 
 from ingest import metrics
 from ingest.consumer.commits import COMMIT_SECONDS, BatchCommits
-from ingest.consumer.group_coordinator import GroupCoordinator
+from ingest.consumer.group_coordinator import GroupCoordinator, Member
 from ingest.consumer.intent import CommitMetadata, WriteIntent
 from ingest.consumer.partition_buffer import PartitionBuffer
 from ingest.settings import IngestSettings
@@ -26,6 +27,10 @@ TOPIC_POLL_SECONDS = 0.2
 
 class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
     """Keeps `buffers` at one for each partition that Kafka has assigned to this worker.
+
+    Buffers are opened in the background. Kafka's client sends no heartbeat before `on_partitions_assigned` has
+    returned, and what is read there takes as long as Kafka likes: a worker that waited would lose its session, join
+    again, and go on so.
 
     `failure` is what went wrong on an assignment, for the worker to raise: aiokafka would log it and go on without
     the partitions.
@@ -45,33 +50,52 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
         self._commits = commits
         self._buffers = buffers
         self._settings = settings
+        self._opening: asyncio.Task[None] | None = None
 
     async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        """Begin to open the partitions; nothing is fetched of them until it is known from where."""
+        self._consumer.pause(*assigned)
+        self._opening = asyncio.create_task(self._open_or_fail(assigned, self._coordinator.member))
+
+    async def _open_or_fail(self, assigned: Collection[TopicPartition], member: Member) -> None:
         try:
-            await self._open(assigned)
+            await self._open(assigned, member)
         except Exception as error:
             self.failure = error
 
-    async def _open(self, assigned: Collection[TopicPartition]) -> None:
+    async def _open(self, assigned: Collection[TopicPartition], member: Member) -> None:
         """A buffer for each partition at its committed offset, with the intent that is found there."""
+        began = time.monotonic()
         if assigned:
-            member = self._coordinator.member
+            # Ids first: of a topic that is created again meanwhile, the id is found to be old before the first intent.
+            topic_ids = dict(zip(assigned, await asyncio.gather(*map(self.topic_id, assigned)), strict=True))
             committed = await self._coordinator.read(assigned)
             beginnings = await self._consumer.beginning_offsets(list(assigned))
             for partition in assigned:
-                topic_id = await self.topic_id(partition)
+                topic_id = topic_ids[partition]
                 position, intent = starting_point(
                     partition.partition, committed[partition], topic_id, beginnings[partition]
                 )
                 self._consumer.seek(partition, position)
+                self._consumer.resume(partition)
                 self._buffers[partition] = PartitionBuffer(
                     partition, position, intent, self._settings, member, topic_id
                 )
-        log.info("partitions_assigned", partitions=sorted(partition.partition for partition in assigned))
+        log.info(
+            "partitions_assigned", partitions=sorted(partition.partition for partition in assigned),
+            opened_seconds=round(time.monotonic() - began, 3),
+        )  # fmt: skip
+
+    async def _stop_opening(self) -> None:
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.wait([self._opening])
+            self._opening = None
 
     async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
         """Finish the batches in flight within a time bound and commit them. The partition's next worker writes the
         others by their intents."""
+        await self._stop_opening()
         buffers = [buffer for partition in revoked if (buffer := self._buffers.pop(partition, None)) is not None]
         for buffer in buffers:
             # A commit that waits for its coordinator would go out under the next generation: too late for this intent.
