@@ -1,13 +1,10 @@
 """The application: its routers, middleware, error formats and OpenAPI document."""
 
-from typing import Any
-
 from fastapi import Depends, FastAPI
-from fastapi.openapi.utils import get_openapi
 from starlette.middleware.cors import CORSMiddleware
 
 from aggregator.clickhouse.client import Warehouse
-from api import docs_ui, errors, health
+from api import docs_ui, errors, health, openapi
 from api.analytics import errors as analytics_errors
 from api.analytics import routes as analytics
 from api.budgets import routes as budgets
@@ -24,13 +21,6 @@ from api.security.permissions import Permission
 from api.security.rate_limits import RateLimits
 from api.settings import ApiSettings
 
-DESCRIPTION = """\
-Who spent what, on which model, when, and which request failed.
-
-Times are RFC 3339 in UTC, costs are decimal strings in dollars. An unknown or repeated parameter is refused.
-Whatever goes wrong is answered in one shape: `{code, message, details}`.
-"""
-
 
 def create_app(
     settings: ApiSettings,
@@ -45,7 +35,6 @@ def create_app(
     app = FastAPI(
         title="router-insights",
         version=health.installed_version(),
-        description=DESCRIPTION,
         redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
@@ -68,7 +57,7 @@ def create_app(
     docs_ui.install(app)
     _add_middleware(app, settings)
     _add_routers(app)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    app.openapi = lambda: openapi.document_of(app)  # type: ignore[method-assign]
     return app
 
 
@@ -98,34 +87,3 @@ def _add_middleware(app: FastAPI, settings: ApiSettings) -> None:
             expose_headers=["Retry-After", "X-Request-ID"],
         )
     app.add_middleware(RequestId)
-
-
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    if app.openapi_schema is None:
-        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        for operations in document["paths"].values():
-            for operation in operations.values():
-                _correct(operation)
-        for name in ("HTTPValidationError", "ValidationError"):
-            document["components"]["schemas"].pop(name, None)
-        app.openapi_schema = document
-    return app.openapi_schema
-
-
-def _correct(operation: dict[str, Any]) -> None:
-    """Correct what the framework documents wrongly.
-
-    Rate limits answer with 429, in the shape of the other errors; bad parameters with 400 instead of 422; and a query
-    string has no null.
-    """
-    if operation["responses"].get("422", {}).get("description") == "Validation Error":
-        del operation["responses"]["422"]
-    for status, response in operation["responses"].items():
-        # A stream ends in events, but a refusal is JSON.
-        if int(status) >= 400 and "text/event-stream" in response["content"]:
-            response["content"] = {"application/json": response["content"]["text/event-stream"]}
-    if refused := operation["responses"].get("403"):
-        operation["responses"]["429"] = {**refused, "description": errors.MEANINGS[429]}
-    for parameter in operation.get("parameters", []):
-        choices = parameter["schema"].pop("anyOf", [])
-        parameter["schema"] |= next((choice for choice in choices if choice != {"type": "null"}), {})

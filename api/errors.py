@@ -48,13 +48,17 @@ MEANINGS = {
 
 
 class ErrorDetail(BaseModel):
+    """What is wrong with one value."""
+
     field: str = Field(description="Parameter, or path inside the body; empty when the whole body is meant.")
-    message: str
-    allowed: list[str] | None = Field(None, description="Every allowed value, where they can be listed.")
-    line: int | None = Field(None, description="Line of an NDJSON body, from 1.")
+    message: str = Field(description="What is wrong with it, for people.")
+    allowed: list[str] | None = Field(None, description="Every allowed value; null where they cannot be listed.")
+    line: int | None = Field(None, description="Line of an NDJSON body, from 1; null for anything else.")
 
 
 class ErrorAnswer(BaseModel):
+    """Whatever goes wrong is answered so."""
+
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [

@@ -18,26 +18,30 @@ def installed_version() -> str:
     return version(DISTRIBUTION)
 
 
-class Health(BaseModel):
-    status: str = Field(examples=["ok"])
+class ServiceHealth(BaseModel):
+    """That the service is well."""
+
+    status: str = Field(description="Always `ok`; what is not ok is an error.", examples=["ok"])
 
 
-class Version(BaseModel):
-    name: str = Field(examples=["router-insights"])
-    version: str = Field(examples=["0.1.0"])
+class ServiceVersion(BaseModel):
+    """What is running."""
+
+    name: str = Field(description="The distribution that runs.", examples=["router-insights"])
+    version: str = Field(description="Its version.", examples=["0.1.0"])
 
 
 router = APIRouter(tags=["health"], responses=documented(400, 500))
 
 
 @router.get("/healthz")
-async def is_alive(_: Annotated[NoParameters, Query()]) -> Health:
+async def check_health(_: Annotated[NoParameters, Query()]) -> ServiceHealth:
     """The process is up."""
-    return Health(status="ok")
+    return ServiceHealth(status="ok")
 
 
 @router.get("/readyz", responses=documented(503))
-def is_ready(request: Request, _: Annotated[NoParameters, Query()]) -> Health:
+def check_readiness(request: Request, _: Annotated[NoParameters, Query()]) -> ServiceHealth:
     """ClickHouse answers and has the tables this version needs."""
     try:
         missing = pending(request.app.state.warehouse, read_migrations())
@@ -47,10 +51,10 @@ def is_ready(request: Request, _: Annotated[NoParameters, Query()]) -> Health:
         raise ApiError(503, str(error)) from error
     if missing:
         raise ApiError(503, f"{len(missing)} migrations are missing: run `insights migrate`.")
-    return Health(status="ok")
+    return ServiceHealth(status="ok")
 
 
 @router.get("/version")
-async def get_version(_: Annotated[NoParameters, Query()]) -> Version:
+async def get_version(_: Annotated[NoParameters, Query()]) -> ServiceVersion:
     """What is running."""
-    return Version(name=DISTRIBUTION, version=installed_version())
+    return ServiceVersion(name=DISTRIBUTION, version=installed_version())

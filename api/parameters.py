@@ -48,8 +48,12 @@ class TimeRange(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    start_time: Instant | None = Field(None, description="Inclusive. RFC 3339 with a zone.")
-    end_time: Instant | None = Field(None, description="Exclusive. RFC 3339 with a zone.")
+    start_time: Instant | None = Field(
+        None, description="Start of the time range, inclusive. RFC 3339 with a zone; without it, no lower bound."
+    )
+    end_time: Instant | None = Field(
+        None, description="End of the time range, exclusive. RFC 3339 with a zone; without it, no upper bound."
+    )
 
     @model_validator(mode="after")
     def _start_before_end(self) -> Self:

@@ -186,14 +186,18 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=256), AfterVali
 Word = Annotated[str, StringConstraints(min_length=1, max_length=64), AfterValidator(_check_nul)]
 Tokens = Annotated[int, Field(ge=0, le=MAX_TOKENS)]
 Count = Annotated[int, Field(ge=0, le=MAX_UINT32)]
-Quantity = Annotated[int | float, Field(ge=0, le=MAX_QUANTITY)]
+Quantity = Annotated[
+    int | float,
+    Field(ge=0, le=MAX_QUANTITY),
+    WithJsonSchema({"type": "number", "minimum": 0, "maximum": MAX_QUANTITY}),
+]
 Units = Annotated[dict[Word, Quantity], Field(max_length=64), AfterValidator(_check_units)]
 FreeObject = Annotated[dict[str, JsonValue], AfterValidator(check_free_json)]
 Body = Annotated[
     JsonValue,
     BeforeValidator(_text_or_structure),
     AfterValidator(check_free_json),
-    WithJsonSchema({"type": ["string", "object", "array"]}),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object"}, {"type": "array", "items": {}}]}),
 ]
 
 
@@ -207,65 +211,97 @@ class RequestEvent(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True, allow_inf_nan=False)
 
-    request_id: RequestId
+    request_id: RequestId = Field(description="The gateway's id of the request; also the key of the Kafka record.")
     timestamp: Annotated[
         datetime,
         BeforeValidator(parse_timestamp),
-        WithJsonSchema(
-            {
-                "oneOf": [{"type": "string", "format": "date-time"}, {"type": "integer", "minimum": 0}],
-                "description": "RFC 3339 with a zone, or epoch milliseconds",
-            }
-        ),
-    ]
-    model_name: Name
-    status: Word = Field(description="`success`, `error`, `timeout`, or the gateway's own word")
+        WithJsonSchema({"anyOf": [{"type": "string", "format": "date-time"}, {"type": "integer", "minimum": 0}]}),
+    ] = Field(description="When the request began: RFC 3339 with a zone, or epoch milliseconds.")
+    model_name: Name = Field(description="The model, as the gateway writes it.")
+    status: Word = Field(description="`success`, `error`, `timeout`, or the gateway's own word.")
 
-    provider: Text | None = None
-    user_id: Text | None = None
-    api_key_id: Text | None = None
-    api_key_prefix: Text | None = None
-    api_key_hash: Text | None = None
-    api_key_address: Text | None = None
-    api_key_name: Text | None = None
-    status_code: Annotated[int, Field(ge=0, le=999)] | None = None
-    error_type: Text | None = None
-    error_message: Text | None = None
+    provider: Text | None = Field(
+        None,
+        description="Who served the model, like `openai`; prices are found without it where the model's name is"
+        " enough.",
+    )
+    user_id: Text | None = Field(None, description="The user who spends; absent: nobody is named.")
+    api_key_id: Text | None = Field(None, description="Id of the key that was used; absent: none is named.")
+    api_key_prefix: Text | None = Field(None, description="The first characters of that key; absent: unknown.")
+    api_key_hash: Text | None = Field(None, description="Hash of that key; absent: unknown.")
+    api_key_address: Text | None = Field(None, description="Address that belongs to that key; absent: unknown.")
+    api_key_name: Text | None = Field(None, description="Name of that key; absent: unknown.")
+    status_code: Annotated[int, Field(ge=0, le=999)] | None = Field(
+        None, description="HTTP status of the answer, 0 to 999; absent: unknown."
+    )
+    error_type: Text | None = Field(None, description="The kind of the failure; absent: none is named.")
+    error_message: Text | None = Field(None, description="What the failure said; absent: nothing.")
 
-    input_tokens: Tokens | None = None
-    output_tokens: Tokens | None = None
-    cached_input_tokens: Tokens | None = None
-    cache_creation_input_tokens: Tokens | None = None
-    thinking_tokens: Tokens | None = None
+    input_tokens: Tokens | None = Field(
+        None, description="Tokens of the whole prompt, cache reads and cache writes included; absent: unknown."
+    )
+    output_tokens: Tokens | None = Field(None, description="Tokens of the answer, thinking included; absent: unknown.")
+    cached_input_tokens: Tokens | None = Field(
+        None, description="Of the input tokens, those read from the provider's cache; absent: unknown."
+    )
+    cache_creation_input_tokens: Tokens | None = Field(
+        None, description="Of the input tokens, those written to the provider's cache; absent: unknown."
+    )
+    thinking_tokens: Tokens | None = Field(
+        None, description="Of the output tokens, those spent on thinking; absent: unknown."
+    )
     usage: Units | None = Field(
-        None, description="further quantities by the catalogue's units, `web_searches` and the like"
+        None, description="Further quantities by the catalogue's units, `web_searches` and the like; absent: none."
     )
-    service_tier: Text | None = Field(None, description="`batch`, `flex`, `priority`, ...: where prices depend on it")
+    service_tier: Text | None = Field(
+        None,
+        description="The tier that served, like `batch` or `priority`, where prices depend on it; absent: the usual"
+        " one.",
+    )
 
-    duration_ms: Count | None = None
-    upstream_duration_ms: Count | None = None
-    time_to_first_token_ms: Count | None = None
+    duration_ms: Count | None = Field(None, description="Milliseconds, as the caller saw it; absent: unknown.")
+    upstream_duration_ms: Count | None = Field(
+        None, description="Milliseconds, as the gateway saw the provider; absent: unknown."
+    )
+    time_to_first_token_ms: Count | None = Field(
+        None, description="Milliseconds until the first token of the answer; absent: unknown."
+    )
 
-    request_headers: FreeObject | None = None
-    request_body: Body | None = None
-    response_headers: FreeObject | None = None
-    response_body: Body | None = None
-    response_body_raw: Text | None = None
-    llm_parameters: FreeObject | None = None
+    request_headers: FreeObject | None = Field(
+        None, description="Headers of the request; credentials in them are redacted before they are stored."
+    )
+    request_body: Body | None = Field(None, description="What the client sent: text, or JSON; absent: not kept.")
+    response_headers: FreeObject | None = Field(
+        None, description="Headers of the response; credentials in them are redacted before they are stored."
+    )
+    response_body: Body | None = Field(None, description="What the provider answered: text, or JSON; absent: not kept.")
+    response_body_raw: Text | None = Field(
+        None, description="The answer as text, as it came, like a stream; absent: not kept."
+    )
+    llm_parameters: FreeObject | None = Field(
+        None, description="Parameters of the model, like `temperature`; absent: unknown."
+    )
 
-    tags: list[Text] | None = None
+    tags: list[Text] | None = Field(None, description="Words to filter and group by; absent: none.")
     metadata: Annotated[FreeObject, AfterValidator(check_paths)] | None = Field(
-        None, description="nested keys are flattened by dots; null values are dropped"
+        None,
+        description="Anything to filter and group by. Nested keys are flattened by dots, null values are dropped;"
+        " absent:"
+        " none.",
     )
-    prompt_id: Annotated[Text, BeforeValidator(_integer_as_text)] | None = None
-    prompt_version_number: Count | None = None
-    prompt_name: Text | None = None
-    input_variables: FreeObject | None = None
-    tool_names: list[Text] | None = None
-    turn_count: Count | None = None
-    tool_call_count: Count | None = None
-    session_id: Text | None = None
-    trace_id: Text | None = None
+    prompt_id: Annotated[Text, BeforeValidator(_integer_as_text)] | None = Field(
+        None, description="Id of the prompt template; absent: none."
+    )
+    prompt_version_number: Count | None = Field(None, description="Version of the prompt template; absent: none.")
+    prompt_name: Text | None = Field(None, description="Name of the prompt template; absent: none.")
+    input_variables: FreeObject | None = Field(None, description="Variables of the prompt template; absent: none.")
+    tool_names: list[Text] | None = Field(
+        None, description="Names of the tools that the model called; absent: those that the response names."
+    )
+    turn_count: Count | None = Field(None, description="Turns of the conversation; absent: as the bodies say.")
+    tool_call_count: Count | None = Field(None, description="Tool calls of the request; absent: as the bodies say.")
+    session_id: Text | None = Field(None, description="The session it belongs to; absent: none.")
+    trace_id: Text | None = Field(None, description="The trace it belongs to; absent: none.")
 
     @model_validator(mode="after")
     def _cache_within_input(self) -> "RequestEvent":

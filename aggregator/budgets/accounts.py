@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from aggregator.budgets.alert import Alert, budget_alert
-from aggregator.budgets.budget import Budget, BudgetStatus, BudgetUnit, Level
+from aggregator.budgets.budget import Budget, BudgetLevel, BudgetStatus, BudgetUnit
 from aggregator.budgets.increment import Increment, Source, Usage
 from aggregator.budgets.model_health import ModelHistory
 from aggregator.budgets.period import MINUTE, minutes
@@ -71,7 +71,7 @@ class Account:
     # Until then `spent` lacks what was stored before.
     has_snapshot: bool = False
     # The last level and sum that went to `budget-status`.
-    published: tuple[Level, Decimal] | None = None
+    published: tuple[BudgetLevel, Decimal] | None = None
 
     @property
     def window(self) -> Window:

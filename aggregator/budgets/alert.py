@@ -25,16 +25,20 @@ class Alert(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     id: str = Field(description="The same for the same fact: who gets an alert twice may drop the second.")
-    kind: AlertKind
-    created_at: datetime
-    scope: Subject
-    budget_id: str = Field("", description="Of a budget; empty otherwise.")
-    threshold_percent: int = Field(0, description="The threshold of the budget; 0 otherwise.")
-    value: Amount = Field(description="What was spent, or the measured rate (0 to 1) or milliseconds.")
+    kind: AlertKind = Field(description="What the alert is about.")
+    created_at: datetime = Field(description="When it was raised, UTC.")
+    scope: Subject = Field(description="Whom it is about.")
+    budget_id: str = Field("", description='The budget that was used up to a threshold; "" for any other alert.')
+    threshold_percent: int = Field(
+        0, description="Percent of the budget's limit that was reached; 0 for any other alert."
+    )
+    value: Amount = Field(
+        description="What was spent, in the unit of the budget; else the measured rate (0 to 1) or milliseconds."
+    )
     limit: Amount = Field(description="The budget's limit, or what the value was compared with.")
-    period_start: datetime
-    period_end: datetime
-    message: str
+    period_start: datetime = Field(description="Start of the period it is about, UTC.")
+    period_end: datetime = Field(description="End of the period it is about, UTC.")
+    message: str = Field(description="A sentence for people.")
 
 
 def alert_id(*facts: object) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from aggregator.budgets.period import Period, rolling_span, span_of
+from aggregator.budgets.period import BudgetPeriod, rolling_span, span_of
 from aggregator.budgets.subject import Subject
 from aggregator.times import Timezone
 
@@ -22,7 +22,7 @@ class BudgetUnit(StrEnum):
     REQUESTS = "requests"
 
 
-class Level(StrEnum):
+class BudgetLevel(StrEnum):
     OK = "ok"
     WARNING = "warning"
     EXCEEDED = "exceeded"
@@ -61,18 +61,24 @@ class BudgetTerms(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra={"examples": [EXAMPLE_TERMS]})
 
-    scope: Subject
+    scope: Subject = Field(description="Whose usage is limited.")
     unit: BudgetUnit = Field(description="What is counted; tokens are input plus output.")
     limit: Annotated[Amount, Field(gt=0, le=MAX_LIMIT, max_digits=27, decimal_places=12)] = Field(
-        description="A decimal string is exact; whole for tokens and requests.", examples=["250"]
+        description="Dollars, tokens or requests of a period. A decimal string is exact; whole for tokens and"
+        " requests.",
+        examples=["250"],
     )
-    period: Period
-    timezone: Timezone = Field("UTC", description="IANA time zone in which the period begins; UTC for a rolling one.")
+    period: BudgetPeriod = Field(description="How long usage adds up before it starts anew.")
+    timezone: Timezone = Field(
+        "UTC", description="IANA time zone in which the period begins; UTC by default, and for a rolling one."
+    )
     rolling: bool = Field(
-        False, description="The last hour, 24 hours, 7 days or 30 days, instead of a calendar period."
+        False,
+        description="True: the last hour, 24 hours, 7 days or 30 days, instead of a calendar period. False by default.",
     )
     thresholds: Annotated[tuple[Percent, ...], Field(min_length=1, max_length=10), AfterValidator(_ascending)] = Field(
-        (50, 80, 100), description="Percents of the limit at which an alert is given, ascending."
+        (50, 80, 100),
+        description="Percents of the limit at which an alert is given, ascending; 50, 80 and 100 by default.",
     )
 
     @model_validator(mode="after")
@@ -95,13 +101,17 @@ class BudgetTerms(BaseModel):
         """Exact, for there is no division."""
         return spent * 100 >= self.limit * percent
 
-    def level(self, spent: Decimal) -> Level:
+    def level(self, spent: Decimal) -> BudgetLevel:
         if spent >= self.limit:
-            return Level.EXCEEDED
-        return Level.WARNING if self.is_reached(self.thresholds[0], spent) else Level.OK
+            return BudgetLevel.EXCEEDED
+        return BudgetLevel.WARNING if self.is_reached(self.thresholds[0], spent) else BudgetLevel.OK
 
 
 class Budget(BudgetTerms):
+    """A limit on what a subject may use in a period."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"id": "ada-monthly", **EXAMPLE_TERMS}]})
+
     id: BudgetId = Field(description="A name of your choice.", examples=["ada-monthly"])
 
 
@@ -110,11 +120,11 @@ class BudgetStatus(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    budget_id: str
-    scope: Subject
-    level: Level
-    unit: BudgetUnit
-    spent: Amount
-    limit: Amount
-    resets_at: datetime | None = Field(description="End of the period; none for a rolling budget.")
-    updated_at: datetime
+    budget_id: str = Field(description="The budget.")
+    scope: Subject = Field(description="Whose usage it limits.")
+    level: BudgetLevel = Field(description="`warning` from the first threshold on, `exceeded` from the limit on.")
+    unit: BudgetUnit = Field(description="What is counted.")
+    spent: Amount = Field(description="Used in the period, in the unit of the budget.")
+    limit: Amount = Field(description="The limit, in the same unit.")
+    resets_at: datetime | None = Field(description="End of the period, UTC; null for a rolling budget.")
+    updated_at: datetime = Field(description="When this was worked out, UTC.")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from aggregator.budgets.alert import Alert, AlertKind, alert_id
 from aggregator.budgets.increment import Usage
-from aggregator.budgets.period import Period, minutes, span_of
+from aggregator.budgets.period import BudgetPeriod, minutes, span_of
 from aggregator.budgets.subject import Subject, SubjectKind
 
 WINDOW_MINUTES = 5
@@ -115,7 +115,7 @@ def _anomalies(window: ModelSums, before: ModelSums) -> Iterator[tuple[AlertKind
 
 def new_alerts(history: ModelHistory, known: dict[str, datetime], now: datetime) -> Iterator[Alert]:
     """An alert for each anomaly of now that is not in `known`, where its id and the end of its hour are added."""
-    start, end = span_of(Period.HOUR, "UTC", now)
+    start, end = span_of(BudgetPeriod.HOUR, "UTC", now)
     for model in history.models:
         window, before = history.compare(model, now)
         for kind, value, limit, sentence in _anomalies(window, before):

@@ -16,7 +16,7 @@ def minutes(moment: datetime) -> int:
     return (moment - EPOCH) // MINUTE
 
 
-class Period(StrEnum):
+class BudgetPeriod(StrEnum):
     HOUR = "hour"
     DAY = "day"
     WEEK = "week"
@@ -24,7 +24,7 @@ class Period(StrEnum):
 
 
 # How far back a rolling period reaches.
-LENGTHS = {Period.HOUR: HOUR, Period.DAY: DAY, Period.WEEK: 7 * DAY, Period.MONTH: 30 * DAY}
+LENGTHS = {BudgetPeriod.HOUR: HOUR, BudgetPeriod.DAY: DAY, BudgetPeriod.WEEK: 7 * DAY, BudgetPeriod.MONTH: 30 * DAY}
 
 
 def _midnight(day: datetime, zone: ZoneInfo) -> datetime:
@@ -50,18 +50,18 @@ def _hour(moment: datetime, zone: ZoneInfo) -> tuple[datetime, datetime]:
 
 # Many budgets need it for the same moment.
 @lru_cache(maxsize=256)
-def span_of(period: Period, timezone: str, moment: datetime) -> tuple[datetime, datetime]:
+def span_of(period: BudgetPeriod, timezone: str, moment: datetime) -> tuple[datetime, datetime]:
     """The calendar period that holds `moment` (aware), `start <= moment < end`, both in UTC.
 
     Weeks begin on Monday. Days of 23 or 25 hours are that long here too.
     """
     zone = ZoneInfo(timezone)
-    if period is Period.HOUR:
+    if period is BudgetPeriod.HOUR:
         return _hour(moment, zone)
     today = moment.astimezone(zone).replace(tzinfo=None)
-    if period is Period.DAY:
+    if period is BudgetPeriod.DAY:
         first, following = today, today + DAY
-    elif period is Period.WEEK:
+    elif period is BudgetPeriod.WEEK:
         first = today - today.weekday() * DAY
         following = first + 7 * DAY
     else:
@@ -70,7 +70,7 @@ def span_of(period: Period, timezone: str, moment: datetime) -> tuple[datetime, 
     return _midnight(first, zone), _midnight(following, zone)
 
 
-def rolling_span(period: Period, moment: datetime) -> tuple[datetime, datetime]:
+def rolling_span(period: BudgetPeriod, moment: datetime) -> tuple[datetime, datetime]:
     """The rolling period up to `moment`, from a whole minute on; later requests belong to it too."""
     start = moment.astimezone(UTC).replace(second=0, microsecond=0) - LENGTHS[period]
     return start, datetime.max.replace(tzinfo=UTC)

@@ -19,14 +19,13 @@ class SubjectKind(StrEnum):
 
 
 class Subject(BaseModel):
-    """`value` names the model, user, api key or tag; the total has none."""
+    """Whom a budget, an alert or live usage is about. `value` names the model, user, api key or tag; the total has"
+    " none."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: SubjectKind = Field(description="What the scope is one of.", examples=["user"])
-    value: str = Field(
-        "", max_length=MAX_VALUE_CHARACTERS, description="Its name; empty for the total.", examples=["ada"]
-    )
+    value: str = Field("", max_length=MAX_VALUE_CHARACTERS, description='Its name; "" for the total.', examples=["ada"])
 
     @model_validator(mode="after")
     def _has_a_name(self) -> Self:

@@ -22,7 +22,9 @@ MEANINGS = {
 }
 
 
-class Failure(BaseModel):
+class AnalyticsError(BaseModel):
+    """Whatever goes wrong under /api/public/v2 is answered so."""
+
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
@@ -41,7 +43,7 @@ class Failure(BaseModel):
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that may answer with these statuses."""
-    return {status: {"model": Failure, "description": MEANINGS[status]} for status in statuses}
+    return {status: {"model": AnalyticsError, "description": MEANINGS[status]} for status in statuses}
 
 
 def path_of(location: Iterable[Any], at: str = "") -> str:
@@ -80,7 +82,7 @@ def _sentence(error: Any) -> str:
 
 
 def _body(error: ApiError) -> dict[str, Any]:
-    return Failure(message=error.message).model_dump()
+    return AnalyticsError(message=error.message).model_dump()
 
 
 def _of_invalid(_: Request, errors: Sequence[Any]) -> ApiError:

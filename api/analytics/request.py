@@ -44,8 +44,10 @@ class Body(BaseModel):
 class RequestQuery(Body):
     """Which requests are meant. A property that is null is as good as left out."""
 
-    filter_group: FilterTree | None = Field(None, description="Which requests; all of them without.")
-    q: StrictStr | None = Field(None, description="Words that start words of the input or output text.")
+    filter_group: FilterTree | None = Field(None, description="Which requests are meant; without it, all.")
+    q: StrictStr | None = Field(
+        None, description="Words that begin words of the input or output text; without it, any text."
+    )
     sort_by: SortBy | None = Field(None, description="Together with `sort_order`. Analytics ignore it.")
     sort_order: SortOrder | None = Field(None, description="Together with `sort_by`.")
 
@@ -67,7 +69,9 @@ class RequestLogQuery(RequestQuery):
     """The query of search and analytics."""
 
     metadata_cost_breakdown_key: StrictStr | None = Field(
-        None, description="Metadata key whose values `metadataValueBreakdown` of the analytics is about."
+        None,
+        description="Metadata key whose values `metadataValueBreakdown` of the analytics is about; without it, all"
+        " keys.",
     )
 
     @field_validator("metadata_cost_breakdown_key")

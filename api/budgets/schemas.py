@@ -34,22 +34,30 @@ EXAMPLE_ALERT: dict[str, Any] = {
 
 
 class BudgetWithStatus(Budget):
+    """A budget, and what is spent of it."""
+
     model_config = ConfigDict(
         json_schema_extra={"examples": [{**EXAMPLE_BUDGET, "status": EXAMPLE_STATUS}]},
     )
 
-    status: BudgetStatus | None = Field(description="Null until an aggregator has looked at the budget.")
+    status: BudgetStatus | None = Field(
+        description="What is spent of it; null until an aggregator has looked at the budget."
+    )
 
 
 class BudgetList(BaseModel):
+    """The budgets that the caller may see."""
+
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"budgets": [{**EXAMPLE_BUDGET, "status": EXAMPLE_STATUS}]}]}
     )
 
-    budgets: list[BudgetWithStatus] = Field(description="By id.")
+    budgets: list[BudgetWithStatus] = Field(description="Ordered by id.")
 
 
 class AlertList(BaseModel):
+    """Alerts that were raised."""
+
     model_config = ConfigDict(json_schema_extra={"examples": [{"alerts": [EXAMPLE_ALERT], "truncated": False}]})
 
     alerts: list[Alert] = Field(description="Newest first.")

@@ -5,7 +5,7 @@ from fastapi import APIRouter, Query, Request
 from aggregator.errors import InvalidEventsError, KafkaUnavailableError
 from api.errors import ApiError, ErrorDetail, documented
 from api.events.publisher import EventPublisher
-from api.events.schemas import Accepted
+from api.events.schemas import AcceptedEvents
 from api.parameters import NoParameters
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
@@ -63,7 +63,7 @@ async def _read_body(request: Request) -> bytes:
 
 
 @router.post("/v1/events", status_code=202, responses=documented(413, 415, 422), openapi_extra={"requestBody": BODY})
-async def post_events(request: Request, _: Annotated[NoParameters, Query()]) -> Accepted:
+async def post_events(request: Request, _: Annotated[NoParameters, Query()]) -> AcceptedEvents:
     """Put events on the topic, all of them or none: one JSON object, or NDJSON with one per line.
 
     202 is answered only once Kafka has them. GET /v1/events/schema describes an event.
@@ -71,7 +71,7 @@ async def post_events(request: Request, _: Annotated[NoParameters, Query()]) -> 
     is_ndjson, publisher = _is_ndjson(request), _publisher(request)
     body = await _read_body(request)
     try:
-        return Accepted(accepted=await publisher.publish(body, is_ndjson))
+        return AcceptedEvents(accepted=await publisher.publish(body, is_ndjson))
     except InvalidEventsError as error:
         details = [
             ErrorDetail(field=problem.field, message=problem.message, line=problem.line if is_ndjson else None)

@@ -3,5 +3,7 @@
 from pydantic import BaseModel, Field
 
 
-class Accepted(BaseModel):
+class AcceptedEvents(BaseModel):
+    """How many events were taken."""
+
     accepted: int = Field(description="Events that are safely in Kafka.", examples=[2])

@@ -11,9 +11,15 @@ from aggregator.budgets.subject import MAX_VALUE_CHARACTERS, SubjectKind
 class LiveParameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    scope: SubjectKind = Field(SubjectKind.TOTAL, description="Whose usage: everything, or one of a kind.")
+    scope: SubjectKind = Field(
+        SubjectKind.TOTAL,
+        description="Whose usage: everything (`total`, the default), or that of one model, user, api key or tag.",
+    )
     value: str = Field(
-        "", max_length=MAX_VALUE_CHARACTERS, description="Its name; none for the total.", examples=["gpt-5-mini"]
+        "",
+        max_length=MAX_VALUE_CHARACTERS,
+        description="Name of the model, user, api key or tag; left out for the total.",
+        examples=["gpt-5-mini"],
     )
 
     @model_validator(mode="after")

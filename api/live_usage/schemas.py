@@ -10,14 +10,20 @@ from aggregator.budgets.budget import plain
 
 
 class MinuteUsage(BaseModel):
-    minute: datetime = Field(description="When it began.")
-    requests: int = 0
-    errors: int = 0
-    unpriced: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost: Annotated[Decimal, PlainSerializer(plain, return_type=str)] = Field(Decimal(0), description="Dollars.")
-    avg_duration_ms: float | None = None
+    """What was used in one minute."""
+
+    minute: datetime = Field(description="When the minute began, UTC.")
+    requests: int = Field(0, description="Requests.")
+    errors: int = Field(0, description="Requests that failed.")
+    unpriced: int = Field(0, description="Requests without a cost, which `cost` leaves out.")
+    input_tokens: int = Field(0, description="Tokens of the prompts.")
+    output_tokens: int = Field(0, description="Tokens of the answers.")
+    cost: Annotated[Decimal, PlainSerializer(plain, return_type=str)] = Field(
+        Decimal(0), description="Dollars, fee included."
+    )
+    avg_duration_ms: float | None = Field(
+        None, description="Milliseconds, the average; null when no duration is known."
+    )
 
 
 EXAMPLE_MINUTE: dict[str, Any] = {
@@ -38,8 +44,10 @@ EXAMPLE_LIVE: dict[str, Any] = {
 
 
 class LiveUsage(BaseModel):
+    """What is used now, and was in the hour before."""
+
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_LIVE]})
 
-    as_of: datetime
+    as_of: datetime = Field(description="When this was read, UTC.")
     current: MinuteUsage = Field(description="The minute that is not over yet.")
     minutes: list[MinuteUsage] = Field(description="The sixty before it, newest first; those without requests too.")

@@ -15,7 +15,7 @@ router = APIRouter(tags=["request logs"], responses=documented(400, 401, 403, 50
 
 
 @router.get("/v1/request-logs")
-def list_request_logs(parameters: Annotated[LogParameters, Query()], reader: AppReader) -> LogPage:
+def query_request_logs(parameters: Annotated[LogParameters, Query()], reader: AppReader) -> LogPage:
     """Request logs, newest first unless told otherwise, page by page.
 
     Rows that arrive while a client pages neither repeat nor hide others.
@@ -32,7 +32,9 @@ def get_request_log_stats(parameters: Annotated[StatsParameters, Query()], reade
 # After the statistics: an id may be any text, slashes included.
 @router.get("/v1/request-logs/{request_id:path}", responses=documented(404))
 def get_request_log(
-    request_id: Annotated[str, Path(examples=["req-7f3a"])],
+    request_id: Annotated[
+        str, Path(description="The gateway's id of the request; any text, encoded for a URL.", examples=["req-7f3a"])
+    ],
     _: Annotated[NoParameters, Query()],
     reader: AppReader,
 ) -> ExplainedLog:

@@ -1,79 +1,12 @@
 """What the endpoints of request logs answer with."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypeAliasType
 
+from api.request_logs.examples import EXAMPLE_EXPLANATION, EXAMPLE_LOG
 from api.wire_types import Dollars, JsonObject, Moment, PlainNumber, Rate
-
-EXAMPLE_LOG: dict[str, Any] = {
-    "id": "19bfe4e7a4b-2-1c8",
-    "request_id": "req-7f3a",
-    "timestamp": "2026-01-31T12:00:00.123456Z",
-    "created_at": "2026-01-31T12:00:01.355000Z",
-    "user_id": "user-17",
-    "api_key_id": "key-3",
-    "api_key_prefix": "sk-abc",
-    "api_key_hash": "",
-    "api_key_address": "",
-    "api_key_name": "batch jobs",
-    "provider": "openai",
-    "model_name": "gpt-5-mini",
-    "status": "success",
-    "status_code": 200,
-    "is_error": False,
-    "error_type": "",
-    "error_message": "",
-    "input_tokens": 1200,
-    "output_tokens": 340,
-    "cached_input_tokens": 1000,
-    "cache_creation_input_tokens": None,
-    "thinking_tokens": 64,
-    "usage": None,
-    "usage_source": "reported",
-    "service_tier": "",
-    "duration_ms": 2310,
-    "upstream_duration_ms": 2290,
-    "time_to_first_token_ms": 410,
-    "cost": "0.000755000000",
-    "cost_before_fee": "0.000755000000",
-    "input_tokens_cost_microdollar": 50,
-    "input_tokens_cost": "0.000050000000",
-    "input_tokens_cost_before_fee": "0.000050000000",
-    "cached_input_tokens_cost": "0.000025000000",
-    "cached_input_tokens_cost_before_fee": "0.000025000000",
-    "cache_creation_input_tokens_cost": "0.000000000000",
-    "cache_creation_input_tokens_cost_before_fee": "0.000000000000",
-    "output_tokens_cost_microdollar": 680,
-    "output_tokens_cost": "0.000680000000",
-    "output_tokens_cost_before_fee": "0.000680000000",
-    "other_cost": "0.000000000000",
-    "other_cost_before_fee": "0.000000000000",
-    "fee_rate": "0.000000",
-    "price_id": "openai/gpt-5-mini input=0.25 cached_input=0.025 cache_creation_input=0.25 output=2",
-    "price_version": "genai-prices 0.2.3",
-    "request_headers": {"content-type": "application/json", "authorization": "[redacted]"},
-    "request_body": {"messages": [{"role": "user", "content": "Hello"}]},
-    "response_headers": None,
-    "response_body": {"choices": []},
-    "response_body_raw": "",
-    "llm_parameters": {"temperature": 0.2},
-    "input_variables": None,
-    "tags": ["nightly"],
-    "metadata": {"team": "search"},
-    "prompt_id": "",
-    "prompt_version_number": None,
-    "prompt_name": "",
-    "tool_names": [],
-    "turn_count": 1,
-    "tool_call_count": 0,
-    "session_id": "",
-    "trace_id": "",
-    "storage_location": "",
-    "storage_row_index": None,
-    "storage_batch_id": "",
-    "use_object_storage": False,
-}
 
 
 class RequestLog(BaseModel):
@@ -86,79 +19,125 @@ class RequestLog(BaseModel):
     timestamp: Moment = Field(description="When the request started, UTC.")
     created_at: Moment = Field(description="When the row was made, UTC.")
 
-    user_id: str
-    api_key_id: str
-    api_key_prefix: str
-    api_key_hash: str
-    api_key_address: str
-    api_key_name: str
-    provider: str
-    model_name: str
+    user_id: str = Field(description='Who asked; "" when the gateway named no user.')
+    api_key_id: str = Field(description='Id of the gateway\'s key that was used; "" when it named none.')
+    api_key_prefix: str = Field(description='The first characters of that key; "" when absent.')
+    api_key_hash: str = Field(description='Hash of that key, as the gateway made it; "" when absent.')
+    api_key_address: str = Field(
+        description='Address that belongs to that key, as the gateway sent it; "" when absent.'
+    )
+    api_key_name: str = Field(description='Name of that key; "" when absent.')
+    provider: str = Field(description='Who served the model, like `openai`; "" when the gateway named none.')
+    model_name: str = Field(description="The model, as the gateway writes it.")
 
-    status: str
-    status_code: int | None
-    is_error: bool
-    error_type: str
-    error_message: str
+    status: str = Field(description="`success`, `error`, `timeout`, or the gateway's own word.")
+    status_code: int | None = Field(description="HTTP status of the answer; null when unknown.")
+    is_error: bool = Field(description="True: the request failed.")
+    error_type: str = Field(description='The kind of the failure; "" when absent.')
+    error_message: str = Field(description='What the failure said; "" when absent, or when the key may not see bodies.')
 
-    input_tokens: int | None = Field(description="The whole prompt, cache reads and cache writes included.")
-    output_tokens: int | None = Field(description="Thinking tokens included.")
-    cached_input_tokens: int | None
-    cache_creation_input_tokens: int | None
-    thinking_tokens: int | None
-    usage: JsonObject = Field(description="Further quantities by unit: web searches, sound, one-hour cache writes.")
+    input_tokens: int | None = Field(
+        description="Tokens of the whole prompt, cache reads and cache writes included; null when unknown."
+    )
+    output_tokens: int | None = Field(description="Tokens of the answer, thinking included; null when unknown.")
+    cached_input_tokens: int | None = Field(
+        description="Of the input tokens, those read from the provider's cache; null when unknown."
+    )
+    cache_creation_input_tokens: int | None = Field(
+        description="Of the input tokens, those written to the provider's cache; null when unknown."
+    )
+    thinking_tokens: int | None = Field(description="Of the output tokens, those spent on thinking; null when unknown.")
+    usage: JsonObject = Field(
+        description="Further quantities by unit: web searches, seconds of sound, one-hour cache writes; null when none."
+    )
     usage_source: str = Field(description="`reported` by the gateway, `extracted` from the response, or `missing`.")
-    service_tier: str
+    service_tier: str = Field(description='The tier that served, like `batch` or `priority`; "" when absent.')
 
-    duration_ms: int | None
-    upstream_duration_ms: int | None
-    time_to_first_token_ms: int | None
+    duration_ms: int | None = Field(description="Milliseconds, as the caller saw it; null when unknown.")
+    upstream_duration_ms: int | None = Field(
+        description="Milliseconds, as the gateway saw the provider; null when unknown."
+    )
+    time_to_first_token_ms: int | None = Field(
+        description="Milliseconds until the first token of the answer; null when unknown."
+    )
 
     cost: Dollars | None = Field(description="Dollars, fee included; null when no price or no usage is known.")
-    cost_before_fee: Dollars | None = Field(description="Dollars, the provider's price.")
-    input_tokens_cost_microdollar: int | None = Field(description="input_tokens_cost x 10^6, half away from zero.")
-    input_tokens_cost: Dollars | None = Field(description="Dollars for input that was neither cached nor written.")
-    input_tokens_cost_before_fee: Dollars | None
-    cached_input_tokens_cost: Dollars | None
-    cached_input_tokens_cost_before_fee: Dollars | None
-    cache_creation_input_tokens_cost: Dollars | None
-    cache_creation_input_tokens_cost_before_fee: Dollars | None
-    output_tokens_cost_microdollar: int | None = Field(description="output_tokens_cost x 10^6, half away from zero.")
-    output_tokens_cost: Dollars | None
-    output_tokens_cost_before_fee: Dollars | None
-    other_cost: Dollars | None = Field(description="What is neither input nor output: searches, requests, seconds.")
-    other_cost_before_fee: Dollars | None
+    cost_before_fee: Dollars | None = Field(description="Dollars, the provider's price; null when `cost` is.")
+    input_tokens_cost_microdollar: int | None = Field(
+        description="Millionths of a dollar: `input_tokens_cost` x 10^6, half away from zero; null when `cost` is."
+    )
+    input_tokens_cost: Dollars | None = Field(
+        description="Dollars for input that was neither read from nor written to a cache; null when `cost` is."
+    )
+    input_tokens_cost_before_fee: Dollars | None = Field(
+        description="The same dollars without the fee; null when `cost` is."
+    )
+    cached_input_tokens_cost: Dollars | None = Field(
+        description="Dollars for input that was read from a cache; null when `cost` is."
+    )
+    cached_input_tokens_cost_before_fee: Dollars | None = Field(
+        description="The same dollars without the fee; null when `cost` is."
+    )
+    cache_creation_input_tokens_cost: Dollars | None = Field(
+        description="Dollars for input that was written to a cache; null when `cost` is."
+    )
+    cache_creation_input_tokens_cost_before_fee: Dollars | None = Field(
+        description="The same dollars without the fee; null when `cost` is."
+    )
+    output_tokens_cost_microdollar: int | None = Field(
+        description="Millionths of a dollar: `output_tokens_cost` x 10^6, half away from zero; null when `cost` is."
+    )
+    output_tokens_cost: Dollars | None = Field(description="Dollars for the answer; null when `cost` is.")
+    output_tokens_cost_before_fee: Dollars | None = Field(
+        description="The same dollars without the fee; null when `cost` is."
+    )
+    other_cost: Dollars | None = Field(
+        description="Dollars for what is neither input nor output: searches, requests, seconds; null when `cost` is."
+    )
+    other_cost_before_fee: Dollars | None = Field(description="The same dollars without the fee; null when `cost` is.")
     fee_rate: Rate = Field(description="What was added to the provider's price: 0.05 is five percent.")
     price_id: str = Field(description='The price that was used; "" when none was known.')
-    price_version: str
+    price_version: str = Field(description='Version of the price list it is from; "" when none was known.')
 
-    request_headers: JsonObject = Field(description="Values of secret headers are masked.")
+    request_headers: JsonObject = Field(
+        description="Headers of the request; credentials are masked. Null when absent, or when the key may not see"
+        " them."
+    )
     request_body: JsonObject = Field(
         description='What the client sent. Null when absent; `{"unreadable": text}` when it is no JSON object.'
     )
-    response_headers: JsonObject
+    response_headers: JsonObject = Field(
+        description="Headers of the response; credentials are masked. Null when absent, or when the key may not see"
+        " them."
+    )
     response_body: JsonObject = Field(
         description='What the provider answered. Null when absent; `{"unreadable": text}` when it is no JSON object.'
     )
     response_body_raw: str = Field(description='The answer as text, exactly as stored, like a stream; "" when absent.')
-    llm_parameters: JsonObject
-    input_variables: JsonObject
+    llm_parameters: JsonObject = Field(description="Parameters of the model, like `temperature`; null when absent.")
+    input_variables: JsonObject = Field(description="Variables of the prompt template; null when absent.")
 
-    tags: list[str]
-    metadata: JsonObject = Field(description="{} when absent.")
-    prompt_id: str
-    prompt_version_number: int | None
-    prompt_name: str
-    tool_names: list[str]
-    turn_count: int | None
-    tool_call_count: int | None
-    session_id: str
-    trace_id: str
+    tags: list[str] = Field(description="The gateway's tags; empty when there are none.")
+    metadata: JsonObject = Field(
+        description="What the gateway added, to filter and group by; {} when absent, never null."
+    )
+    prompt_id: str = Field(description='Id of the prompt template; "" when absent.')
+    prompt_version_number: int | None = Field(description="Version of the prompt template; null when absent.")
+    prompt_name: str = Field(description='Name of the prompt template; "" when absent.')
+    tool_names: list[str] = Field(description="Names of the tools that the model called; empty when it called none.")
+    turn_count: int | None = Field(description="Turns of the conversation; null when unknown.")
+    tool_call_count: int | None = Field(description="Tool calls of the request; null when unknown.")
+    session_id: str = Field(description='The session it belongs to; "" when absent.')
+    trace_id: str = Field(description='The trace it belongs to; "" when absent.')
 
-    storage_location: str
-    storage_row_index: int | None
-    storage_batch_id: str
-    use_object_storage: bool
+    storage_location: str = Field(description='Where bodies outside of ClickHouse are; "" while all are inside.')
+    storage_row_index: int | None = Field(description="Row in that place; null while all bodies are in ClickHouse.")
+    storage_batch_id: str = Field(description='Batch in that place; "" while all bodies are in ClickHouse.')
+    use_object_storage: bool = Field(description="True: the bodies are in object storage, outside of ClickHouse.")
+
+
+CostBucket = TypeAliasType("CostBucket", Literal["input", "cached_input", "cache_creation_input", "output", "other"])
+UnpricedReason = TypeAliasType("UnpricedReason", Literal["no_usage", "no_price"])
 
 
 class CostCharge(BaseModel):
@@ -166,12 +145,12 @@ class CostCharge(BaseModel):
 
     model_config = ConfigDict(from_attributes=True)
 
-    bucket: Literal["input", "cached_input", "cache_creation_input", "output", "other"]
+    bucket: CostBucket = Field(description="The part of the cost that this is counted in.")
     unit: str = Field(description="`input_tokens` are those that were neither read from nor written to a cache.")
-    quantity: PlainNumber
-    usd: PlainNumber
-    per: int
-    amount_usd: PlainNumber
+    quantity: PlainNumber = Field(description="How much of the unit was used.")
+    usd: PlainNumber = Field(description="Price in dollars of `per` units.")
+    per: int = Field(description="For how many units the price is: a million tokens, one search.")
+    amount_usd: PlainNumber = Field(description="Dollars, not rounded, before the fee.")
 
 
 class CostOfBucket(BaseModel):
@@ -179,9 +158,9 @@ class CostOfBucket(BaseModel):
 
     model_config = ConfigDict(from_attributes=True)
 
-    bucket: Literal["input", "cached_input", "cache_creation_input", "output", "other"]
-    cost_before_fee: Dollars
-    cost: Dollars
+    bucket: CostBucket = Field(description="The part of the cost.")
+    cost_before_fee: Dollars = Field(description="Dollars, the provider's price.")
+    cost: Dollars = Field(description="Dollars, fee included.")
 
 
 class CostExplanation(BaseModel):
@@ -189,42 +168,22 @@ class CostExplanation(BaseModel):
 
     model_config = ConfigDict(from_attributes=True)
 
-    price: str = Field(description="The catalogue's provider/model, or `operator:` and the entry of his file.")
-    price_version: str
+    price: str = Field(
+        description="The catalogue's provider/model, or `operator:` and the entry of the operator's file."
+    )
+    price_version: str = Field(description="Version of the price list it is from.")
     conditions: dict[str, str] = Field(
         description="Why this price of it: `since`, `until`, `utc`, `above` (input tokens), `service_tier`, `user_id`,"
-        " `api_key_id`."
+        " `api_key_id`; empty when it has no conditions."
     )
-    charges: list[CostCharge]
-    buckets: list[CostOfBucket]
-    rounding_usd: PlainNumber = Field(description="What rounding, or a minimum of the catalogue, adds to the charges.")
-    fee_rate: Rate
-    cost_before_fee: Dollars
-    cost: Dollars
-
-
-EXAMPLE_EXPLANATION: dict[str, Any] = {
-    "price": "openai/gpt-5-mini",
-    "price_version": "genai-prices 0.2.3",
-    "conditions": {},
-    "charges": [
-        {"bucket": "input", "unit": "input_tokens", "quantity": "200", "usd": "0.25", "per": 1000000,
-         "amount_usd": "0.00005"},
-        {"bucket": "cached_input", "unit": "cached_input_tokens", "quantity": "1000", "usd": "0.025", "per": 1000000,
-         "amount_usd": "0.000025"},
-        {"bucket": "output", "unit": "output_tokens", "quantity": "340", "usd": "2", "per": 1000000,
-         "amount_usd": "0.00068"},
-    ],
-    "buckets": [
-        {"bucket": "input", "cost_before_fee": "0.000050000000", "cost": "0.000050000000"},
-        {"bucket": "cached_input", "cost_before_fee": "0.000025000000", "cost": "0.000025000000"},
-        {"bucket": "output", "cost_before_fee": "0.000680000000", "cost": "0.000680000000"},
-    ],
-    "rounding_usd": "0",
-    "fee_rate": "0.000000",
-    "cost_before_fee": "0.000755000000",
-    "cost": "0.000755000000",
-}  # fmt: skip
+    charges: list[CostCharge] = Field(description="Quantity times price, one for each unit that was used.")
+    buckets: list[CostOfBucket] = Field(description="The five parts of the cost; those without a charge are left out.")
+    rounding_usd: PlainNumber = Field(
+        description="Dollars that rounding, or a minimum of the catalogue, adds to the charges."
+    )
+    fee_rate: Rate = Field(description="What was added to the provider's price: 0.05 is five percent.")
+    cost_before_fee: Dollars = Field(description="Dollars, the provider's price.")
+    cost: Dollars = Field(description="Dollars, fee included.")
 
 
 class ExplainedLog(RequestLog):
@@ -236,13 +195,16 @@ class ExplainedLog(RequestLog):
         }
     )
 
-    cost_explanation: CostExplanation | None = Field(description="null when there is no cost.")
-    unpriced_reason: Literal["no_usage", "no_price"] | None = Field(
-        description="Why there is no cost: no usage was reported, or no price is known for this model, time and usage."
+    cost_explanation: CostExplanation | None = Field(description="How the cost came about; null when there is none.")
+    unpriced_reason: UnpricedReason | None = Field(
+        description="Why there is no cost: no usage was reported, or no price is known for this model, time and usage;"
+        " null when there is a cost."
     )
 
 
 class LogPage(BaseModel):
+    """Logs of one page, and how to ask for the next."""
+
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
@@ -256,8 +218,8 @@ class LogPage(BaseModel):
         }
     )
 
-    logs: list[RequestLog]
-    next_page_token: str = Field(description='"" on the last page.')
+    logs: list[RequestLog] = Field(description="In the order that was asked for.")
+    next_page_token: str = Field(description='The `page_token` of the next page; "" on the last page.')
     total_count: int = Field(description="Logs that match the filters, counted when the first page was asked for.")
     total_count_is_approximate: bool = Field(description="True: there are at least total_count logs.")
 
@@ -266,21 +228,32 @@ class StatsGroup(BaseModel):
     """Sums leave unknown values out: cost is that of priced requests, unpriced_count says how many are not."""
 
     group: str = Field(description="The key; for hour and day the start of it in UTC, RFC 3339.")
-    count: int
-    error_count: int
-    unpriced_count: int
-    input_tokens: int
-    output_tokens: int
-    cached_input_tokens: int
-    cost: Dollars
-    avg_duration_ms: float | None
-    p50_duration_ms: float | None = Field(description="Percentiles are within 1 % of the true ones.")
-    p95_duration_ms: float | None
-    p99_duration_ms: float | None
-    value: int | float | str | None = Field(description="The metric asked for; a decimal string when it is cost.")
+    count: int = Field(description="Requests.")
+    error_count: int = Field(description="Requests that failed.")
+    unpriced_count: int = Field(description="Requests without a cost, which `cost` leaves out.")
+    input_tokens: int = Field(description="Tokens of the prompts, cache reads and cache writes included.")
+    output_tokens: int = Field(description="Tokens of the answers, thinking included.")
+    cached_input_tokens: int = Field(description="Of the input tokens, those read from a cache.")
+    cost: Dollars = Field(description="Dollars, fee included, of the requests that have a cost.")
+    avg_duration_ms: float | None = Field(description="Milliseconds, the average; null when no duration is known.")
+    p50_duration_ms: float | None = Field(
+        description="Milliseconds that half of the requests stay below, within 1 %; null when no duration is known."
+    )
+    p95_duration_ms: float | None = Field(
+        description="Milliseconds that 95 % of the requests stay below, within 1 %; null when no duration is known."
+    )
+    p99_duration_ms: float | None = Field(
+        description="Milliseconds that 99 % of the requests stay below, within 1 %; null when no duration is known."
+    )
+    value: int | float | str | None = Field(
+        description="The metric asked for: requests, tokens, milliseconds or, as decimal text, dollars; null when no"
+        " duration is known."
+    )
 
 
 class StatsAnswer(BaseModel):
+    """Groups in order, and totals over all that matches, whatever `limit` is."""
+
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
@@ -315,12 +288,12 @@ class StatsAnswer(BaseModel):
         }
     )
 
-    stats: list[StatsGroup]
+    stats: list[StatsGroup] = Field(description="One for each group, at most `limit`.")
     truncated: bool = Field(description="True: there are more groups than `limit`.")
-    total_count: int
-    total_input_tokens: int
-    total_output_tokens: int
-    total_cost: Dollars
-    avg_duration_ms: float | None
-    error_count: int
-    unpriced_count: int
+    total_count: int = Field(description="Requests.")
+    total_input_tokens: int = Field(description="Tokens of the prompts.")
+    total_output_tokens: int = Field(description="Tokens of the answers.")
+    total_cost: Dollars = Field(description="Dollars, fee included, of the requests that have a cost.")
+    avg_duration_ms: float | None = Field(description="Milliseconds, the average; null when no duration is known.")
+    error_count: int = Field(description="Requests that failed.")
+    unpriced_count: int = Field(description="Requests without a cost, which `total_cost` leaves out.")

@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from aggregator.budgets.budget import Budget, BudgetStatus, Level, plain
+from aggregator.budgets.budget import Budget, BudgetLevel, BudgetStatus, plain
 from aggregator.errors import InsightsError, KafkaUnavailableError
 from aggregator.settings import KafkaSettings
 from api.budgets.store import BudgetsUnavailableError
@@ -21,7 +21,7 @@ from cli.options import Servers
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 BudgetName = Annotated[str, typer.Argument(metavar="NAME", help="Letters, digits, dot, underscore, hyphen.")]
-STYLES = {Level.OK: "green", Level.WARNING: "yellow", Level.EXCEEDED: "bold red"}
+STYLES = {BudgetLevel.OK: "green", BudgetLevel.WARNING: "yellow", BudgetLevel.EXCEEDED: "bold red"}
 
 
 class BudgetError(InsightsError):

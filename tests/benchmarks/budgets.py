@@ -28,7 +28,7 @@ from rich.table import Table
 from aggregator.budgets.alert import Alert
 from aggregator.budgets.budget import Budget, BudgetUnit
 from aggregator.budgets.increment import decode
-from aggregator.budgets.period import Period
+from aggregator.budgets.period import BudgetPeriod
 from aggregator.budgets.subject import Subject, SubjectKind, partition_of
 from aggregator.budgets.topics import ALERTS, BUDGET_STATUS, BUDGETS, INCREMENTS, create_budget_topics, partitions_of
 from aggregator.clickhouse.client import Warehouse
@@ -70,7 +70,7 @@ def budget(name: str, key: str, limit: int) -> Budget:
             "scope": scope,
             "unit": BudgetUnit.REQUESTS,
             "limit": limit,
-            "period": Period.MONTH,
+            "period": BudgetPeriod.MONTH,
             "thresholds": [100],
         }
     )

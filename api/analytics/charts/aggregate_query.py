@@ -23,7 +23,7 @@ from api.analytics.charts.metric_sql import (
 )
 from api.analytics.charts.request import ChartMetric
 from api.analytics.filters.compile import nested_values
-from api.analytics.filters.fields import BY_NAME, Kind
+from api.analytics.filters.fields import BY_NAME, FieldKind
 from api.analytics.where import RequestFilter
 
 
@@ -196,10 +196,10 @@ class _RawSql:
         if key.metadata_key is not None:
             return self._each(place, nested_values(BY_NAME["metadata"], key.metadata_key, self.binder), within)
         spec = BY_NAME[key.field]
-        if spec.kind is Kind.ARRAY:
+        if spec.kind is FieldKind.ARRAY:
             return self._each(place, f"arrayDistinct({spec.column})", within)
         column = spec.column
-        if spec.kind is Kind.NUMERIC:
+        if spec.kind is FieldKind.NUMERIC:
             self.where.append(f"isNotNull({column})")
             column = f"toString(assumeNotNull({column}))"
         else:

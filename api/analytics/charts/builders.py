@@ -26,7 +26,7 @@ from api.analytics.charts.aggregate_query import (
 )
 from api.analytics.charts.metric_sql import COUNT, Value, value_of
 from api.analytics.charts.request import HIERARCHIES, ChartMetric, ChartSpec, ChartType, TimeBucket
-from api.analytics.charts.schemas import Chart, Insight, Series
+from api.analytics.charts.schemas import Chart, ChartSeries, DerivedInsight
 from api.analytics.charts.time_buckets import MAX_BUCKETS, about_count, key_of, label_of, pick, starts
 from api.analytics.filters.fields import ValueUnit
 from api.errors import ApiError
@@ -228,11 +228,11 @@ def _steps(spec: ChartSpec, context: Context) -> Steps:
     return _grouped(spec, context) if spec.is_grouped else _overall(spec, context)
 
 
-def _series(spec: ChartSpec, rows: Sequence[AggregateRow]) -> list[Series]:
+def _series(spec: ChartSpec, rows: Sequence[AggregateRow]) -> list[ChartSeries]:
     labels = {series.key: series.label for series in spec.series or ()}
     method = "sketch" if any(row.is_sketch for row in rows) else "interpolated"
     return [
-        Series(
+        ChartSeries(
             key=key,
             label=labels.get(key) or value.label,
             unit=value.unit,
@@ -242,7 +242,9 @@ def _series(spec: ChartSpec, rows: Sequence[AggregateRow]) -> list[Series]:
     ]
 
 
-def _insights(spec: ChartSpec) -> Generator[list[AggregateQuery], list[list[AggregateRow]], list[Insight] | None]:
+def _insights(
+    spec: ChartSpec,
+) -> Generator[list[AggregateQuery], list[list[AggregateRow]], list[DerivedInsight] | None]:
     """Ratios of the series' values over all matching requests."""
     if not spec.derivedInsights:
         return None
@@ -253,7 +255,7 @@ def _insights(spec: ChartSpec) -> Generator[list[AggregateQuery], list[list[Aggr
         return numerator / denominator if numerator is not None and denominator else None
 
     return [
-        Insight(
+        DerivedInsight(
             **insight.model_dump(),
             value=ratio(totals[insight.numeratorSeriesKey], totals[insight.denominatorSeriesKey]),
         )

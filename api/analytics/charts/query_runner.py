@@ -54,4 +54,4 @@ def answer_custom_analytics(reader: Reader, query: CustomAnalyticsQuery) -> Cust
         chart(spec, Context(request_filter.span, query.timezone or "UTC", f"customCharts[{number}]"))
         for number, spec in enumerate(query.customCharts)
     ]
-    return CustomAnalyticsAnswer(customCharts=run_charts(reader, request_filter, charts))
+    return CustomAnalyticsAnswer(success=True, customCharts=run_charts(reader, request_filter, charts))

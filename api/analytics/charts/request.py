@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, StrictBool, StrictStr, StringConstraints, field_validator, model_validator
 from pydantic.config import JsonDict
+from typing_extensions import TypeAliasType
 
 from aggregator.times import Timezone
 from api.analytics.filters.fields import GROUP_FIELDS, METRIC_FIELDS
@@ -17,8 +18,9 @@ MAX_SERIES = 20
 
 Id = Annotated[StrictStr, StringConstraints(pattern=r"^[a-zA-Z0-9_-]+$", min_length=1, max_length=64)]
 MetadataKey = Annotated[StrictStr, StringConstraints(min_length=1, max_length=120)]
-GroupField = Annotated[StrictStr, OneOf(GROUP_FIELDS, "field to group by")]
-MetricField = Annotated[StrictStr, OneOf(METRIC_FIELDS, "field to measure")]
+GroupField = TypeAliasType("GroupField", Annotated[StrictStr, OneOf(GROUP_FIELDS, "field to group by")])
+MetricField = TypeAliasType("MetricField", Annotated[StrictStr, OneOf(METRIC_FIELDS, "field to measure")])
+DerivedInsightType = TypeAliasType("DerivedInsightType", Literal["ratio"])
 Percentile = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False, strict=True)]
 
 
@@ -58,9 +60,13 @@ WITHOUT_TIME = (ChartType.PIE, ChartType.DONUT, ChartType.HISTOGRAM, ChartType.H
 class Measured(Body):
     """A metric and what it needs."""
 
-    metric: ChartMetric
-    metricField: MetricField | None = Field(None, description="Required, unless the metric is a count.")
-    percentile: Percentile | None = Field(None, description="Required for `percentile`, and only there.")
+    metric: ChartMetric = Field(description="How the values of `metricField` become one.")
+    metricField: MetricField | None = Field(
+        None, description="Whose values are measured. Required, unless the metric is a count."
+    )
+    percentile: Percentile | None = Field(
+        None, description="Percent, 0 to 100. Required for `percentile`, and only there."
+    )
     distinctMetadataKey: MetadataKey | None = Field(
         None, description="Required for `distinct_count`, and only there: the metadata key whose values are counted."
     )
@@ -91,7 +97,9 @@ class SeriesSpec(Measured):
     """One of several series of a chart."""
 
     key: Id = Field(description="Unique within the chart; the property of the rows that holds its values.")
-    label: Annotated[StrictStr, StringConstraints(min_length=1, max_length=120)]
+    label: Annotated[StrictStr, StringConstraints(min_length=1, max_length=120)] = Field(
+        description="Name of the series for people."
+    )
 
     @field_validator("key")
     @classmethod
@@ -101,33 +109,51 @@ class SeriesSpec(Measured):
         return value
 
 
-class InsightSpec(Body):
+class DerivedInsightSpec(Body):
     """The ratio of two series' totals."""
 
-    type: Literal["ratio"] = "ratio"
-    label: Annotated[StrictStr, StringConstraints(max_length=200)]
-    numeratorSeriesKey: StrictStr
-    denominatorSeriesKey: StrictStr
+    type: DerivedInsightType = Field("ratio", description="Always `ratio`, the default.")
+    label: Annotated[StrictStr, StringConstraints(max_length=200)] = Field(description="Name of the ratio for people.")
+    numeratorSeriesKey: StrictStr = Field(description="Key of the series whose total is divided.")
+    denominatorSeriesKey: StrictStr = Field(description="Key of the series whose total it is divided by.")
 
 
 class ChartSpec(Body):
     """One chart."""
 
     id: Id = Field(description="Unique within the request.")
-    title: Annotated[StrictStr, StringConstraints(max_length=200)] | None = Field(None, description="Default: the id.")
-    chartType: ChartType
-    metric: ChartMetric | None = Field(None, description="Left out with `series`, and in a histogram, which counts.")
-    metricField: MetricField | None = None
-    percentile: Percentile | None = None
-    distinctMetadataKey: MetadataKey | None = None
+    title: Annotated[StrictStr, StringConstraints(max_length=200)] | None = Field(
+        None, description="Name of the chart for people; by default the id."
+    )
+    chartType: ChartType = Field(description="How the chart is drawn; some types have properties of their own.")
+    metric: ChartMetric | None = Field(
+        None, description="How values become one. Left out with `series`, and in a histogram, which counts."
+    )
+    metricField: MetricField | None = Field(
+        None, description="Whose values are measured. Required, unless the metric is a count or there are `series`."
+    )
+    percentile: Percentile | None = Field(
+        None, description="Percent, 0 to 100. Required for `percentile`, and only there."
+    )
+    distinctMetadataKey: MetadataKey | None = Field(
+        None, description="Metadata key whose values are counted. Required for `distinct_count`, and only there."
+    )
     series: Annotated[list[SeriesSpec], Field(min_length=2, max_length=MAX_SERIES)] | None = Field(
         None, description="Several metrics in one chart, instead of `metric`."
     )
-    derivedInsights: list[InsightSpec] | None = Field(None, description="Only with `series`.", max_length=MAX_SERIES)
-    groupByField: GroupField | None = None
-    groupByMetadataKey: MetadataKey | None = Field(None, description="Instead of `groupByField`.")
+    derivedInsights: list[DerivedInsightSpec] | None = Field(
+        None, description="Ratios of the series; none without it. Only with `series`.", max_length=MAX_SERIES
+    )
+    groupByField: GroupField | None = Field(
+        None, description="A row for each value of this field; one row for everything without a group."
+    )
+    groupByMetadataKey: MetadataKey | None = Field(
+        None, description="A row for each value of this metadata key; instead of `groupByField`."
+    )
     secondaryGroupByField: GroupField | None = Field(None, description="Heatmaps only: the other axis.")
-    secondaryGroupByMetadataKey: MetadataKey | None = Field(None, description="Instead of `secondaryGroupByField`.")
+    secondaryGroupByMetadataKey: MetadataKey | None = Field(
+        None, description="Heatmaps only: a metadata key as the other axis, instead of `secondaryGroupByField`."
+    )
     histogramField: MetricField | None = Field(None, description="Histograms only: whose values are binned.")
     histogramInterval: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)] | None = Field(
         None, description="Width of a bin in the field's unit; the default makes at most `limit` round ones."
@@ -135,9 +161,13 @@ class ChartSpec(Body):
     hierarchyFields: Annotated[list[GroupField], Field(min_length=2, max_length=5)] | None = Field(
         None, description="Treemaps and sunbursts only: the levels, outermost first."
     )
-    timeSeries: StrictBool | None = Field(False, description="One row per bucket of time.")
-    timeBucket: TimeBucket | None = Field(None, description="Only with `timeSeries`; default `auto`.")
-    limit: Annotated[int, Field(ge=1, le=100, strict=True)] | None = Field(25, description="Groups at most.")
+    timeSeries: StrictBool | None = Field(False, description="True: a row for each bucket of time. False by default.")
+    timeBucket: TimeBucket | None = Field(
+        None, description="Width of a bucket of a time series; by default `auto`: at most about a hundred of them."
+    )
+    limit: Annotated[int, Field(ge=1, le=100, strict=True)] | None = Field(
+        25, description="Groups at most; 25 by default."
+    )
 
     @property
     def is_grouped(self) -> bool:
@@ -253,12 +283,18 @@ EXAMPLE_CHART: JsonDict = {
 
 
 class CustomAnalyticsQuery(RequestQuery):
+    """Charts over the requests that a filter leaves."""
+
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"filter_group": EXAMPLE_FILTER, "customCharts": [EXAMPLE_CHART]}]}
     )
 
-    customCharts: Annotated[list[ChartSpec], Field(min_length=1, max_length=MAX_CHARTS)]
-    timezone: Timezone | None = Field(None, description="IANA time zone whose buckets are meant; default UTC.")
+    customCharts: Annotated[list[ChartSpec], Field(min_length=1, max_length=MAX_CHARTS)] = Field(
+        description="The charts, answered in this order."
+    )
+    timezone: Timezone | None = Field(
+        None, description="IANA time zone whose hours, days and weeks are the buckets; by default UTC."
+    )
 
     @property
     def group_fields(self) -> list[str]:

@@ -11,7 +11,7 @@ from aggregator.clickhouse.sql import Binder, text_of, time_range
 from aggregator.clickhouse.tables import KEY_COLUMNS
 from aggregator.rollups.measures import Dimension
 from aggregator.times import EVERYTHING, Span, from_micros
-from api.analytics.filters.fields import BY_NAME, JSON_VALUES, VALUE, Field, Kind
+from api.analytics.filters.fields import BY_NAME, JSON_VALUES, VALUE, Field, FieldKind
 from api.analytics.filters.tree import Filter, FilterGroup
 
 NEGATIVE = {
@@ -116,20 +116,20 @@ def _nested(spec: Field, key: str, operator: str, operand: Any, binder: Binder) 
 
 
 COMPILERS = {
-    Kind.IDENTIFIER: _string,
-    Kind.STRING: _string,
-    Kind.INTENT: _string,
-    Kind.TEXT: _text,
-    Kind.NUMERIC: _numeric,
-    Kind.DATETIME: _datetime,
-    Kind.BOOLEAN: lambda spec, operator, operand, binder: spec.column,
-    Kind.ARRAY: _array,
+    FieldKind.IDENTIFIER: _string,
+    FieldKind.STRING: _string,
+    FieldKind.INTENT: _string,
+    FieldKind.TEXT: _text,
+    FieldKind.NUMERIC: _numeric,
+    FieldKind.DATETIME: _datetime,
+    FieldKind.BOOLEAN: lambda spec, operator, operand, binder: spec.column,
+    FieldKind.ARRAY: _array,
 }
 
 
 def compile_filter(condition: Filter, binder: Binder) -> str:
     spec, operator = BY_NAME[condition.field], NEGATIVE.get(condition.operator, condition.operator)
-    if spec.kind is Kind.NESTED:
+    if spec.kind is FieldKind.NESTED:
         sql = _nested(spec, condition.nested_key or "", operator, condition.operand, binder)
     else:
         sql = COMPILERS[spec.kind](spec, operator, condition.operand, binder)

@@ -1,6 +1,6 @@
 """The fields of request analytics as an answer of the API, and as a table for docs/analytics.md."""
 
-from api.analytics.filters.fields import FIELDS, INTENTS, Field, Kind
+from api.analytics.filters.fields import FIELDS, INTENTS, Field, FieldKind
 from api.analytics.filters.schemas import AnalyticsMeta, FieldMeta
 
 
@@ -11,7 +11,7 @@ def _meta_of(field: Field) -> FieldMeta:
         type=field.kind,
         description=field.meaning,
         operators=list(field.operators),
-        needs_nested_key=field.kind is Kind.NESTED,
+        needs_nested_key=field.kind is FieldKind.NESTED,
         values=list(words) if words else None,
         can_group=field.can_group,
         unit=field.unit,

@@ -12,7 +12,7 @@ from aggregator.rollups.measures import Dimension
 VALUE = "{value}"
 
 
-class Kind(StrEnum):
+class FieldKind(StrEnum):
     """What a field holds; it decides the operators."""
 
     IDENTIFIER = "identifier"
@@ -36,16 +36,16 @@ class ValueUnit(StrEnum):
     NUMBER = "number"
 
 
-OPERATORS: dict[Kind, tuple[str, ...]] = {
-    Kind.IDENTIFIER: ("is", "is_not", "in", "not_in"),
-    Kind.STRING: ("is", "is_not", "in", "not_in"),
-    Kind.INTENT: ("is", "is_not", "in", "not_in"),
-    Kind.TEXT: ("contains", "not_contains", "starts_with", "ends_with"),
-    Kind.NUMERIC: ("eq", "neq", "gt", "gte", "lt", "lte", "between", "is_null", "is_not_null"),
-    Kind.DATETIME: ("is", "before", "after", "between"),
-    Kind.BOOLEAN: ("is_true", "is_false"),
-    Kind.ARRAY: ("contains", "not_contains", "in", "not_in", "is_empty", "is_not_empty"),
-    Kind.NESTED: ("key_equals", "key_not_equals", "key_contains", "in", "not_in", "is_empty", "is_not_empty"),
+OPERATORS: dict[FieldKind, tuple[str, ...]] = {
+    FieldKind.IDENTIFIER: ("is", "is_not", "in", "not_in"),
+    FieldKind.STRING: ("is", "is_not", "in", "not_in"),
+    FieldKind.INTENT: ("is", "is_not", "in", "not_in"),
+    FieldKind.TEXT: ("contains", "not_contains", "starts_with", "ends_with"),
+    FieldKind.NUMERIC: ("eq", "neq", "gt", "gte", "lt", "lte", "between", "is_null", "is_not_null"),
+    FieldKind.DATETIME: ("is", "before", "after", "between"),
+    FieldKind.BOOLEAN: ("is_true", "is_false"),
+    FieldKind.ARRAY: ("contains", "not_contains", "in", "not_in", "is_empty", "is_not_empty"),
+    FieldKind.NESTED: ("key_equals", "key_not_equals", "key_contains", "in", "not_in", "is_empty", "is_not_empty"),
 }
 ALL_OPERATORS = tuple(dict.fromkeys(name for names in OPERATORS.values() for name in names))
 INTENTS = {
@@ -65,7 +65,7 @@ class Field:
     """
 
     name: str
-    kind: Kind
+    kind: FieldKind
     column: str
     meaning: str
     can_group: bool = False
@@ -103,67 +103,81 @@ JSON_VALUES = (
 
 
 FIELDS = (
-    Field("pl_id", Kind.IDENTIFIER, "request_id", "id of the request, as the gateway gave it"),
-    Field("prompt_id", Kind.IDENTIFIER, "prompt_id", "id of the prompt template", can_group=True),
-    Field("engine", Kind.STRING, "model_name", "model", can_group=True, dimension=Dimension.MODEL),
-    Field("provider_type", Kind.STRING, "provider", "provider", can_group=True, dimension=Dimension.PROVIDER),
+    Field("pl_id", FieldKind.IDENTIFIER, "request_id", "id of the request, as the gateway gave it"),
+    Field("prompt_id", FieldKind.IDENTIFIER, "prompt_id", "id of the prompt template", can_group=True),
+    Field("engine", FieldKind.STRING, "model_name", "model", can_group=True, dimension=Dimension.MODEL),
+    Field("provider_type", FieldKind.STRING, "provider", "provider", can_group=True, dimension=Dimension.PROVIDER),
     Field(
         "status",
-        Kind.STRING,
+        FieldKind.STRING,
         "status",
         "`success`, `error`, or the gateway's own word; upper or lower case",
         can_group=True,
         ignores_case=True,
         dimension=Dimension.STATUS,
     ),
-    Field("error_type", Kind.STRING, "error_type", "why it failed", can_group=True),
-    Field("user_id", Kind.STRING, "user_id", "who asked", can_group=True, dimension=Dimension.USER),
-    Field("api_key_id", Kind.STRING, "api_key_id", "with which key", can_group=True, dimension=Dimension.API_KEY),
-    Field("session_id", Kind.STRING, "session_id", "session", can_group=True),
+    Field("error_type", FieldKind.STRING, "error_type", "why it failed", can_group=True),
+    Field("user_id", FieldKind.STRING, "user_id", "who asked", can_group=True, dimension=Dimension.USER),
+    Field("api_key_id", FieldKind.STRING, "api_key_id", "with which key", can_group=True, dimension=Dimension.API_KEY),
+    Field("session_id", FieldKind.STRING, "session_id", "session", can_group=True),
     Field(
         "input_text",
-        Kind.TEXT,
+        FieldKind.TEXT,
         "input_text",
         "what the model was asked: all messages but the last answer",
         is_content=True,
     ),
-    Field("output_text", Kind.TEXT, "output_text", "what the model answered", is_content=True),
+    Field("output_text", FieldKind.TEXT, "output_text", "what the model answered", is_content=True),
     Field(
         "prompt_version_number",
-        Kind.NUMERIC,
+        FieldKind.NUMERIC,
         "prompt_version_number",
         "version of the prompt template",
         can_group=True,
         unit=ValueUnit.NUMBER,
     ),
-    Field("input_tokens", Kind.NUMERIC, "input_tokens", "tokens of the whole prompt", unit=ValueUnit.TOKENS),
-    Field("output_tokens", Kind.NUMERIC, "output_tokens", "tokens of the answer", unit=ValueUnit.TOKENS),
+    Field("input_tokens", FieldKind.NUMERIC, "input_tokens", "tokens of the whole prompt", unit=ValueUnit.TOKENS),
+    Field("output_tokens", FieldKind.NUMERIC, "output_tokens", "tokens of the answer", unit=ValueUnit.TOKENS),
     Field(
-        "cached_tokens", Kind.NUMERIC, "cached_input_tokens", "input tokens read from a cache", unit=ValueUnit.TOKENS
+        "cached_tokens",
+        FieldKind.NUMERIC,
+        "cached_input_tokens",
+        "input tokens read from a cache",
+        unit=ValueUnit.TOKENS,
     ),
-    Field("thinking_tokens", Kind.NUMERIC, "thinking_tokens", "output tokens spent on thinking", unit=ValueUnit.TOKENS),
-    Field("cost", Kind.NUMERIC, "cost", "dollars, fee included", unit=ValueUnit.CURRENCY),
     Field(
-        "latency_ms", Kind.NUMERIC, "duration_ms", "milliseconds; as a metric, seconds", unit=ValueUnit.DURATION_SECONDS
+        "thinking_tokens",
+        FieldKind.NUMERIC,
+        "thinking_tokens",
+        "output tokens spent on thinking",
+        unit=ValueUnit.TOKENS,
     ),
-    Field("turn_count", Kind.NUMERIC, "turn_count", "turns of the conversation", unit=ValueUnit.NUMBER),
-    Field("tool_call_count", Kind.NUMERIC, "tool_call_count", "tool calls", unit=ValueUnit.NUMBER),
-    Field("request_start_time", Kind.DATETIME, "timestamp", "when it started"),
+    Field("cost", FieldKind.NUMERIC, "cost", "dollars, fee included", unit=ValueUnit.CURRENCY),
+    Field(
+        "latency_ms",
+        FieldKind.NUMERIC,
+        "duration_ms",
+        "milliseconds; as a metric, seconds",
+        unit=ValueUnit.DURATION_SECONDS,
+    ),
+    Field("turn_count", FieldKind.NUMERIC, "turn_count", "turns of the conversation", unit=ValueUnit.NUMBER),
+    Field("tool_call_count", FieldKind.NUMERIC, "tool_call_count", "tool calls", unit=ValueUnit.NUMBER),
+    Field("request_start_time", FieldKind.DATETIME, "timestamp", "when it started"),
     Field(
         "request_end_time",
-        Kind.DATETIME,
+        FieldKind.DATETIME,
         "timestamp + toIntervalMillisecond(duration_ms)",
         "when it ended; absent if its duration is",
     ),
-    Field("is_json", Kind.BOOLEAN, "is_json", "the answer is a JSON object"),
-    Field("is_tool_call", Kind.BOOLEAN, "is_tool_call", "the answer has tool calls"),
-    Field("is_plain_text", Kind.BOOLEAN, "is_plain_text", "the answer is neither"),
-    Field("has_trace", Kind.BOOLEAN, "trace_id != ''", "it belongs to a trace"),
-    Field("tags", Kind.ARRAY, "tags", "tags", can_group=True),
-    Field("metadata_keys", Kind.ARRAY, "metadata_keys", "dotted keys of the metadata", can_group=True),
+    Field("is_json", FieldKind.BOOLEAN, "is_json", "the answer is a JSON object"),
+    Field("is_tool_call", FieldKind.BOOLEAN, "is_tool_call", "the answer has tool calls"),
+    Field("is_plain_text", FieldKind.BOOLEAN, "is_plain_text", "the answer is neither"),
+    Field("has_trace", FieldKind.BOOLEAN, "trace_id != ''", "it belongs to a trace"),
+    Field("tags", FieldKind.ARRAY, "tags", "tags", can_group=True),
+    Field("metadata_keys", FieldKind.ARRAY, "metadata_keys", "dotted keys of the metadata", can_group=True),
     Field(
         "output_keys",
-        Kind.ARRAY,
+        FieldKind.ARRAY,
         "output_keys",
         "dotted keys of a structured answer",
         can_group=True,
@@ -171,20 +185,32 @@ FIELDS = (
     ),
     Field(
         "input_variable_keys",
-        Kind.ARRAY,
+        FieldKind.ARRAY,
         "input_variable_keys",
         "dotted keys of the variables",
         can_group=True,
         is_content=True,
     ),
-    Field("tool_names", Kind.ARRAY, "tool_names", "names of the called tools", can_group=True),
-    Field("metadata", Kind.NESTED, "metadata", "value of a metadata key", values=_NATIVE),
-    Field("output", Kind.NESTED, "output", "value of a key of a structured answer", values=_FLATTENED, is_content=True),
+    Field("tool_names", FieldKind.ARRAY, "tool_names", "names of the called tools", can_group=True),
+    Field("metadata", FieldKind.NESTED, "metadata", "value of a metadata key", values=_NATIVE),
     Field(
-        "input_variables", Kind.NESTED, "variables", "value of a prompt variable", values=_FLATTENED, is_content=True
+        "output",
+        FieldKind.NESTED,
+        "output",
+        "value of a key of a structured answer",
+        values=_FLATTENED,
+        is_content=True,
+    ),
+    Field(
+        "input_variables",
+        FieldKind.NESTED,
+        "variables",
+        "value of a prompt variable",
+        values=_FLATTENED,
+        is_content=True,
     ),
     *(
-        Field(name, Kind.INTENT, name, ", ".join(f"`{word}`" for word in words), is_content=True)
+        Field(name, FieldKind.INTENT, name, ", ".join(f"`{word}`" for word in words), is_content=True)
         for name, words in INTENTS.items()
     ),
 )

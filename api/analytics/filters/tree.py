@@ -26,8 +26,9 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError
 from pydantic_core.core_schema import no_info_after_validator_function
+from typing_extensions import TypeAliasType
 
-from api.analytics.filters.fields import ALL_OPERATORS, BY_NAME, INTENTS, Kind
+from api.analytics.filters.fields import ALL_OPERATORS, BY_NAME, INTENTS, FieldKind
 
 MAX_DEPTH = 10
 MAX_FILTERS = 200
@@ -138,16 +139,16 @@ def _moment(value: Any, at: str) -> Moment:
         _shape(at, reason)
 
 
-ELEMENT: dict[Kind, Callable[[Any, str], Any]] = {
-    Kind.IDENTIFIER: _text_or_number,
-    Kind.STRING: _text,
-    Kind.INTENT: _text,
-    Kind.TEXT: _text,
-    Kind.NUMERIC: _number,
-    Kind.DATETIME: _moment,
-    Kind.BOOLEAN: _scalar,
-    Kind.ARRAY: _text,
-    Kind.NESTED: _scalar,
+ELEMENT: dict[FieldKind, Callable[[Any, str], Any]] = {
+    FieldKind.IDENTIFIER: _text_or_number,
+    FieldKind.STRING: _text,
+    FieldKind.INTENT: _text,
+    FieldKind.TEXT: _text,
+    FieldKind.NUMERIC: _number,
+    FieldKind.DATETIME: _moment,
+    FieldKind.BOOLEAN: _scalar,
+    FieldKind.ARRAY: _text,
+    FieldKind.NESTED: _scalar,
 }
 
 
@@ -161,13 +162,18 @@ def check_text(text: str, at: str) -> None:
         _shape(at, "is not valid Unicode")
 
 
+FilterField = TypeAliasType("FilterField", Annotated[StrictStr, OneOf(tuple(BY_NAME), "field")])
+FilterOperator = TypeAliasType("FilterOperator", Annotated[StrictStr, OneOf(ALL_OPERATORS, "operator")])
+FilterLogic = TypeAliasType("FilterLogic", Literal["AND", "OR"])
+
+
 class Filter(BaseModel):
     """A condition on one field."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    field: Annotated[StrictStr, OneOf(tuple(BY_NAME), "field")]
-    operator: Annotated[StrictStr, OneOf(ALL_OPERATORS, "operator")]
+    field: FilterField = Field(description="What is compared.")
+    operator: FilterOperator = Field(description="How it is compared; which are allowed depends on the field.")
     value: Annotated[
         Any,
         WithJsonSchema(
@@ -176,13 +182,24 @@ class Filter(BaseModel):
                     {"type": "string"},
                     {"type": "number"},
                     {"type": "boolean"},
-                    {"type": "array", "items": {"type": ["string", "number", "boolean"]}, "maxItems": MAX_ELEMENTS},
+                    {
+                        "type": "array",
+                        "items": {"anyOf": [{"type": "string"}, {"type": "number"}, {"type": "boolean"}]},
+                        "maxItems": MAX_ELEMENTS,
+                    },
                     {"type": "null"},
                 ]
             }
         ),
-    ] = Field(None, description="What the operator compares with; none for tests of presence and of truth.")
-    nested_key: StrictStr | None = Field(None, description="Dotted key inside `metadata`, `output`, `input_variables`.")
+    ] = Field(
+        None,
+        description="What the operator compares with: two values for `between`, a list for `in` and `not_in`, none"
+        " for tests of"
+        " presence and of truth.",
+    )
+    nested_key: StrictStr | None = Field(
+        None, description="Dotted key inside `metadata`, `output` or `input_variables`. Required there, and only there."
+    )
 
     @model_validator(mode="after")
     def _fits_its_field(self) -> Self:
@@ -191,16 +208,16 @@ class Filter(BaseModel):
             raise semantic(
                 "operator", f"{self.operator} is no operator of {self.field}; allowed: {', '.join(field.operators)}"
             )
-        if field.kind is Kind.NESTED and self.nested_key is None:
+        if field.kind is FieldKind.NESTED and self.nested_key is None:
             raise semantic("nested_key", f"{self.field} needs one")
-        if field.kind is not Kind.NESTED and self.nested_key is not None:
+        if field.kind is not FieldKind.NESTED and self.nested_key is not None:
             raise semantic("nested_key", f"{self.field} has no keys inside")
         check_text(self.nested_key or "", "nested_key")
         _ = self.operand
         return self
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> FieldKind:
         return BY_NAME[self.field].kind
 
     @property
@@ -230,9 +247,9 @@ class Filter(BaseModel):
         return enumerate(self.value)
 
     def _word(self, value: Any, at: str) -> Any:
-        if self.kind is Kind.INTENT and value not in INTENTS[self.field]:
+        if self.kind is FieldKind.INTENT and value not in INTENTS[self.field]:
             raise semantic(at, f"is no {self.field}; allowed: {', '.join(INTENTS[self.field])}")
-        if self.kind is Kind.TEXT and self.operator in ("contains", "not_contains") and not has_word(value):
+        if self.kind is FieldKind.TEXT and self.operator in ("contains", "not_contains") and not has_word(value):
             raise semantic(at, "must hold a word to look for")
         return value
 
@@ -253,13 +270,13 @@ class FilterGroup(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    logic: Literal["AND", "OR"] = "AND"
+    logic: FilterLogic = Field("AND", description="`AND`, the default: all must hold. `OR`: any.")
     filters: list[
         Annotated[
             Annotated[Filter, Tag(FILTER)] | Annotated["FilterGroup", Tag(GROUP)],
             Discriminator(_is_group),
         ]
-    ]
+    ] = Field(description="Filters and groups.")
 
 
 def _check_size(tree: Any) -> Any:

@@ -27,13 +27,13 @@ from api.analytics.overview.queries import (
 )
 from api.analytics.overview.schemas import (
     AnalyticsAnswer,
-    ErrorType,
-    Interval,
+    BucketSummary,
+    ChartInterval,
+    ErrorTypeCount,
     KeyCount,
-    Latency,
-    LatencyOfOne,
+    LatencyOfGroup,
+    LatencyOverTime,
     MetadataValue,
-    NumberSummary,
     OutputShapes,
     PromptShare,
     PromptUse,
@@ -52,6 +52,7 @@ def answer_analytics(reader: Reader, query: RequestLogQuery) -> AnalyticsAnswer:
     found = read_overview(reader, query)
     tops = found.tops
     return AnalyticsAnswer(
+        success=True,
         chartInterval=_interval(found.times),
         percentileMethod="sketch" if found.has_sketches else "interpolated",
         **_totals(found.totals),
@@ -60,7 +61,7 @@ def answer_analytics(reader: Reader, query: RequestLogQuery) -> AnalyticsAnswer:
         mostUsedPromptTemplates=[PromptUse(**_prompt(row, found), requests=row.values[0]) for row in tops["prompt_id"]],
         latency=_latency(found),
         **_by_group(found),
-        errorTypes=_by_size(tops["error_type"], "errorType", ErrorType),
+        errorTypes=_by_size(tops["error_type"], "errorType", ErrorTypeCount),
         providerBreakdown=[ProviderShare(provider=row.keys[0], **_share(row)) for row in tops["provider_type"]],
         promptBreakdown=[PromptShare(**_prompt(row, found), **_share(row)) for row in tops["prompt_id"]],
         tagsBreakdown=[TagShare(tag=row.keys[0], **_share(row)) for row in tops["tags"]],
@@ -77,11 +78,11 @@ def _seconds(milliseconds: Any) -> float | None:
     return None if milliseconds is None else float(milliseconds) / 1000
 
 
-def _interval(times: Times) -> Interval:
+def _interval(times: Times) -> ChartInterval:
     bucket, size = times.key.bucket, ABOUT_SECONDS[times.key.bucket]
     is_minutes = 60 <= size < 3600
     name = "minute" if is_minutes else bucket.value
-    return Interval(interval=name, bucketSizeMs=size * 1000, bucketMinutes=size // 60 if is_minutes else None)
+    return ChartInterval(interval=name, bucketSizeMs=size * 1000, bucketMinutes=size // 60 if is_minutes else None)
 
 
 def _totals(totals: AggregateRow) -> dict[str, Any]:
@@ -97,7 +98,7 @@ def _totals(totals: AggregateRow) -> dict[str, Any]:
     }
 
 
-def _stats(found: Overview) -> list[NumberSummary]:
+def _stats(found: Overview) -> list[BucketSummary]:
     times = found.times
     statuses: dict[str, dict[str, int]] = {}
     for row in found.by_status:
@@ -110,9 +111,9 @@ def _stats(found: Overview) -> list[NumberSummary]:
     ]
 
 
-def _stat(date: str, label: str, values: Mapping[Value, Any], statuses: dict[str, int]) -> NumberSummary:
+def _stat(date: str, label: str, values: Mapping[Value, Any], statuses: dict[str, int]) -> BucketSummary:
     count = values[COUNT]
-    return NumberSummary(
+    return BucketSummary(
         date=date,
         dateLabel=label,
         requests=count,
@@ -156,10 +157,10 @@ def _counts(times: Times, days: Mapping[str, Mapping[str, AggregateRow]]) -> dic
     }
 
 
-def _latencies(times: Times, days: Mapping[str, Mapping[str, AggregateRow]]) -> dict[str, LatencyOfOne]:
+def _latencies(times: Times, days: Mapping[str, Mapping[str, AggregateRow]]) -> dict[str, LatencyOfGroup]:
     """Dates without requests are left out."""
     return {
-        name: LatencyOfOne(
+        name: LatencyOfGroup(
             **{
                 level: [(date, _seconds(rows[date].values[place])) for date in times.dates if date in rows]
                 for place, level in enumerate(LATENCIES, start=1)
@@ -169,10 +170,10 @@ def _latencies(times: Times, days: Mapping[str, Mapping[str, AggregateRow]]) -> 
     }
 
 
-def _latency(found: Overview) -> Latency:
+def _latency(found: Overview) -> LatencyOverTime:
     """By date; dates without requests are left out."""
     ordered = sorted(found.stats, key=lambda row: row.keys[0])
-    return Latency(
+    return LatencyOverTime(
         **{
             level: {found.times.date_of(row.keys[0]): _seconds(row.values[STATS.index(value)]) for row in ordered}
             for level, value in LATENCIES.items()

@@ -13,15 +13,21 @@ PerPage = Annotated[int, Field(ge=1, le=MAX_PER_PAGE, strict=True)]
 
 
 class SearchQuery(RequestLogQuery):
+    """A page of the requests that a filter leaves and whose texts have the words."""
+
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [{"filter_group": EXAMPLE_FILTER, "q": "refund policy", "page": 1, "per_page": 10}]
         }
     )
 
-    page: Page | None = Field(None, description="From 1, the default. Beyond the last page there are no items.")
-    per_page: PerPage | None = Field(None, description="10 by default.")
-    include_prompt_name: bool | None = Field(None, strict=True, description="Adds `prompt_name` to each item.")
+    page: Page | None = Field(
+        None, description="Number of the page, from 1, the default. Beyond the last page there are no items."
+    )
+    per_page: PerPage | None = Field(None, description="Items of a page at most; 10 by default.")
+    include_prompt_name: bool | None = Field(
+        None, strict=True, description="True adds `prompt_name` to each item; false by default."
+    )
 
     @property
     def limit(self) -> int:

@@ -1,6 +1,6 @@
 """What a search is answered with: an envelope with numbers of pages, and short items without bodies."""
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
@@ -38,32 +38,38 @@ class FoundRequest(BaseModel):
     """One request; `GET /v1/request-logs/{request_id}` has everything about it."""
 
     id: int | str = Field(description="The request id: an integer if it is one, else the text it is.")
-    engine: str
-    provider_type: str
-    input_tokens: int | None
-    output_tokens: int | None
+    engine: str = Field(description="The model.")
+    provider_type: str = Field(description='Who served it; "" when the gateway named none.')
+    input_tokens: int | None = Field(description="Tokens of the whole prompt; null when unknown.")
+    output_tokens: int | None = Field(description="Tokens of the answer; null when unknown.")
     price: float | None = Field(description="Dollars, fee included; null when no price or no usage is known.")
-    request_start_time: Moment
-    request_end_time: Moment | None = Field(description="Null when the duration is not known.")
-    latency: float | None = Field(description="Seconds.")
-    tags_array: list[str]
+    request_start_time: Moment = Field(description="When the request started, UTC.")
+    request_end_time: Moment | None = Field(
+        description="When the request ended, UTC; null when its duration is not known."
+    )
+    latency: float | None = Field(description="Seconds that it took; null when unknown.")
+    tags_array: list[str] = Field(description="The gateway's tags; empty when there are none.")
     metadata: list[dict[str, Any]] = Field(description="One object with all of it; empty when there is none.")
     scores: list[dict[str, Any]] = Field(description="Always empty: requests are not scored here.")
-    status: str
-    error_type: str
-    prompt_id: str
-    prompt_version_number: int | None
-    user_id: str
-    api_key_id: str
-    session_id: str
-    trace_id: str
-    turn_count: int | None
-    tool_call_count: int | None
-    tool_names: list[str]
-    prompt_name: str | None = Field(None, description="Only with `include_prompt_name`.")
+    status: str = Field(description="`success`, `error`, `timeout`, or the gateway's own word.")
+    error_type: str = Field(description='The kind of the failure; "" when absent.')
+    prompt_id: str = Field(description='Id of the prompt template; "" when absent.')
+    prompt_version_number: int | None = Field(description="Version of the prompt template; null when absent.")
+    user_id: str = Field(description='Who asked; "" when the gateway named no user.')
+    api_key_id: str = Field(description='The key that was used; "" when the gateway named none.')
+    session_id: str = Field(description='The session it belongs to; "" when absent.')
+    trace_id: str = Field(description='The trace it belongs to; "" when absent.')
+    turn_count: int | None = Field(description="Turns of the conversation; null when unknown.")
+    tool_call_count: int | None = Field(description="Tool calls of the request; null when unknown.")
+    tool_names: list[str] = Field(description="Names of the tools that the model called; empty when it called none.")
+    prompt_name: str | None = Field(
+        None, description="Name of the prompt template, null when it has none; left out without `include_prompt_name`."
+    )
 
 
 class SearchAnswer(BaseModel):
+    """A page of what was found."""
+
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
@@ -84,14 +90,14 @@ class SearchAnswer(BaseModel):
         }
     )
 
-    success: Literal[True]
-    items: list[FoundRequest]
-    page: int
-    pages: int
-    per_page: int
-    total: int
+    success: bool = Field(description="Always true.")
+    items: list[FoundRequest] = Field(description="What was found, closest or newest first unless sorted otherwise.")
+    page: int = Field(description="Number of this page, from 1.")
+    pages: int = Field(description="Number of the last page; 0 when nothing was found.")
+    per_page: int = Field(description="Items of a page at most.")
+    total: int = Field(description="Requests that were found.")
     total_is_approximate: bool = Field(description="True: there are more than `total`, and pages end there.")
-    has_next: bool
-    has_prev: bool
-    next_num: int | None
-    prev_num: int | None
+    has_next: bool = Field(description="True: there is a next page.")
+    has_prev: bool = Field(description="True: there is a page before.")
+    next_num: int | None = Field(description="Number of the next page; null on the last.")
+    prev_num: int | None = Field(description="Number of the page before; null on the first.")

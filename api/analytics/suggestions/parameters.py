@@ -40,11 +40,19 @@ NESTED = {
 class SuggestionParameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    field: SuggestedField = Field(description="What is filtered by; `prompt` is the name of a prompt.")
-    prefix: str = Field("", description="What the values begin with, in any case.", examples=["gpt"])
-    metadata_key: str | None = Field(None, description="The dotted key whose values are asked for, with `*_values`.")
-    prompt_id: Annotated[int, Field(ge=1)] | None = Field(None, description="Only names of this prompt.")
-    filter_group: str | None = Field(None, description="Only values of these requests: a filter group as JSON.")
+    field: SuggestedField = Field(description="Whose values are suggested; `prompt` is the name of a prompt.")
+    prefix: str = Field(
+        "", description="What the values begin with, in any case; without it, anything.", examples=["gpt"]
+    )
+    metadata_key: str | None = Field(
+        None, description="The dotted key whose values are asked for. Required with `*_values`, and only there."
+    )
+    prompt_id: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="With `prompt`: only names of this prompt; without it, of all."
+    )
+    filter_group: str | None = Field(
+        None, description="Only values of these requests: a filter group as JSON; without it, of all."
+    )
 
     @field_validator("prefix", "metadata_key", "filter_group")
     @classmethod

@@ -11,7 +11,7 @@ from aggregator.rollups.measures import REQUESTS
 from aggregator.rollups.planner import Condition, Question, compile_answer, plan
 from aggregator.times import Span
 from api.analytics.filters.compile import nested_values
-from api.analytics.filters.fields import BY_NAME, Kind
+from api.analytics.filters.fields import BY_NAME, FieldKind
 from api.analytics.request import RequestQuery
 from api.analytics.suggestions.parameters import NESTED, SuggestedField, SuggestionParameters
 from api.analytics.suggestions.schemas import MAX_VALUES, SuggestionAnswer
@@ -29,8 +29,8 @@ def answer_suggestions(reader: Reader, parameters: SuggestionParameters, query: 
     span, condition = span_and_condition(query)
     question = reader.confine(_question(parameters, span, condition))
     if question.group_by is not None and plan(question).rollup is not None:
-        return SuggestionAnswer(values=_from_rollup(reader, parameters, question))
-    return SuggestionAnswer(values=_from_rows(reader, parameters, span, condition))
+        return SuggestionAnswer(success=True, values=_from_rollup(reader, parameters, question))
+    return SuggestionAnswer(success=True, values=_from_rows(reader, parameters, span, condition))
 
 
 def _question(parameters: SuggestionParameters, span: Span, condition: Condition) -> Question:
@@ -53,7 +53,7 @@ def _values(parameters: SuggestionParameters, binder: Binder) -> str:
     if parameters.field is SuggestedField.PROMPT:
         return "prompt_name"
     spec = BY_NAME[parameters.field]
-    return f"arrayJoin(arrayDistinct({spec.column}))" if spec.kind is Kind.ARRAY else spec.column
+    return f"arrayJoin(arrayDistinct({spec.column}))" if spec.kind is FieldKind.ARRAY else spec.column
 
 
 def _from_rows(reader: Reader, parameters: SuggestionParameters, span: Span, condition: Condition) -> list[str]:

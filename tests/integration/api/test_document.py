@@ -74,7 +74,9 @@ def test_every_error_is_documented_in_the_one_shape_of_its_api(document: Any) ->
                 is_stream = media_type == "text/event-stream"
                 assert is_stream is (operation["operationId"] == "stream_live_usage" and status == "200")
                 schema = content.get("schema", {})
-                is_error = schema.get("$ref", "").endswith("/Failure" if path.startswith(PREFIX) else "/ErrorAnswer")
+                is_error = schema.get("$ref", "").endswith(
+                    "/AnalyticsError" if path.startswith(PREFIX) else "/ErrorAnswer"
+                )
                 assert is_error is (int(status) >= 400)
     assert "HTTPValidationError" not in document["components"]["schemas"]
 

@@ -13,7 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from typer.testing import CliRunner
 
 from aggregator.budgets.app import Aggregator
-from aggregator.budgets.budget import Level
+from aggregator.budgets.budget import BudgetLevel
 from aggregator.budgets.settings import AggregateSettings
 from aggregator.clickhouse.client import Warehouse
 from aggregator.errors import KafkaUnavailableError
@@ -242,7 +242,7 @@ async def test_budgets_increments_and_states_travel_over_tls_and_sasl(
                 while name not in await budgets.statuses():  # noqa: ASYNC110 - another process
                     await asyncio.sleep(0.1)
             async with asyncio.timeout(PATIENCE_SECONDS):
-                while (await budgets.statuses())[name].level is not Level.EXCEEDED:
+                while (await budgets.statuses())[name].level is not BudgetLevel.EXCEEDED:
                     # What is stored before the worker's producer of increments is connected has none.
                     await produce(secure_broker.server.address, "request-events", [event(0, user)])
     finally:

@@ -17,7 +17,7 @@ from pydantic import SecretStr, ValidationError
 from aggregator.budgets import notifications
 from aggregator.budgets.alert import Alert
 from aggregator.budgets.app import Aggregator
-from aggregator.budgets.budget import Budget, BudgetStatus, BudgetUnit, Level
+from aggregator.budgets.budget import Budget, BudgetLevel, BudgetStatus, BudgetUnit
 from aggregator.budgets.notifications import Webhook, signature
 from aggregator.budgets.settings import AggregateSettings
 from aggregator.budgets.topics import ALERTS
@@ -116,7 +116,7 @@ async def test_budgets_give_each_alert_once_across_restarts_and_a_change_applies
 
     async def is_exceeded() -> bool:
         found = await status()
-        return found is not None and found.level is Level.EXCEEDED
+        return found is not None and found.level is BudgetLevel.EXCEEDED
 
     def aggregator() -> Any:
         # Reconciled rarely, so that what is seen comes from increments.

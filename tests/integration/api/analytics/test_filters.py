@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from aggregator.clickhouse.sql import Binder, all_of
 from api.analytics.filters.compile import compile_filter
-from api.analytics.filters.fields import FIELDS, INTENTS, OPERATORS, Kind
+from api.analytics.filters.fields import FIELDS, INTENTS, OPERATORS, FieldKind
 from api.analytics.filters.tree import Filter
 from api.analytics.request import RequestLogQuery
 from api.analytics.where import filter_condition
@@ -58,26 +58,26 @@ def _seen(analytics: Analytics, field: str) -> list[Any]:
     return list(found)[:3]
 
 
-def _operands(analytics: Analytics, field: str, kind: Kind, operator: str) -> list[Any]:
+def _operands(analytics: Analytics, field: str, kind: FieldKind, operator: str) -> list[Any]:
     """Values to try an operator with: ones that rows have, and odd ones."""
     if operator in ("is_null", "is_not_null", "is_true", "is_false", "is_empty", "is_not_empty"):
         return [None]
-    seen = _seen(analytics, field) if kind is not Kind.NESTED else []
+    seen = _seen(analytics, field) if kind is not FieldKind.NESTED else []
     one: list[Any]
-    if kind is Kind.NUMERIC:
+    if kind is FieldKind.NUMERIC:
         one = [*map(float, seen), *NUMBERS]
-    elif kind is Kind.DATETIME:
+    elif kind is FieldKind.DATETIME:
         one = [*(moment.isoformat() for moment in seen), *DATES]
-    elif kind is Kind.TEXT:
+    elif kind is FieldKind.TEXT:
         one = ["refund", "REFUND days", "Zoë", "100% panic", "zzz", "[user", "école"]
         return [text[:20] for text in seen] + one
-    elif kind is Kind.NESTED:
+    elif kind is FieldKind.NESTED:
         one = [True, False, 42, 42.0, 0.95, "42", "approved", "x", 1e-7, 1e22, 2**53 + 1, *ODD_VALUES]
     else:
         one = list(INTENTS.get(field, [*seen, *ODD_VALUES]))
-        one += [17, 1001, 1001.0] if kind is Kind.IDENTIFIER else []
+        one += [17, 1001, 1001.0] if kind is FieldKind.IDENTIFIER else []
     if operator == "between":
-        ordered = sorted(one) if kind is Kind.NUMERIC else [min(one), "2026-03-25T00:00:00Z"]
+        ordered = sorted(one) if kind is FieldKind.NUMERIC else [min(one), "2026-03-25T00:00:00Z"]
         return [[ordered[0], ordered[-1]], [ordered[len(ordered) // 2]] * 2]
     return [one, one[:1], []] if operator in ("in", "not_in") else one
 
@@ -117,12 +117,12 @@ def _leaf(field: str) -> st.SearchStrategy[dict[str, Any]]:
     numbers = st.sampled_from(NUMBERS) | st.floats(-1e6, 1e6)
     dates = st.sampled_from(DATES) | st.datetimes().map(lambda moment: moment.isoformat())
     ordinary = {
-        Kind.IDENTIFIER: st.sampled_from(["1001", 1004, "17", "random-5"]) | texts,
-        Kind.NUMERIC: numbers,
-        Kind.DATETIME: dates,
-        Kind.TEXT: st.sampled_from(["refund policy", "hello", "panic", "Zoë"]),
-        Kind.NESTED: st.sampled_from([True, False, 42, "42", "approved", "search", "x", 0.95]) | texts | numbers,
-        Kind.INTENT: st.sampled_from(INTENTS.get(field, ("",))),
+        FieldKind.IDENTIFIER: st.sampled_from(["1001", 1004, "17", "random-5"]) | texts,
+        FieldKind.NUMERIC: numbers,
+        FieldKind.DATETIME: dates,
+        FieldKind.TEXT: st.sampled_from(["refund policy", "hello", "panic", "Zoë"]),
+        FieldKind.NESTED: st.sampled_from([True, False, 42, "42", "approved", "search", "x", 0.95]) | texts | numbers,
+        FieldKind.INTENT: st.sampled_from(INTENTS.get(field, ("",))),
     }.get(
         kind, st.sampled_from(["gpt-4o", "openai", "ERROR", "alice", "key-1", "s-1", "a", "b'c", "search", "n"]) | texts
     )
@@ -142,7 +142,7 @@ def _leaf(field: str) -> st.SearchStrategy[dict[str, Any]]:
                 "field": st.just(field),
                 "operator": st.just(operator),
                 "value": operand(operator),
-                "nested_key": key if kind is Kind.NESTED else st.none(),
+                "nested_key": key if kind is FieldKind.NESTED else st.none(),
             }
         )
     )

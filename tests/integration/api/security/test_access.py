@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from aggregator.clickhouse.client import DatabaseError, Warehouse
 from aggregator.rollups.measures import ROLLUPS, Dimension
 from aggregator.rollups.planner import Question, plan
-from api.analytics.filters.fields import FIELDS, INTENTS, Field, Kind
+from api.analytics.filters.fields import FIELDS, INTENTS, Field, FieldKind
 from api.app import create_app
 from api.live_usage.parameters import LiveParameters
 from api.live_usage.routes import stream_live_usage
@@ -414,7 +414,7 @@ def _asks(field: Field, operator: str) -> dict[str, Any]:
     words = INTENTS.get(field.name, ("x",))
     value: Any = list(words[:1]) if operator in ("in", "not_in") else words[0]
     tree = {"field": field.name, "operator": operator}
-    if field.kind is Kind.NESTED:
+    if field.kind is FieldKind.NESTED:
         tree["nested_key"] = "a"
     return tree if operator in ("is_empty", "is_not_empty") else tree | {"value": value}
 

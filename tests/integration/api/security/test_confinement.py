@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from aggregator.clickhouse.client import Warehouse
 from api.analytics.charts.request import HIERARCHIES, ChartMetric, ChartType, TimeBucket
-from api.analytics.filters.fields import FIELDS, GROUP_FIELDS, INTENTS, METRIC_FIELDS, Field, Kind
+from api.analytics.filters.fields import FIELDS, GROUP_FIELDS, INTENTS, METRIC_FIELDS, Field, FieldKind
 from api.analytics.request import SortBy, SortOrder
 from api.analytics.suggestions.parameters import NESTED, SuggestedField
 from api.request_logs.parameters import GroupBy, OrderBy, OrderDirection, StatsMetric
@@ -125,21 +125,25 @@ VALUES: dict[str, Any] = {
     "output": ("a", "x"),
     "input_variables": ("b", "y"),
 }
-OF_KIND: dict[Kind, Any] = {Kind.NUMERIC: 7, Kind.DATETIME: "2026-02-01T09:07:03.250Z", Kind.BOOLEAN: None}
+OF_KIND: dict[FieldKind, Any] = {
+    FieldKind.NUMERIC: 7,
+    FieldKind.DATETIME: "2026-02-01T09:07:03.250Z",
+    FieldKind.BOOLEAN: None,
+}
 WITHOUT_VALUE = ("is_empty", "is_not_empty", "is_null", "is_not_null", "is_true", "is_false")
 
 
 def filter_of(field: Field, operator: str) -> dict[str, Any]:
     value: Any = (
-        INTENTS[field.name][0] if field.kind is Kind.INTENT else VALUES.get(field.name, OF_KIND.get(field.kind))
+        INTENTS[field.name][0] if field.kind is FieldKind.INTENT else VALUES.get(field.name, OF_KIND.get(field.kind))
     )
     asked: dict[str, Any] = {"field": field.name, "operator": operator}
-    if field.kind is Kind.NESTED:
+    if field.kind is FieldKind.NESTED:
         asked["nested_key"], value = value
     if operator in ("in", "not_in"):
         value = [value]
     elif operator == "between":
-        value = [value, value + 10_000 if field.kind is Kind.NUMERIC else "2026-02-02T00:00:00Z"]
+        value = [value, value + 10_000 if field.kind is FieldKind.NUMERIC else "2026-02-02T00:00:00Z"]
     elif operator == "starts_with":
         value = {"input_text": "refund", "output_text": "policy"}[field.name]
     elif operator == "ends_with":

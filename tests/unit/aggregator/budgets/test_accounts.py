@@ -13,9 +13,9 @@ from pydantic import ValidationError
 
 from aggregator.budgets import accounts
 from aggregator.budgets.accounts import Ledger
-from aggregator.budgets.budget import Budget, BudgetUnit, Level
+from aggregator.budgets.budget import Budget, BudgetLevel, BudgetUnit
 from aggregator.budgets.increment import Increment, Source, Usage
-from aggregator.budgets.period import Period, minutes
+from aggregator.budgets.period import BudgetPeriod, minutes
 
 NOW = datetime(2026, 3, 29, 12, 0, tzinfo=UTC)
 USERS = ("ada", "ben")
@@ -51,7 +51,7 @@ budgets = st.lists(
         scope=st.sampled_from([{"kind": "total"}, *({"kind": "user", "value": user} for user in USERS)]),
         unit=st.sampled_from(BudgetUnit),
         limit=st.integers(1, 10**6).map(str),
-        period=st.sampled_from(Period),
+        period=st.sampled_from(BudgetPeriod),
         timezone=st.sampled_from(["UTC", "Europe/Berlin", "Asia/Kathmandu", "Australia/Lord_Howe"]),
     ),
     unique_by=lambda one: one.id,
@@ -139,13 +139,13 @@ def percents(account: accounts.Account, known: dict[str, datetime], now: datetim
 @pytest.mark.parametrize(
     ("amount", "expected", "level"),
     [
-        pytest.param("4.999999999999", [], Level.OK, id="a picodollar below the first"),
-        pytest.param("5", [50], Level.WARNING, id="exactly the first"),
-        pytest.param("9.999999999999", [50, 80], Level.WARNING, id="a picodollar below the limit"),
-        pytest.param("10", [50, 80, 100], Level.EXCEEDED, id="exactly the limit"),
+        pytest.param("4.999999999999", [], BudgetLevel.OK, id="a picodollar below the first"),
+        pytest.param("5", [50], BudgetLevel.WARNING, id="exactly the first"),
+        pytest.param("9.999999999999", [50, 80], BudgetLevel.WARNING, id="a picodollar below the limit"),
+        pytest.param("10", [50, 80, 100], BudgetLevel.EXCEEDED, id="exactly the limit"),
     ],
 )
-def test_thresholds_are_exact_and_speak_once(amount: str, expected: list[int], level: Level) -> None:
+def test_thresholds_are_exact_and_speak_once(amount: str, expected: list[int], level: BudgetLevel) -> None:
     _, account = account_with(amount)
     known: dict[str, datetime] = {}
     assert percents(account, known) == expected

@@ -1,6 +1,6 @@
 """The example of a request log in the reference."""
 
-from api.request_logs.schemas import EXAMPLE_LOG
+from api.request_logs.examples import EXAMPLE_LOG
 from ingest.transform.redaction import redact_headers
 
 
