@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from aggregator.clickhouse.client import Warehouse
 from aggregator.clickhouse.migrate import migrate
 from tests.support.analytics_stack import analytics, examples
+from tests.support.checkout import ROOT
 from tests.support.containers import clickhouse_in_docker, require_docker
 from tests.support.kafka import broker, own_broker, stack, topic
 
@@ -24,6 +25,9 @@ __all__ = ["analytics", "broker", "examples", "own_broker", "topic"]
 # How long an example takes depends on what else the machine does, and says nothing about the code.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
+
+# What tests start as processes finds the Python client as they do (`pythonpath` in pyproject.toml).
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT / "clients/python"), os.environ.get("PYTHONPATH")]))
 
 # A job in the background is started with SIGINT ignored, and children inherit that; the tests of Ctrl-C need it.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -5,7 +5,8 @@ import re
 from tests.support.checkout import ROOT
 
 PAGE = (ROOT / "docs/development.md").read_text()
-PACKAGES = ("aggregator", "api", "cli", "ingest")
+PACKAGES = ("aggregator", "api", "cli", "clients/python/router_insights", "ingest")
+NAMED = re.compile(r"`((?:aggregator|api|cli|clients|ingest|deploy|tests|docs)/[\w/.-]+)`")
 
 
 def mapped() -> list[str]:
@@ -27,7 +28,9 @@ def test_every_path_that_is_named_exists() -> None:
     named = {
         path
         for page in pages
-        for path in re.findall(r"`((?:aggregator|api|cli|ingest|deploy|tests|docs)/[\w/.-]+)`", page.read_text())
+        for path in re.findall(
+            r"`((?:aggregator|api|cli|clients|ingest|deploy|tests|docs)/[\w/.-]+)`", page.read_text()
+        )
     }
     assert len(named) > 80
     assert [path for path in sorted(named) if not (ROOT / path).exists()] == []

@@ -1,0 +1,9 @@
+"""The answer to events that were sent over HTTP."""
+
+import msgspec
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """How many events are safely in Kafka: all that were sent."""
+
+    accepted: int

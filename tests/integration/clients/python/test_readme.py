@@ -1,0 +1,48 @@
+"""Every piece of Python in the client's README runs, as a program of its own, against a running API."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from router_insights import Client
+from tests.integration.clients.python.conftest import Running
+from tests.support.api import KEY
+from tests.support.checkout import ROOT
+
+PAGE = (ROOT / "clients/python/README.md").read_text()
+PROGRAMS = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def run(program: str, url: str) -> str:
+    environment = {**os.environ, "INSIGHTS_API_URL": url, "INSIGHTS_API_KEY": KEY}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.stderr, done.returncode) == ("", 0)
+    return done.stdout
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=range(len(PROGRAMS)))
+def test_a_program_of_the_readme_runs(running: Running, program: str) -> None:
+    assert run(program, running.url)
+
+
+def test_the_first_program_has_ten_lines_and_says_who_spent_what(running: Running) -> None:
+    first = PROGRAMS[0]
+    assert len(first.strip().splitlines()) <= 10
+    lines = run(first, running.url).splitlines()
+    cost = sum(row["cost"] for row in running.rows if row["cost"] is not None)
+    assert lines[0].startswith(f"{cost:.2f} dollars")
+    failed = sum(row["status"] == "error" for row in running.rows)
+    assert sum(line.startswith("2026-") for line in lines) == failed > 0
+
+
+def test_the_readme_names_every_method() -> None:
+    client = Client("http://localhost", KEY)
+    resources = [one for name, one in vars(client).items() if not name.startswith("_")]
+    methods = {name for one in resources for name in dir(one) if not name.startswith("_")}
+    assert methods
+    assert {name for name in methods if f"`{name}`" not in PAGE} == set()
