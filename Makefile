@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kafka faults backlog motion kafka bench bench-smoke check lock analytics-random dashboards \
+.PHONY: help demo test test-kafka faults backlog motion kafka bench bench-smoke check lock analytics-random dashboards proto \
 	bench-analytics clean
 
 help: ## Show this list
@@ -48,6 +48,9 @@ check: $(VENV)/installed ## Lint, formatting, strict types, import directions
 	$(BIN)/mypy
 	$(BIN)/mypy --config-file clients/python/pyproject.toml
 	$(BIN)/lint-imports
+
+proto: $(VENV)/installed ## Check the proto and write the code of its messages
+	cd proto && PATH=$(CURDIR)/$(BIN):$$PATH sh -c 'buf lint && buf format --write && buf generate'
 
 dashboards: $(VENV)/installed ## Write the JSON of Grafana's dashboards from deploy/grafana
 	$(BIN)/python -m deploy.grafana.dashboards

@@ -9,6 +9,8 @@ from api.analytics import errors as analytics_errors
 from api.analytics import routes as analytics
 from api.budgets import routes as budgets
 from api.budgets.store import BudgetStore
+from api.connect import protocol as connect_protocol
+from api.connect import routes as connect
 from api.events import routes as events
 from api.events.publisher import EventPublisher
 from api.live_usage import routes as live_usage
@@ -53,7 +55,7 @@ def create_app(
     }
     app.state.event_publisher = event_publisher
     app.state.budget_store = budget_store
-    errors.install(app, analytics_errors.FORMAT)
+    errors.install(app, analytics_errors.FORMAT, connect_protocol.FORMAT)
     docs_ui.install(app)
     _add_middleware(app, settings)
     _add_routers(app)
@@ -65,6 +67,7 @@ def _add_routers(app: FastAPI) -> None:
     app.include_router(health.router, dependencies=[Depends(refuse_repeats)])
     for router, permission in (
         (request_logs.router, Permission.READ),
+        (connect.router, Permission.READ),
         (events.router, Permission.SEND),
         (analytics.router, Permission.READ),
         (budgets.router, Permission.READ),
@@ -83,7 +86,7 @@ def _add_middleware(app: FastAPI, settings: ApiSettings) -> None:
             CORSMiddleware,
             allow_origins=settings.origins,
             allow_methods=["GET", "POST", "PUT", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "X-API-KEY", "X-Request-ID"],
-            expose_headers=["Retry-After", "X-Request-ID"],
+            allow_headers=["Authorization", "Content-Type", "X-API-KEY", "X-Request-ID", *connect_protocol.HEADERS],
+            expose_headers=["Retry-After", "X-Request-ID", *connect_protocol.ANSWER_HEADERS],
         )
     app.add_middleware(RequestId)

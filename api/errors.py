@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -115,17 +115,17 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 class ErrorFormat:
     """How errors are written under the paths that begin with `prefix`.
 
-    `body` makes the JSON body. `of_invalid` makes the error for what pydantic found in a request: `(request, errors)`.
+    `respond` writes one. `of_invalid` makes the error for what pydantic found in a request: `(request, errors)`.
     """
 
     prefix: str
-    body: Callable[[ApiError], dict[str, Any]]
+    respond: Callable[[Request, ApiError], Response]
     of_invalid: Callable[[Request, Sequence[Any]], ApiError]
 
 
-def _body(error: ApiError) -> dict[str, Any]:
+def _json(_: Request, error: ApiError) -> Response:
     answer = ErrorAnswer(code=error.code, message=error.message, details=error.details)
-    return answer.model_dump(exclude_none=True)
+    return JSONResponse(answer.model_dump(exclude_none=True), error.status, error.headers)
 
 
 def _known_parameters(request: Request) -> list[str]:
@@ -147,13 +147,13 @@ def _detail_of(error: dict[str, Any], request: Request) -> list[ErrorDetail]:
     return [ErrorDetail(field=field, message=error["msg"], allowed=allowed)]
 
 
-def _of_invalid(request: Request, errors: Sequence[Any]) -> ApiError:
+def invalid_parameters(request: Request, errors: Sequence[Any]) -> ApiError:
     """For parameters of query and path. Bodies of events never get here: the event publisher judges them."""
     details = [detail for item in errors for detail in _detail_of(item, request)]
     return ApiError(400, "; ".join(f"{detail.field}: {detail.message}" for detail in details), details)
 
 
-DEFAULT_FORMAT = ErrorFormat("/", _body, _of_invalid)
+DEFAULT_FORMAT = ErrorFormat("/", _json, invalid_parameters)
 
 
 def _format_of(request: Request) -> ErrorFormat:
@@ -161,21 +161,8 @@ def _format_of(request: Request) -> ErrorFormat:
     return next((each for each in formats if request.url.path.startswith(each.prefix)), DEFAULT_FORMAT)
 
 
-def _respond(request: Request, error: ApiError) -> JSONResponse:
-    return JSONResponse(_format_of(request).body(error), error.status, error.headers)
-
-
-def _on_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-    return _respond(request, _format_of(request).of_invalid(request, error.errors()))
-
-
-def _on_http(request: Request, error: HTTPException) -> JSONResponse:
-    code = CODES.get(error.status_code, HTTPStatus(error.status_code).name.lower())
-    return _respond(request, ApiError(error.status_code, error.detail, code=code, headers=dict(error.headers or {})))
-
-
-def _on_api_error(request: Request, error: ApiError) -> JSONResponse:
-    return _respond(request, error)
+def _respond(request: Request, error: ApiError) -> Response:
+    return _format_of(request).respond(request, error)
 
 
 TOO_EXPENSIVE = (
@@ -194,44 +181,71 @@ BY_CLICKHOUSE_CODE = {
 }
 
 
-def _on_warehouse(request: Request, error: Exception) -> JSONResponse:
+def _of_http(error: HTTPException) -> ApiError:
+    code = CODES.get(error.status_code, HTTPStatus(error.status_code).name.lower())
+    return ApiError(error.status_code, error.detail, code=code, headers=dict(error.headers or {}))
+
+
+def _of_warehouse(request: Request, error: Exception) -> ApiError:
     cause = error if isinstance(error, DatabaseError) else error.__cause__
     code = cause.code if isinstance(cause, DatabaseError) else None
     if code in BY_CLICKHOUSE_CODE:
         status, word, message = BY_CLICKHOUSE_CODE[code]
-        return _respond(request, ApiError(status, message, code=word))
+        return ApiError(status, message, code=word)
     if isinstance(error, WarehouseUnavailableError):
         log.warning("clickhouse is away", path=request.url.path, error=str(error))
-        return _respond(request, ApiError(503, "ClickHouse does not answer; try again later."))
-    return on_fault(request, error)
+        return ApiError(503, "ClickHouse does not answer; try again later.")
+    return _of_fault(request, error)
 
 
-def _on_disconnect(request: Request, __: ClientDisconnect) -> JSONResponse:
-    """The client closed the connection: not a fault, and the answer reaches nobody."""
-    return _respond(request, ApiError(400, "The connection closed before the body was complete."))
-
-
-def on_fault(request: Request, error: Exception) -> JSONResponse:
+def _of_fault(request: Request, error: Exception) -> ApiError:
     log.error("request failed", method=request.method, path=request.url.path, exc_info=error)
-    return _respond(
-        request, ApiError(500, "The request could not be answered; the fault is in the log of the service.")
-    )
+    return ApiError(500, "The request could not be answered; the fault is in the log of the service.")
 
 
-def on_timeout(request: Request) -> JSONResponse:
+def api_error_of(request: Request, error: Exception) -> ApiError:
+    """What the client is told about `error`. A fault of this service is logged."""
+    match error:
+        case ApiError():
+            return error
+        case RequestValidationError():
+            return _format_of(request).of_invalid(request, error.errors())
+        case HTTPException():
+            return _of_http(error)
+        case WarehouseUnavailableError() | DatabaseError():
+            return _of_warehouse(request, error)
+        case ClientDisconnect():
+            # Not a fault, and the answer reaches nobody.
+            return ApiError(400, "The connection closed before the body was complete.")
+        case _:
+            return _of_fault(request, error)
+
+
+def _on_error(request: Request, error: Exception) -> Response:
+    return _respond(request, api_error_of(request, error))
+
+
+def on_fault(request: Request, error: Exception) -> Response:
+    return _respond(request, _of_fault(request, error))
+
+
+def on_timeout(request: Request) -> Response:
     message = "The request was not answered in time; a narrower question, or a faster connection, helps."
     return _respond(request, ApiError(504, message))
 
 
 def install(app: FastAPI, *formats: ErrorFormat) -> None:
-    """Answer errors of `app` as JSON: in the first of `formats` whose prefix the path has, else in the default one.
+    """Answer errors of `app` in the first of `formats` whose prefix the path has, else as JSON of the default one.
 
-    Exceptions without a handler here are answered by the outermost middleware (`on_fault`).
+    Other exceptions are answered by the outermost middleware (`on_fault`).
     """
     app.state.error_formats = formats
-    app.exception_handler(ApiError)(_on_api_error)
-    app.exception_handler(RequestValidationError)(_on_invalid)
-    app.exception_handler(HTTPException)(_on_http)
-    app.exception_handler(WarehouseUnavailableError)(_on_warehouse)
-    app.exception_handler(DatabaseError)(_on_warehouse)
-    app.exception_handler(ClientDisconnect)(_on_disconnect)
+    for kind in (
+        ApiError,
+        RequestValidationError,
+        HTTPException,
+        WarehouseUnavailableError,
+        DatabaseError,
+        ClientDisconnect,
+    ):
+        app.exception_handler(kind)(_on_error)

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from fastapi import Request
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.errors import ApiError, ErrorFormat
@@ -81,12 +82,12 @@ def _sentence(error: Any) -> str:
     return str(error["msg"])
 
 
-def _body(error: ApiError) -> dict[str, Any]:
-    return AnalyticsError(message=error.message).model_dump()
+def _json(_: Request, error: ApiError) -> Response:
+    return JSONResponse(AnalyticsError(message=error.message).model_dump(), error.status, error.headers)
 
 
 def _of_invalid(_: Request, errors: Sequence[Any]) -> ApiError:
     return ApiError(*describe(errors))
 
 
-FORMAT = ErrorFormat(PREFIX, _body, _of_invalid)
+FORMAT = ErrorFormat(PREFIX, _json, _of_invalid)

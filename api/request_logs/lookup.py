@@ -6,6 +6,7 @@ from typing import Any
 from aggregator.clickhouse.sql import instant
 from aggregator.clickhouse.tables import KEY_COLUMNS, PAYLOAD_COLUMNS
 from aggregator.cost_explanation import explain, unpriced_reason
+from api.errors import ApiError
 from api.request_logs.rows import SELECT_ROWS, fields_of, with_payloads
 from api.request_logs.schemas import CostExplanation, ExplainedLog
 from api.request_rows import Row
@@ -41,10 +42,10 @@ def _explained(row: Row) -> ExplainedLog:
     )
 
 
-def find_log(reader: Reader, request_id: str) -> ExplainedLog | None:
-    """The newest log with that id; None if there is none."""
+def find_log(reader: Reader, request_id: str) -> ExplainedLog:
+    """The newest log with that id. Raises ApiError 404 if there is none."""
     rows = reader.query(NEWEST_OF_ID, {"request_id": request_id}, LOOKUP_SETTINGS)
     if not rows:
-        return None
+        raise ApiError(404, "There is no request log with this id.")
     payloads = reader.query(*payload_query(rows[0]["timestamp"], request_id))
     return next(map(_explained, with_payloads(rows, payloads)))

@@ -2,7 +2,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 
-from api.errors import ApiError, documented
+from api.errors import documented
 from api.parameters import NoParameters
 from api.request_logs.lookup import find_log
 from api.request_logs.page import list_logs
@@ -39,7 +39,4 @@ def get_request_log(
     reader: AppReader,
 ) -> ExplainedLog:
     """The newest log of a request id, with headers and bodies, and why it costs what it costs."""
-    found = find_log(reader, request_id)
-    if found is None:
-        raise ApiError(404, "There is no request log with this id.")
-    return found
+    return find_log(reader, request_id)

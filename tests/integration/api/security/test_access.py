@@ -23,6 +23,7 @@ from api.security import permissions
 from api.security.permissions import Caller, Permission, Restriction, Scope
 from api.security.reader import Reader
 from tests.support.api import KEY, client_as, client_of, filled_warehouse, get, settings
+from tests.support.connect import FORMS, SERVICES, path_of
 from tests.support.rows import START, USERS, Row, random_rows
 
 LOGS, STATS, LIVE = "/v1/request-logs", "/v1/request-logs/stats", "/v1/usage/live"
@@ -52,6 +53,8 @@ RULES: dict[tuple[str, str], Permission | None] = {
     ("post", OVERVIEW): Permission.READ,
     ("post", "/v1/events"): Permission.SEND,
     ("get", "/v1/events/schema"): Permission.SEND,
+    # The methods of the proto services, in every form in which they can be asked.
+    **{(form, method): Permission.READ for form in FORMS for method in SERVICES},
 }
 CHART_GROUPS: list[dict[str, Any]] = [
     {},
@@ -116,6 +119,10 @@ QUERIES: dict[tuple[str, str], list[dict[str, Any]]] = {
         {"scope": "tag", "value": "a"},
     ],
 }
+QUERIES |= {(form, "QueryRequestLogs"): QUERIES["get", LOGS][1:6] for form in FORMS}
+QUERIES |= {(form, "GetRequestLog"): QUERIES["get", ONE_LOG][:4] for form in FORMS}
+QUERIES |= {(form, "GetRequestLogStats"): QUERIES["get", STATS][1:8:3] for form in FORMS}
+CUSTOMERS = "ListCustomerRequestLogs"
 # Operations that say the same to everybody, or only whether something was done.
 WITHOUT_ROWS = {
     ("get", "/healthz"),
@@ -135,6 +142,7 @@ ELSEWHERE = {
         "security/test_access.py",
         "test_a_stream_of_usage_begins_as_the_usage_of_one_moment",
     ),
+    **{(form, CUSTOMERS): ("connect/test_methods.py", "test_a_customer_sees_the_logs_of_their_user") for form in FORMS},
 }
 
 # The stream has no end, so it is asked for something that there is not.
@@ -163,6 +171,8 @@ def reader_of(restriction: Restriction | None = None, *scopes: Scope) -> Caller:
 def ask(client: TestClient, method: str, path: str, query: Mapping[str, Any]) -> Any:
     """(status, JSON) of an answer; a path takes its own parameters from the query."""
     given = dict(query)
+    if method in FORMS:
+        return FORMS[method](client, path, given)[:2]
     for name in [name for name in query if f"{{{name}}}" in path]:
         path = path.replace(f"{{{name}}}", quote(str(given.pop(name)), safe=""))
     response = client.post(path, json=given) if method == "post" else client.request(method, path, params=given)
@@ -197,6 +207,7 @@ def test_every_operation_has_a_rule(full: Warehouse) -> None:
     with client_of(full) as client:
         document = get(client, "/openapi.json")
     operations = {(method, path) for path, methods in document["paths"].items() for method in methods}
+    operations |= {(form, method) for form in FORMS for method in SERVICES}
     assert operations == set(RULES)
     # And whose answers hold rows is asked with and without a restriction, here or elsewhere.
     assert sorted([*QUERIES, *WITHOUT_ROWS, *ELSEWHERE]) == sorted(operations)
@@ -205,12 +216,14 @@ def test_every_operation_has_a_rule(full: Warehouse) -> None:
 
 
 def test_no_route_hides_from_the_document(full: Warehouse) -> None:
-    """What is served beside the routers of the resources is the reference; these leave no route out of the document."""
+    """What is served beside the routers of the resources is the reference; these leave no route out of the document,
+    except for the methods of the proto services."""
     app = create_app(settings(), full)
     own = [route for route in app.routes if not hasattr(route, "original_router")]
     assert sorted(getattr(route, "path", "") for route in own) == ["/docs", "/docs/assets", "/openapi.json"]
     routers = [route.original_router for route in app.routes if hasattr(route, "original_router")]
-    assert [route for router in routers for route in router.routes if not route.include_in_schema] == []
+    hidden = [route.path for router in routers for route in router.routes if not route.include_in_schema]
+    assert sorted(hidden) == sorted(map(path_of, SERVICES))
 
 
 # What docs/security.md says of each scope.
@@ -227,11 +240,21 @@ def test_a_scope_opens_what_it_names_and_nothing_else(full: Warehouse, scope: Sc
     assert permissions.PERMISSIONS[scope] == MAY[scope]
     with client_as(full, reader_of(None, scope)) as client:
         for (method, path), permission in RULES.items():
+            if path == CUSTOMERS:
+                continue  # below, as it takes a restricted key
             status, body = ask(client, method, path, QUERY_OF.get(path, {}))
             is_refused = status == 403
             assert is_refused is (permission is not None and permission not in MAY[scope]), (method, path, body)
             if is_refused:
-                assert body.get("code") == "forbidden" or body["success"] is False
+                assert body.get("code") in ("forbidden", "permission_denied") or body["success"] is False
+
+
+@pytest.mark.parametrize("scope", Scope)
+def test_a_scope_opens_the_logs_of_a_customer_if_it_may_read(full: Warehouse, scope: Scope) -> None:
+    with client_as(full, reader_of(RESTRICTIONS["a user"], scope)) as client:
+        for form in FORMS:
+            status, _ = ask(client, form, CUSTOMERS, {})
+            assert status == (200 if RULES[form, CUSTOMERS] in MAY[scope] else 403)
 
 
 def test_scopes_add_up(full: Warehouse) -> None:
