@@ -3,7 +3,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kafka faults backlog motion kafka bench bench-smoke check lock analytics-random dashboards proto \
+.PHONY: help demo test test-kafka faults kills backlog motion kafka bench bench-smoke check lock \
+	analytics-random dashboards proto \
 	bench-analytics clean
 
 help: ## Show this list
@@ -20,6 +21,9 @@ test-kafka: $(VENV)/installed ## Run the tests of delivery on Apache Kafka (need
 
 faults: $(VENV)/installed ## Kill, stop and cut off workers, Kafka and ClickHouse hundreds of times; nothing may be lost or doubled
 	$(BIN)/python -m tests.faults $(ARGS)
+
+kills: $(VENV)/installed ## Kill insights up a hundred times under load; what was answered 202 must be stored, once (ARGS=--busy)
+	$(BIN)/python -m tests.faults.kills $(ARGS)
 
 backlog: $(VENV)/installed ## Work off a backlog of 2 GB and show the worker's peak memory
 	$(BIN)/python -m tests.faults.backlog $(ARGS)

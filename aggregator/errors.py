@@ -23,6 +23,10 @@ class KafkaUnavailableError(InsightsError):
         return len(self.failed_keys)
 
 
+class NotStoredError(InsightsError):
+    """Events that Kafka has taken are not known to be stored: they may be, or may be later. The message says why."""
+
+
 @dataclass(frozen=True)
 class EventProblem:
     """What is wrong where: the line (from 1), the field's path (`tags[1]`, empty for the whole event), a sentence."""

@@ -1,10 +1,10 @@
 """Settings of the commands whose settings are in no other package, from `INSIGHTS_*` environment variables."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from aggregator.settings import ClickHouseSettings, KafkaSettings, kafka_addresses
+from aggregator.settings import ClickHouseSettings, KafkaSettings, Settings, kafka_addresses
 from api.settings import ApiSettings
 
 
@@ -16,6 +16,19 @@ class AdminSettings(ClickHouseSettings):
     )
 
 
+AckedBy = Literal["kafka", "clickhouse"]
+
+
+class UpSettings(Settings):
+    """`insights up`: what of its parts has another default than where they run alone."""
+
+    events_acked_by: AckedBy = Field(
+        "clickhouse",
+        description="what has to have events before POST /v1/events answers 202; kafka is sooner and no promise here,"
+        " since the embedded broker keeps records in memory",
+    )
+
+
 class ApiCommandSettings(ApiSettings, KafkaSettings):
     """`insights api`: the read API, and the Kafka that it publishes events to."""
 
@@ -23,4 +36,9 @@ class ApiCommandSettings(ApiSettings, KafkaSettings):
         "", description="Kafka brokers that POST /v1/events writes to, host:port; events are refused without"
     )
     kafka_topic: str = Field("request-events", description="topic that POST /v1/events writes to")
+    events_acked_by: Literal["kafka"] = Field(
+        "kafka",
+        description="what has to have events before POST /v1/events answers 202: kafka, with all its replicas;"
+        " only insights up, whose worker is in the same process, knows clickhouse",
+    )
     api_metrics_port: int = Field(9465, ge=0, le=65535, description="port of the Prometheus metrics, 0 for none")

@@ -5,12 +5,13 @@ from typing import Any, Protocol
 
 class EventPublisher(Protocol):
     async def publish(self, body: bytes, is_ndjson: bool) -> int:
-        """Check every event of the body, then publish all of them; returns how many once Kafka has them.
+        """Check every event of the body, then publish all of them; returns how many once they are safe: in Kafka, or
+        stored in ClickHouse.
 
         `body` is one JSON object, or with `is_ndjson` one per line; a body without any is invalid. Raises
-        InvalidEventsError before anything is published, and KafkaUnavailableError when Kafka does not take the events.
-        Some may be in it then: sending all of them again is safe only as far as consumers tell repeated request ids
-        apart.
+        InvalidEventsError before anything is published, KafkaUnavailableError when Kafka does not take the events, and
+        NotStoredError when they are not stored in time. Some may be there then, or later: sending all of them again is
+        safe only as far as readers tell repeated request ids apart.
         """
         ...
 

@@ -2,7 +2,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 
-from aggregator.errors import InvalidEventsError, KafkaUnavailableError
+from aggregator.errors import InvalidEventsError, KafkaUnavailableError, NotStoredError
 from api.errors import ApiError, ErrorDetail, documented
 from api.events.publisher import EventPublisher
 from api.events.schemas import AcceptedEvents
@@ -66,7 +66,8 @@ async def _read_body(request: Request) -> bytes:
 async def post_events(request: Request, _: Annotated[NoParameters, Query()]) -> AcceptedEvents:
     """Put events on the topic, all of them or none: one JSON object, or NDJSON with one per line.
 
-    202 is answered only once Kafka has them. GET /v1/events/schema describes an event.
+    202 is answered only once they are safe: in Kafka, acknowledged by all its replicas, or with `insights up` stored in
+    ClickHouse. After 503 some may be there all the same. GET /v1/events/schema describes an event.
     """
     is_ndjson, publisher = _is_ndjson(request), _publisher(request)
     body = await _read_body(request)
@@ -80,6 +81,8 @@ async def post_events(request: Request, _: Annotated[NoParameters, Query()]) -> 
         raise ApiError(422, "The body was refused, nothing of it was accepted.", details) from error
     except KafkaUnavailableError as error:
         raise ApiError(503, "Kafka does not take events right now; try again later.") from error
+    except NotStoredError as error:
+        raise ApiError(503, f"The events may not be stored, so send them again: {error}.") from error
 
 
 @router.get("/v1/events/schema", responses={200: {"content": {JSON: {"example": EXAMPLE_SCHEMA}}}})

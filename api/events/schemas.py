@@ -6,4 +6,4 @@ from pydantic import BaseModel, Field
 class AcceptedEvents(BaseModel):
     """How many events were taken."""
 
-    accepted: int = Field(description="Events that are safely in Kafka.", examples=[2])
+    accepted: int = Field(description="Events that are safe: in Kafka, or stored.", examples=[2])

@@ -3,14 +3,12 @@
 import asyncio
 import os
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 from socket import socket
 from typing import Any
 
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from pydantic import SecretStr
 
@@ -23,26 +21,28 @@ from api.settings import ApiSettings
 from cli.adapters.budget_store import KafkaBudgets
 from cli.local_stack.broker import BrokerError, EmbeddedBroker
 from cli.local_stack.data_dir import DataDir
+from cli.local_stack.drain import drain
 from cli.local_stack.process import READY
 from cli.local_stack.repair import repair_rollups
 from cli.serving import Server, base_url, listen, make_server, serve_metrics, stop_on_signals
-from ingest import metrics
+from cli.settings import AckedBy, UpSettings
 from ingest.consumer.worker import Worker
 from ingest.producer.event_publisher import KafkaEventPublisher
 from ingest.settings import IngestSettings
+from ingest.stored_records import StoredRecords
 from ingest.topics.create import create_topics
 
 log = structlog.get_logger(__name__)
 
-PARTITIONS = 6
+PARTITIONS = 2
 SESSION_TIMEOUT_MS = 1_500
+FLUSH_SECONDS = 0.25
 POLL_SECONDS = 0.05
-# The embedded broker forgets everything when it stops, so the worker stores all that it has accepted first.
-DRAIN_SECONDS = 15.0
+# How long a stop waits for the answers of requests whose events are not stored yet.
+ANSWER_SECONDS = 15.0
 WORKER_STOP_SECONDS = 15.0
-# A broker on the same machine answers sooner than this when it has more records.
-END_READ_MS = 200
 AGGREGATOR_STOP_SECONDS = 3.0
+STOPPING = "this service is stopping"
 # The embedded broker knows neither encryption nor passwords, whatever the environment says of another Kafka.
 PLAINTEXT: dict[str, Any] = {"kafka_security_protocol": "PLAINTEXT", "kafka_username": "", "kafka_ca_file": None}
 
@@ -66,6 +66,8 @@ def ingest_settings(data: DataDir, broker: EmbeddedBroker) -> IngestSettings:
     own: dict[str, Any] = {
         # The embedded broker keeps the only member of the group waiting for most of its session timeout.
         "kafka_session_timeout_ms": SESSION_TIMEOUT_MS,
+        # Requests wait for it.
+        "flush_seconds": FLUSH_SECONDS,
         # Two stacks may run on one machine.
         "metrics_port": 0,
     }
@@ -124,61 +126,21 @@ async def settled_members(admin: AIOKafkaAdminClient, group: str) -> int:
     return len(members) if state == "Stable" else 0
 
 
-def _stored_records() -> float:
-    """Records that the worker has stored since this process started."""
-    samples = (sample for metric in metrics.RECORDS.collect() for sample in metric.samples)
-    return sum(sample.value for sample in samples if sample.name.endswith("_total"))
-
-
-async def _accepted_records(servers: str, topic: str) -> int:
-    """How many records the embedded broker has accepted. Its offsets begin at 0.
-
-    Its latest offset is one past the *first* record of the last batch, so the last batches are read to count them.
-    """
-    partitions = [TopicPartition(topic, number) for number in range(PARTITIONS)]
-    async with AIOKafkaConsumer(bootstrap_servers=servers) as consumer:
-        consumer.assign(partitions)
-        latest = await consumer.end_offsets(partitions)
-        for partition in partitions:
-            consumer.seek(partition, max(0, latest[partition] - 1))
-        # An empty read is the end only when the record before the latest offset was read.
-        async with asyncio.timeout(DRAIN_SECONDS):
-            while await consumer.getmany(timeout_ms=END_READ_MS) or not await _has_reached(consumer, latest):
-                pass
-        return sum([await consumer.position(partition) for partition in partitions])
-
-
-async def _has_reached(consumer: AIOKafkaConsumer, latest: dict[TopicPartition, int]) -> bool:
-    return all([await consumer.position(partition) >= offset for partition, offset in latest.items()])
-
-
-async def _drain(settings: IngestSettings) -> None:
-    """Wait until the worker has stored all records that the broker has accepted."""
-    try:
-        accepted = await _accepted_records(settings.kafka_bootstrap_servers, settings.kafka_topic)
-    except TimeoutError:
-        log.error("records_lost_with_the_embedded_broker", reason="the broker does not say how many it has taken")
-        return
-    deadline = time.monotonic() + DRAIN_SECONDS
-    while _stored_records() < accepted and time.monotonic() < deadline:  # noqa: ASYNC110 - a metric
-        await asyncio.sleep(POLL_SECONDS)
-    if _stored_records() < accepted:
-        log.error("records_lost_with_the_embedded_broker", records=int(accepted - _stored_records()))
-
-
 class Stack:
     """The parts that run in this process, each a task."""
 
-    def __init__(self, api: ApiSettings, ingest: IngestSettings, broker: EmbeddedBroker) -> None:
+    def __init__(self, api: ApiSettings, ingest: IngestSettings, broker: EmbeddedBroker, acked_by: AckedBy) -> None:
         self._ingest = ingest
         self._broker = broker
         self._warehouse = Warehouse(ingest.clickhouse_url.get_secret_value())
-        self._publisher = KafkaEventPublisher(broker.address, ingest.kafka_topic)
+        self._stored = StoredRecords()
+        awaited = self._stored if acked_by == "clickhouse" else None
+        self._publisher = KafkaEventPublisher(broker.address, ingest.kafka_topic, awaited)
         self._budgets = KafkaBudgets(broker.address)
         app = create_app(api, self._warehouse, self._publisher, self._budgets)
         self._host = api.host
         self._server = make_server(app, api.trusted_proxies)
-        self._worker = Worker(ingest, self._warehouse)
+        self._worker = Worker(ingest, self._warehouse, self._stored)
         self._aggregator = Aggregator(aggregate_settings(ingest), self._warehouse)
         self._stop_worker = asyncio.Event()
 
@@ -197,7 +159,7 @@ class Stack:
         aggregating = asyncio.create_task(self._aggregate())
         announcing = asyncio.create_task(_announce(self._server, self._ingest, text))
         await asyncio.wait([serving, worker, watching, stopped], return_when=asyncio.FIRST_COMPLETED)
-        await self._stop(serving, worker, aggregating)
+        await self._stop(serving, worker, aggregating, watching)
         for task in (watching, announcing, stopped):
             task.cancel()
         await asyncio.gather(watching, announcing, stopped, return_exceptions=True)
@@ -214,17 +176,32 @@ class Stack:
         except Exception as error:
             log.error("aggregator_failed", reason=str(error) or type(error).__name__)
 
+    async def _answer_those_who_wait(self, *ends: asyncio.Task[None]) -> None:
+        """Take no more events, and wait until those that were taken are stored and answered. Where one of `ends` has
+        come, or it takes too long, the answer is that they may not be."""
+        self._stored.refuse(STOPPING)
+        self._worker.flush_at_once()
+        settling = asyncio.create_task(self._stored.settle())
+        await asyncio.wait([settling, *ends], timeout=ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        self._stored.fail(STOPPING)
+        await settling
+
     async def _stop(
-        self, serving: asyncio.Task[None], worker: asyncio.Task[None], aggregating: asyncio.Task[None]
+        self,
+        serving: asyncio.Task[None],
+        worker: asyncio.Task[None],
+        aggregating: asyncio.Task[None],
+        watching: asyncio.Task[None],
     ) -> None:
         """Stop API, worker and aggregator in this order, so that everything that was accepted is stored."""
+        await self._answer_those_who_wait(worker, watching)
         self._server.should_exit = True
         await serving
         if self._broker.is_running:
             await self._publisher.close()
             await self._budgets.close()
         if self._broker.is_running and not worker.done():
-            await _drain(self._ingest)
+            await drain(self._broker.address, self._ingest.kafka_topic, PARTITIONS, self._stored)
         self._stop_worker.set()
         await asyncio.wait([worker], timeout=WORKER_STOP_SECONDS)
         aggregating.cancel()
@@ -232,10 +209,6 @@ class Stack:
             async with asyncio.timeout(AGGREGATOR_STOP_SECONDS):
                 await asyncio.gather(aggregating, self._aggregator.stop(), return_exceptions=True)
         self._warehouse.close()
-
-
-async def _run(api: ApiSettings, ingest: IngestSettings, broker: EmbeddedBroker, sock: socket, text: str) -> None:
-    await Stack(api, ingest, broker).run(sock, stop_on_signals(), text)
 
 
 def run_up(data_dir: Path, host: str, port: int, broker_port: int) -> None:
@@ -247,4 +220,10 @@ def run_up(data_dir: Path, host: str, port: int, broker_port: int) -> None:
         api, ingest = api_settings(data, host, port), ingest_settings(data, broker)
         if data.was_killed:
             repair_rollups(data.clickhouse_url)
-        asyncio.run(_run(api, ingest, broker, sock, welcome(api, ingest, data)))
+
+        async def run() -> None:
+            await Stack(api, ingest, broker, UpSettings().events_acked_by).run(
+                sock, stop_on_signals(), welcome(api, ingest, data)
+            )
+
+        asyncio.run(run())

@@ -23,6 +23,7 @@ from ingest.consumer.partition_buffer import PartitionBuffer
 from ingest.consumer.sink import Sink
 from ingest.consumer.usage_increments import IncrementProducer
 from ingest.settings import IngestSettings
+from ingest.stored_records import StoredRecords
 
 Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
@@ -45,6 +46,8 @@ class BatchWriter:
     # Apart from the insert threads, so that no intent waits for an insert.
     intent_thread: DaemonExecutor
     stopping: asyncio.Event
+    # Told of every stored batch, where somebody in this process waits for it.
+    stored: StoredRecords | None
 
     async def write_next(self, buffer: PartitionBuffer) -> None:
         """Declare the next batch and write it, or write again what an earlier worker had declared."""
@@ -60,6 +63,8 @@ class BatchWriter:
                 get_current_span().set_attributes(_span_attributes(batch))
                 increments = await self._retry(buffer, self._insert, buffer, batch)
                 buffer.mark_written(batch.next_offset)
+                if self.stored is not None:
+                    self.stored.add(batch)
                 await self.increments.emit(increments)
             buffer.replay = None
         except (IllegalStateError, PartitionLostError) as error:

@@ -38,6 +38,7 @@ from ingest.consumer.sink import Sink
 from ingest.consumer.usage_increments import IncrementProducer
 from ingest.pricing import PriceBook, ReloadingPriceBook
 from ingest.settings import IngestSettings
+from ingest.stored_records import StoredRecords
 
 log = structlog.get_logger(__name__)
 
@@ -62,10 +63,14 @@ class Worker:
 
     `run` raises the error of ClickHouse or Kafka that cannot pass by itself, or has not passed within
     `insert_retry_seconds`. No offset past the failure is ever committed, so a restart goes on there.
+
+    `stored` is told of every batch that is stored.
     """
 
-    def __init__(self, settings: IngestSettings, warehouse: Warehouse) -> None:
+    def __init__(self, settings: IngestSettings, warehouse: Warehouse, stored: StoredRecords | None = None) -> None:
         self._settings = settings
+        self._stored = stored
+        self._flush_seconds = settings.flush_seconds
         prices = ReloadingPriceBook(settings.prices_file) if settings.prices_file else PriceBook()
         limit = DeadLetterLimit(
             settings.dead_letters_in_a_row, settings.dead_letter_share, settings.dead_letter_window_records
@@ -95,6 +100,7 @@ class Worker:
             insert_threads=self._insert_threads,
             intent_thread=self._intent_thread,
             stopping=self._stopping,
+            stored=self._stored,
         )
         try:
             self._consumer.subscribe([settings.kafka_topic], listener=self._assignment)
@@ -108,6 +114,10 @@ class Worker:
             await self._increments.close()
             self._insert_threads.close()
             self._intent_thread.close()
+
+    def flush_at_once(self) -> None:
+        """From now on no record waits for others."""
+        self._flush_seconds = 0.0
 
     async def _connect(self) -> None:
         try:
@@ -150,7 +160,7 @@ class Worker:
         arrives in the meantime goes with those that are left.
         """
         buffers = self._buffers.values()
-        flush_seconds = self._settings.flush_seconds * max(1.0, len(buffers) / PARTITIONS_PER_INTERVAL)
+        flush_seconds = self._flush_seconds * max(1.0, len(buffers) / PARTITIONS_PER_INTERVAL)
         due = sorted(
             (buffer for buffer in buffers if buffer.is_due(flush_seconds)),
             key=lambda buffer: buffer.waited_seconds,

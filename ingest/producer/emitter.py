@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import zlib
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -29,6 +29,7 @@ RETRY_SECONDS = 0.2
 MAX_BATCH_BYTES = 256 * 1024
 # How long a connection may take to close when Kafka is unavailable.
 CLOSE_SECONDS = 2.0
+Headers = list[tuple[str, bytes]]
 NO_ROOM = "the buffer was full of events that wait for acknowledgement"
 
 
@@ -48,9 +49,9 @@ class _Batch:
     # Keys of events whose failure no caller waits for: the next call reports it.
     unwatched_keys: list[bytes | None] = field(default_factory=list)
 
-    def add(self, key: bytes | None, value: bytes) -> bool:
+    def add(self, key: bytes | None, value: bytes, headers: Headers) -> bool:
         """False when the batch is full or in flight."""
-        if self.builder.append(timestamp=None, key=key, value=value) is None:
+        if self.builder.append(timestamp=None, key=key, value=value, headers=headers) is None:
             return False
         self.event_count += 1
         self.byte_count += len(value)
@@ -143,10 +144,14 @@ class EventEmitter:
         self._raise_failures()
         if not await self._wait_for_room():
             raise self._failure([key], NO_ROOM)
-        self._append(key, value).unwatched_keys.append(key)
+        self._append(key, value, []).unwatched_keys.append(key)
 
-    async def deliver(self, records: Sequence[tuple[bytes | None, bytes]]) -> None:
+    async def deliver(
+        self, records: Sequence[tuple[bytes | None, bytes]], headers: Callable[[int], Headers] = lambda number: []
+    ) -> None:
         """Send encoded events (key, value) and wait until Kafka has acknowledged every one of them.
+
+        `headers` gives those of each record by its number in `records`.
 
         Raises EventTooLargeError before anything is sent, and KafkaUnavailableError that counts and names
         those of `records` that failed; the others are in Kafka.
@@ -154,10 +159,10 @@ class EventEmitter:
         for key, value in records:
             self.check_size(key, value)
         batches = []
-        for key, value in records:
+        for number, (key, value) in enumerate(records):
             if not await self._wait_for_room():
                 break
-            batches.append(self._append(key, value))
+            batches.append(self._append(key, value, headers(number)))
         if batches:
             await asyncio.wait({batch.settled for batch in batches})
         reasons = [batch.settled.result() for batch in batches]
@@ -248,12 +253,12 @@ class EventEmitter:
         number = next(self._keyless_turn) if key is None else zlib.crc32(key)
         return self._partitions[number % len(self._partitions)]
 
-    def _append(self, key: bytes | None, value: bytes) -> _Batch:
+    def _append(self, key: bytes | None, value: bytes, headers: Headers) -> _Batch:
         queue = self._queues[self._partition_of(key)]
-        if not queue or not queue[-1].add(key, value):
+        if not queue or not queue[-1].add(key, value, headers):
             loop = asyncio.get_running_loop()
             queue.append(_Batch(self._producer.create_batch(), loop.time(), loop.create_future()))
-            queue[-1].add(key, value)
+            queue[-1].add(key, value, headers)
         self._pending += 1
         self._pending_bytes += len(value)
         self._work.set()

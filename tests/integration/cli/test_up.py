@@ -6,70 +6,20 @@ import signal
 import socket
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 
-from cli.local_stack import up
+from cli.local_stack import drain
 from cli.local_stack.broker import EmbeddedBroker
-from cli.local_stack.process import READY, free_port
+from cli.local_stack.process import free_port
+from cli.local_stack.up import PARTITIONS
 from ingest.topics.create import create_topics
 from tests.integration.ingest.test_worker import events, produce
-from tests.support.insights import TIMEOUT_SECONDS, insights, processes_naming, query, start_insights, wait_until
-
-EVENT = '{"request_id":"%s","timestamp":"2026-01-31T12:00:00Z","model_name":"gpt-5-mini","status":"success"}'
-
-
-class Up:
-    """A running `insights up` over `data_dir`."""
-
-    def __init__(self, data_dir: Path, **settings: str) -> None:
-        self.data_dir = data_dir
-        self.port, self.broker_port = free_port(), free_port()
-        self.output = data_dir.with_suffix(".log")
-        self.process = start_insights(*self.arguments, output=self.output, **settings)
-
-    @property
-    def arguments(self) -> list[str]:
-        ports = ["--port", str(self.port), "--broker-port", str(self.broker_port)]
-        return ["up", "--data-dir", str(self.data_dir), *ports]
-
-    def wait_until_ready(self) -> None:
-        wait_until(lambda: READY in self.output.read_text() or self.process.poll() is not None)
-        assert self.process.poll() is None, self.output.read_text()
-
-    def http(self, key: str | None = None) -> httpx2.Client:
-        given = key or (self.data_dir / "api-key").read_text().strip()
-        headers = {"authorization": f"Bearer {given}", "content-type": "application/x-ndjson"}
-        return httpx2.Client(base_url=f"http://127.0.0.1:{self.port}", headers=headers, trust_env=False)
-
-    def send(self, *request_ids: str) -> None:
-        """Through POST /v1/events; returns once Kafka has them."""
-        with self.http() as client:
-            body = "\n".join(EVENT % request_id for request_id in request_ids)
-            assert client.post("/v1/events", content=body).status_code == 202
-
-    def count(self) -> int:
-        with self.http() as client:
-            total: int = client.get("/v1/request-logs/stats").json()["total_count"]
-            return total
-
-    def leaves_nothing(self) -> bool:
-        """Neither it, nor its broker, nor the supervisor of its broker runs any more."""
-        return not processes_naming(str(self.data_dir)) and not processes_naming(f"127.0.0.1:{self.broker_port}")
-
-
-@contextmanager
-def running(data_dir: Path, **settings: str) -> Iterator[Up]:
-    up = Up(data_dir, **settings)
-    try:
-        up.wait_until_ready()
-        yield up
-    finally:
-        up.process.kill()
-        up.process.wait()
+from tests.support.insights import TIMEOUT_SECONDS, insights, processes_naming, query, wait_until
+from tests.support.local_stack import EVENT, Up, running
 
 
 @pytest.fixture
@@ -89,6 +39,65 @@ def test_a_signal_stops_it_cleanly_and_what_was_accepted_is_stored(data_dir: Pat
     assert query(data_dir, "SELECT count() AS rows, uniqExact(request_id) AS ids FROM request_logs") == [
         {"rows": 500, "ids": 500}
     ]
+
+
+ONCE = "SELECT count() AS rows, uniqExact(request_id) AS ids FROM request_logs"
+
+
+def test_202_means_that_the_events_are_stored(data_dir: Path) -> None:
+    """A moment later the power is gone; nothing else but the answer has told the client that they are safe."""
+    with running(data_dir) as up:
+        for life in range(3):
+            up.send(*(f"r-{life}-{n}" for n in range(50)))
+            up.process.kill()
+            up.process.wait()
+            up.restart()
+            up.wait_until_ready()
+        up.process.kill()
+        up.process.wait()
+    assert query(data_dir, ONCE) == [{"rows": 150, "ids": 150}]
+
+
+def test_with_kafka_s_acknowledgement_202_is_sooner_and_no_promise(data_dir: Path) -> None:
+    with running(data_dir, INSIGHTS_EVENTS_ACKED_BY="kafka", INSIGHTS_FLUSH_SECONDS="30") as up:
+        up.send("r-1", "r-2")
+        assert up.count() == 0
+        up.process.kill()
+        up.process.wait()
+    assert query(data_dir, ONCE) == [{"rows": 0, "ids": 0}]
+
+
+def test_an_unknown_acknowledgement_is_refused_with_those_that_are_known(data_dir: Path) -> None:
+    done = insights("up", "--data-dir", data_dir, INSIGHTS_EVENTS_ACKED_BY="disk")
+    assert done.returncode == 1
+    assert done.stderr == "insights: INSIGHTS_EVENTS_ACKED_BY: Input should be 'kafka' or 'clickhouse'\n"
+    done = insights("api", INSIGHTS_API_KEYS="ak-1", INSIGHTS_EVENTS_ACKED_BY="clickhouse")
+    assert done.returncode == 1
+    assert done.stderr == "insights: INSIGHTS_EVENTS_ACKED_BY: Input should be 'kafka'\n"
+
+
+def test_many_requests_wait_side_by_side_and_a_stop_answers_them_all(data_dir: Path) -> None:
+    async def post(client: httpx2.AsyncClient, number: int) -> int:
+        status: int = (await client.post("/v1/events", content=EVENT % f"r-{number}")).status_code
+        return status
+
+    async def stop_while_all_wait(up: Up) -> list[int]:
+        options: dict[str, Any] = {"headers": up.headers(), "trust_env": False, "timeout": 60}
+        async with httpx2.AsyncClient(base_url=up.url, limits=httpx2.Limits(max_connections=None), **options) as client:
+            # So many that no pool of threads could hold them.
+            tasks = [asyncio.create_task(post(client, number)) for number in range(200)]
+            while await up.accepted() < 200:  # noqa: ASYNC110 - another process
+                await asyncio.sleep(0.05)
+            assert not any(task.done() for task in tasks)
+            assert (await client.get("/v1/request-logs/stats")).json()["total_count"] == 0
+            up.process.send_signal(signal.SIGTERM)
+            return await asyncio.gather(*tasks)
+
+    # None is stored before the stop, which does not wait that long.
+    with running(data_dir, INSIGHTS_FLUSH_SECONDS="60") as up:
+        assert asyncio.run(stop_while_all_wait(up)) == [202] * 200
+        assert up.process.wait(timeout=TIMEOUT_SECONDS) == 0, up.output.read_text()
+    assert query(data_dir, ONCE) == [{"rows": 200, "ids": 200}]
 
 
 def test_killed_it_leaves_no_process(data_dir: Path) -> None:
@@ -193,7 +202,7 @@ def test_a_log_says_where_the_key_it_makes_is_kept_and_only_its_owner_can_read_i
     assert key not in shown
     assert f"key      in {stack.data_dir / 'api-key'}" in shown
     assert f"http://127.0.0.1:{stack.port}/docs" in shown
-    assert f"127.0.0.1:{stack.broker_port}, topic request-events with 6 partitions" in shown
+    assert f"127.0.0.1:{stack.broker_port}, topic request-events with {PARTITIONS} partitions" in shown
     with stack.http() as client:
         assert client.get("/docs").status_code == 200
         assert client.get("/readyz").json() == {"status": "ok"}
@@ -213,13 +222,14 @@ def test_a_second_one_on_the_same_directory_is_told_who_has_it(stack: Up) -> Non
 def test_all_that_the_broker_has_taken_is_counted_however_slowly_it_answers(
     monkeypatch: pytest.MonkeyPatch, read_ms: int
 ) -> None:
-    monkeypatch.setattr(up, "END_READ_MS", read_ms)
+    monkeypatch.setattr(drain, "END_READ_MS", read_ms)
 
     async def taken(address: str) -> list[int]:
-        await create_topics(address, {"some": up.PARTITIONS}, timeout_seconds=30)
-        before = await up._accepted_records(address, "some")
+        await create_topics(address, {"some": PARTITIONS}, timeout_seconds=30)
+        before = await drain.accepted_offsets(address, "some", PARTITIONS)
         await produce(address, "some", events(500))
-        return [before, await up._accepted_records(address, "some")]
+        after = await drain.accepted_offsets(address, "some", PARTITIONS)
+        return [sum(offsets.values()) for offsets in (before, after)]
 
     with EmbeddedBroker(free_port()) as broker:
         assert asyncio.run(taken(broker.address)) == [0, 500]

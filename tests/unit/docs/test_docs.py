@@ -7,7 +7,7 @@ from pydantic_settings import BaseSettings
 
 from aggregator.budgets.settings import AggregateSettings
 from aggregator.settings import KafkaSettings
-from cli.settings import AdminSettings, ApiCommandSettings
+from cli.settings import AdminSettings, ApiCommandSettings, UpSettings
 from ingest.events import RequestEvent
 from ingest.settings import IngestSettings
 from tests.support.checkout import ROOT
@@ -25,7 +25,7 @@ def test_every_field_of_an_event_is_documented_in_order() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [IngestSettings, ApiCommandSettings, AdminSettings, AggregateSettings, KafkaSettings]
+    "settings", [IngestSettings, ApiCommandSettings, AdminSettings, AggregateSettings, KafkaSettings, UpSettings]
 )
 def test_every_setting_is_described_and_documented(settings: type[BaseSettings]) -> None:
     documented = first_cells("settings.md")

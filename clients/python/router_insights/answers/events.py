@@ -4,6 +4,6 @@ import msgspec
 
 
 class Accepted(msgspec.Struct, frozen=True):
-    """How many events are safely in Kafka: all that were sent."""
+    """How many events are safe, in Kafka or stored: all that were sent."""
 
     accepted: int

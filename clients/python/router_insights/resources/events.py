@@ -33,10 +33,10 @@ class Events:
         self._connection = connection
 
     def publish_events(self, events: Iterable[Mapping[str, Any]]) -> Accepted:
-        """Send events, all of them or none, at most 8 MiB together; returns once Kafka has them.
+        """Send events, all of them or none, at most 8 MiB together; returns once they are safe.
 
-        Raises InvalidRequestError that names line and field, and UnavailableError; after that some of them may be in
-        Kafka, so it is not tried again here.
+        Raises InvalidRequestError that names line and field, and UnavailableError; after that some of them may be there
+        all the same, so it is not tried again here.
         """
         return self._connection.send(_publish(events))
 
@@ -48,9 +48,9 @@ class AsyncEvents:
         self._connection = connection
 
     async def publish_events(self, events: Iterable[Mapping[str, Any]]) -> Accepted:
-        """Send events, all of them or none, at most 8 MiB together; returns once Kafka has them.
+        """Send events, all of them or none, at most 8 MiB together; returns once they are safe.
 
-        Raises InvalidRequestError that names line and field, and UnavailableError; after that some of them may be in
-        Kafka, so it is not tried again here.
+        Raises InvalidRequestError that names line and field, and UnavailableError; after that some of them may be there
+        all the same, so it is not tried again here.
         """
         return await self._connection.send(_publish(events))

@@ -8,7 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from aggregator.clickhouse.client import Warehouse
-from aggregator.errors import EventProblem, InvalidEventsError, KafkaUnavailableError
+from aggregator.errors import EventProblem, InvalidEventsError, KafkaUnavailableError, NotStoredError
 from api.app import create_app
 from api.events.routes import MAX_BODY_BYTES
 from tests.support.api import KEY, client_without_data, get, settings
@@ -28,6 +28,8 @@ class Publisher:
             raise InvalidEventsError([EventProblem(2, "status", "Field required")])
         if b"away" in body:
             raise KafkaUnavailableError("away")
+        if b"late" in body:
+            raise NotStoredError("1 events were not stored within 30 s")
         self.published.append((body, is_ndjson))
         return len(body.splitlines())
 
@@ -86,6 +88,12 @@ def test_invalid_events_are_422_with_line_and_field(client: TestClient) -> None:
 def test_kafka_being_away_is_503(client: TestClient) -> None:
     status, answer = post(client, b"away")
     assert (status, answer["code"]) == (503, "unavailable")
+
+
+def test_events_that_may_not_be_stored_are_503_with_the_reason(client: TestClient) -> None:
+    status, answer = post(client, b"late")
+    assert (status, answer["code"]) == (503, "unavailable")
+    assert answer["message"].startswith("The events may not be stored, so send them again: 1 events were not stored")
 
 
 def test_a_body_of_eight_mebibytes_is_taken_and_one_byte_more_is_413(client: TestClient, publisher: Publisher) -> None:
