@@ -31,12 +31,31 @@ class ApiSettings(ClickHouseSettings):
         description="Searches of one key to each process; empty for none but the limit on all requests.",
     )
     suggestions_limit: str = Field("10/minute", description="Suggestions for one key, likewise.")
+    max_requests: int = Field(
+        64, ge=1, description="Requests that are answered from ClickHouse at a time; one more gets 503."
+    )
+    max_requests_of_key: int = Field(
+        16, ge=1, description="How many of these one key may have; one more gets 429. Event requests do not count."
+    )
+    max_queries: int = Field(
+        8,
+        ge=1,
+        description="Queries that run in ClickHouse at a time; keys take turns, and one alone has half of them.",
+    )
     trusted_proxies: str = Field(
         "",
         description="Addresses or networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.",
     )
     cors_origins: str = Field(
         "", description="Web pages of these origins may ask, comma-separated, like `https://console.example`."
+    )
+    max_connections: int = Field(
+        800,
+        ge=1,
+        description="Open connections to the API; one more closes the one that has waited longest for a request.",
+    )
+    head_timeout_seconds: float = Field(
+        10, gt=0, description="A connection whose next request's head is not complete by then is closed."
     )
     request_timeout_seconds: float = Field(
         60, gt=0, description="A request that is not sent and answered by then is answered with 504."

@@ -6,6 +6,8 @@ import errno
 import signal
 import socket
 from collections.abc import Iterator
+from functools import partial
+from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
@@ -13,7 +15,9 @@ from prometheus_client import start_http_server
 
 from aggregator.clickhouse.client import Warehouse
 from aggregator.errors import InsightsError
+from api.settings import ApiSettings
 from cli.adapters.clickhouse import missing_migrations
+from cli.connections import Connection, ConnectionBounds
 
 API_STOP_SECONDS = 3
 
@@ -30,11 +34,16 @@ class Server(uvicorn.Server):
         yield
 
 
-def make_server(app: FastAPI, trusted_proxies: str = "") -> Server:
-    """`trusted_proxies` are addresses or networks, comma-separated, whose X-Forwarded-For header is trusted."""
+def make_server(app: FastAPI, settings: ApiSettings) -> Server:
+    """The server of the API, with the bounds of its settings on connections."""
+    bounds = ConnectionBounds(settings.max_connections, settings.head_timeout_seconds)
+    trusted_proxies = settings.trusted_proxies
     return Server(
         uvicorn.Config(
             app,
+            http=cast(type[asyncio.Protocol], partial(Connection, bounds=bounds)),
+            # One more than are kept: what is beyond is answered with 503.
+            limit_concurrency=settings.max_connections + 1,
             log_config=None,
             access_log=False,
             lifespan="off",

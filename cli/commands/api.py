@@ -31,7 +31,7 @@ async def run_api(settings: ApiCommandSettings) -> None:
     options = settings.client_options()
     publisher = KafkaEventPublisher(servers, settings.kafka_topic, **options) if servers else None
     budgets = KafkaBudgets(servers, **options) if servers else None
-    server = make_server(create_app(settings, warehouse, publisher, budgets), settings.trusted_proxies)
+    server = make_server(create_app(settings, warehouse, publisher, budgets), settings)
     serve_metrics(settings.api_metrics_port, "INSIGHTS_API_METRICS_PORT", settings.host)
     serving = asyncio.create_task(server.serve([listen(settings.host, settings.port)]))
     stopped = asyncio.create_task(stop.wait())

@@ -139,7 +139,7 @@ class Stack:
         self._budgets = KafkaBudgets(broker.address)
         app = create_app(api, self._warehouse, self._publisher, self._budgets)
         self._host = api.host
-        self._server = make_server(app, api.trusted_proxies)
+        self._server = make_server(app, api)
         self._worker = Worker(ingest, self._warehouse, self._stored)
         self._aggregator = Aggregator(aggregate_settings(ingest), self._warehouse)
         self._stop_worker = asyncio.Event()

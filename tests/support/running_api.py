@@ -9,12 +9,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from fastapi import FastAPI
 
 from cli.serving import listen, make_server
+from tests.support.api import settings
 
 
 @contextmanager
 def running_api(app: FastAPI, *closes: Callable[[], Awaitable[None]]) -> Iterator[str]:
     """Its address. `closes` are called in its event loop when it has stopped."""
-    server, sock = make_server(app), listen("127.0.0.1", 0)
+    server, sock = make_server(app, settings()), listen("127.0.0.1", 0)
 
     async def serve() -> None:
         await server.serve([sock])

@@ -88,7 +88,7 @@ async def test_the_stream_says_what_has_come_since(warehouse: Warehouse, monkeyp
 async def serving(warehouse: Warehouse) -> AsyncIterator[str]:
     """The address of the stream, served over a real connection."""
     settings_ = settings()
-    server = make_server(create_app(settings_, warehouse), settings_.trusted_proxies)
+    server = make_server(create_app(settings_, warehouse), settings_)
     sock = listen("127.0.0.1", 0)
     task = asyncio.create_task(server.serve([sock]))
     try:

@@ -19,7 +19,7 @@ HOST = "127.0.0.1"
 @asynccontextmanager
 async def served(warehouse: Warehouse, trusted_proxies: str) -> AsyncIterator[httpx2.AsyncClient]:
     chosen = settings(wrong_key_limit="3/hour", trusted_proxies=trusted_proxies)
-    server = make_server(create_app(chosen, warehouse), chosen.trusted_proxies)
+    server = make_server(create_app(chosen, warehouse), chosen)
     sock = listen(HOST, 0)
     serving = asyncio.create_task(server.serve([sock]))
     try:
