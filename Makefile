@@ -3,12 +3,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-kafka faults kills backlog motion kafka bench bench-smoke check lock \
+.PHONY: help demo test test-kafka faults kills backlog heavy-readers motion kafka bench bench-smoke check lock \
 	analytics-random dashboards proto \
 	bench-analytics clean
 
 help: ## Show this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 demo: $(VENV)/installed ## Run 50,000 requests through the whole stack and show the report (ARGS=--keep leaves it running)
 	@$(BIN)/insights demo $(ARGS)
@@ -27,6 +27,9 @@ kills: $(VENV)/installed ## Kill insights up a hundred times under load; what wa
 
 backlog: $(VENV)/installed ## Work off a backlog of 2 GB and show the worker's peak memory
 	$(BIN)/python -m tests.faults.backlog $(ARGS)
+
+heavy-readers: $(VENV)/installed ## Ask more than ClickHouse can answer with one key, and show what others notice (ARGS="--rows 200000")
+	$(BIN)/python -m tests.faults.heavy_readers $(ARGS)
 
 motion: $(VENV)/installed ## Emit 5,000 requests a second and show how soon their alerts come, and the aggregator's memory
 	$(BIN)/python -m tests.benchmarks budgets $(ARGS)

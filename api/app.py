@@ -14,6 +14,8 @@ from api.connect import routes as connect
 from api.events import routes as events
 from api.events.publisher import EventPublisher
 from api.live_usage import routes as live_usage
+from api.load.query_threads import QueryThreads
+from api.load.request_threads import RequestThreads
 from api.middleware import Bounds, HeadAsGet, Inflate, RequestId
 from api.parameters import refuse_repeats
 from api.request_logs import routes as request_logs
@@ -49,6 +51,9 @@ def create_app(
         {"search": settings.search_limit, "suggestions": settings.suggestions_limit},
     )
     app.state.warehouse = warehouse
+    app.state.readiness = health.readiness(warehouse)
+    app.state.query_threads = QueryThreads(settings.max_queries, warehouse.kill)
+    app.state.request_threads = RequestThreads(settings.max_requests, settings.max_requests_of_key)
     app.state.limits = {
         "max_execution_time": settings.max_execution_time_seconds,
         "max_memory_usage": settings.max_memory_bytes,

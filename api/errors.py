@@ -28,6 +28,7 @@ CODES = {
     415: "unsupported_media_type",
     422: "invalid_body",
     429: "rate_limited",
+    499: "client_closed_request",
     500: "internal",
     503: "unavailable",
     504: "deadline_exceeded",
@@ -40,9 +41,11 @@ MEANINGS = {
     413: "The body is larger than 8 MiB.",
     415: "The body is neither application/json nor application/x-ndjson.",
     422: "The body is not valid; `details` names line, field and reason. Nothing of it was accepted.",
-    429: "Too many requests with this key, or too many wrong keys; `Retry-After` says when to try again.",
+    429: "Too many requests with this key, in a time or at once, or too many wrong keys; `Retry-After` says when to try"
+    " again.",
     500: "A fault of this service.",
-    503: "A part behind this service cannot serve right now, or the query needs more than it may use.",
+    503: "A part behind this service cannot serve right now, too many requests are under way (`Retry-After`), or the"
+    " query needs more than it may use.",
     504: "The query ran into its time limit; a narrower time range helps.",
 }
 
@@ -198,6 +201,9 @@ def _of_warehouse(request: Request, error: Exception) -> ApiError:
     return _of_fault(request, error)
 
 
+NOT_IN_TIME = "The request was not answered in time; a narrower question, or a faster connection, helps."
+
+
 def _of_fault(request: Request, error: Exception) -> ApiError:
     log.error("request failed", method=request.method, path=request.url.path, exc_info=error)
     return ApiError(500, "The request could not be answered; the fault is in the log of the service.")
@@ -230,8 +236,7 @@ def on_fault(request: Request, error: Exception) -> Response:
 
 
 def on_timeout(request: Request) -> Response:
-    message = "The request was not answered in time; a narrower question, or a faster connection, helps."
-    return _respond(request, ApiError(504, message))
+    return _respond(request, ApiError(504, NOT_IN_TIME))
 
 
 def install(app: FastAPI, *formats: ErrorFormat) -> None:

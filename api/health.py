@@ -6,16 +6,26 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 
-from aggregator.clickhouse.client import DatabaseError, WarehouseUnavailableError
-from aggregator.clickhouse.migrate import MigrationError, pending, read_migrations
+from aggregator.clickhouse.client import DatabaseError, Warehouse, WarehouseUnavailableError
+from aggregator.clickhouse.migrate import Migration, MigrationError, pending, read_migrations
 from api.errors import ApiError, documented
+from api.load.single_flight import SingleFlight
 from api.parameters import NoParameters
 
 DISTRIBUTION = "router-insights"
 
 
+# Probes wait no longer.
+READY_SECONDS = 5.0
+
+
 def installed_version() -> str:
     return version(DISTRIBUTION)
+
+
+def readiness(warehouse: Warehouse) -> SingleFlight[list[Migration]]:
+    """Finds out what the database lacks."""
+    return SingleFlight("ready", lambda: pending(warehouse, read_migrations()))
 
 
 class ServiceHealth(BaseModel):
@@ -41,11 +51,12 @@ async def check_health(_: Annotated[NoParameters, Query()]) -> ServiceHealth:
 
 
 @router.get("/readyz", responses=documented(503))
-def check_readiness(request: Request, _: Annotated[NoParameters, Query()]) -> ServiceHealth:
+async def check_readiness(request: Request, _: Annotated[NoParameters, Query()]) -> ServiceHealth:
     """ClickHouse answers and has the tables this version needs."""
+    checks: SingleFlight[list[Migration]] = request.app.state.readiness
     try:
-        missing = pending(request.app.state.warehouse, read_migrations())
-    except (WarehouseUnavailableError, DatabaseError) as error:
+        missing = await checks.result(READY_SECONDS)
+    except (WarehouseUnavailableError, DatabaseError, TimeoutError) as error:
         raise ApiError(503, "ClickHouse does not answer.") from error
     except MigrationError as error:
         raise ApiError(503, str(error)) from error

@@ -1,6 +1,6 @@
 """Every metric of the API."""
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 REQUESTS = Counter("insights_api_requests_total", "Requests by the route's template", ["method", "route", "status"])
 REQUEST_SECONDS = Histogram(
@@ -11,3 +11,12 @@ REQUEST_SECONDS = Histogram(
 )
 WRONG_KEYS = Counter("insights_api_wrong_keys_total", "Requests with a key that is not known")
 RATE_LIMITED = Counter("insights_api_rate_limited_total", "Requests answered with 429", ["reason"])
+OVERLOADED = Counter("insights_api_overloaded_total", "Requests answered with 503 because too many were under way")
+REQUESTS_UNDER_WAY = Gauge("insights_api_requests_under_way", "Requests that are being answered from ClickHouse")
+QUERIES_WAITING = Gauge("insights_api_queries_waiting", "Queries that wait for a thread")
+QUERIES_RUNNING = Gauge("insights_api_queries_running", "Queries that ClickHouse is answering")
+QUERIES_CANCELLED = Counter(
+    "insights_api_queries_cancelled_total",
+    "Queries that were dropped or killed because nobody waited any more, by why",
+    ["reason"],
+)

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import errors, metrics
 from api.events.routes import MAX_BODY_BYTES as MAX_EVENTS_BYTES
+from api.load.call import ReadCall
 
 log = structlog.get_logger()
 # Spans go nowhere unless `cli.tracing` has set up where to.
@@ -129,6 +130,7 @@ class Bounds:
             return
         limit = BODY_LIMITS.get(scope["path"], MAX_BODY_BYTES)
         size, has_started = 0, False
+        scope.setdefault("state", {})["call"] = ReadCall(self._timeout_seconds)
 
         async def receive_within() -> Message:
             nonlocal size

@@ -73,7 +73,7 @@ def check_order(model: BaseModel, low: str, high: str) -> None:
         raise PydanticCustomError("order", f"{low} must not be above {high}", {"messages": messages})
 
 
-def refuse_repeats(request: Request) -> None:
+async def refuse_repeats(request: Request) -> None:
     """Raises ApiError 400 for a parameter given twice, of which the framework would silently take the last."""
     counts = Counter(name for name, _ in request.query_params.multi_items())
     for name, count in counts.items():

@@ -32,6 +32,9 @@ INSERT_SETTINGS: dict[str, Any] = {
     "input_format_try_infer_datetimes": 0,
 }
 
+# To close the connection ends nothing: measured on a server over HTTP and on chDB (docs/decisions/0022).
+KILL = "KILL QUERY WHERE Settings['log_comment'] IN {comments:Array(String)} ASYNC"
+
 
 class WarehouseUnavailableError(InsightsError):
     """ClickHouse does not answer, or cannot serve right now: retry later."""
@@ -173,6 +176,11 @@ class Warehouse:
         """Run a statement that returns nothing. Raises what `query` raises."""
         with _wrapping_transient_errors():
             self.client.command(sql, dict(parameters or {}))
+
+    def kill(self, comments: Sequence[str]) -> None:
+        """End what runs with one of these as its setting `log_comment`; it fails with code 394. Raises what `query`
+        raises. Behind a balancer it may reach another server."""
+        self.command(KILL, {"comments": list(comments)})
 
     def insert(self, table: str, rows: pa.Table, token: str, is_compressed: bool = True) -> None:
         """Insert `rows` once: a second insert under the same `token` changes nothing, in the table or in

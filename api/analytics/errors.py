@@ -16,9 +16,10 @@ MEANINGS = {
     403: "The key may not ask this.",
     413: "The body is larger than 1 MiB.",
     422: "The body has a wrong shape or type, or an unknown property; the message names its path.",
-    429: "Too many requests with this key; `Retry-After` says in how many seconds to try again.",
+    429: "Too many requests with this key, in a time or at once; `Retry-After` says in how many seconds to try again.",
     500: "A fault of this service.",
-    503: "ClickHouse cannot serve right now, or the query needs more than it may use.",
+    503: "ClickHouse cannot serve right now, too many requests are under way (`Retry-After`), or the query needs more"
+    " than it may use.",
     504: "The query ran into its time limit; a narrower time range helps.",
 }
 

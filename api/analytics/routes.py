@@ -21,52 +21,52 @@ from api.analytics.suggestions.queries import answer_suggestions
 from api.analytics.suggestions.schemas import SuggestionAnswer
 from api.parameters import NoParameters
 from api.security.auth import limited, require
-from api.security.permissions import Permission
+from api.security.permissions import Caller, Permission
 from api.security.rate_limits import RateLimits
-from api.security.reader import AppReader, Reader
+from api.security.reading import AppReading
 
 router = APIRouter(tags=["request analytics"])
 
 
 @router.get("/v1/analytics/meta", responses=errors.documented(400, 401, 403, 500))
-def get_analytics_meta(_: Annotated[NoParameters, Query()]) -> AnalyticsMeta:
+async def get_analytics_meta(_: Annotated[NoParameters, Query()]) -> AnalyticsMeta:
     """What request analytics can filter, group and measure."""
     return ANALYTICS_META
 
 
-def _check_content(query: RequestQuery, reader: Reader, groups: Iterable[str] = ()) -> None:
+def _check_content(query: RequestQuery, caller: Caller, groups: Iterable[str] = ()) -> None:
     if asks_for_content(query, groups):
-        require(reader.caller, Permission.CONTENT)
+        require(caller, Permission.CONTENT)
 
 
-def _count_words(request: Request, query: RequestQuery, reader: Reader) -> None:
+def _count_words(request: Request, query: RequestQuery, caller: Caller) -> None:
     """Words cost the same wherever they are looked for: they count in the limit of searches."""
     if query.q and not query.q.isspace():
         limits: RateLimits = request.app.state.rate_limits
-        limits.count_endpoint("search", reader.caller.name)
+        limits.count_endpoint("search", caller.name)
 
 
 @router.post("/api/public/v2/requests/analytics", responses=documented(400, 401, 403, 413, 422, 500, 503, 504))
-def request_analytics(
-    request: Request, query: RequestLogQuery, _: Annotated[NoParameters, Query()], reader: AppReader
+async def request_analytics(
+    request: Request, query: RequestLogQuery, _: Annotated[NoParameters, Query()], reading: AppReading
 ) -> AnalyticsAnswer:
     """An overview of the requests that the filter leaves: totals, over time, by model, provider, prompt and more."""
-    _check_content(query, reader)
-    _count_words(request, query, reader)
-    return answer_analytics(reader, query)
+    _check_content(query, reading.reader.caller)
+    _count_words(request, query, reading.reader.caller)
+    return await reading.run(answer_analytics, query)
 
 
 @router.post(
     "/api/public/v2/requests/analytics/custom-analytics",
     responses=documented(400, 401, 403, 413, 422, 500, 503, 504),
 )
-def custom_analytics(
-    request: Request, query: CustomAnalyticsQuery, _: Annotated[NoParameters, Query()], reader: AppReader
+async def custom_analytics(
+    request: Request, query: CustomAnalyticsQuery, _: Annotated[NoParameters, Query()], reading: AppReading
 ) -> CustomAnalyticsAnswer:
     """Charts over the requests that the filter leaves, in the order they are asked for."""
-    _check_content(query, reader, query.group_fields)
-    _count_words(request, query, reader)
-    return answer_custom_analytics(reader, query)
+    _check_content(query, reading.reader.caller, query.group_fields)
+    _count_words(request, query, reading.reader.caller)
+    return await reading.run(answer_custom_analytics, query)
 
 
 @router.post(
@@ -75,14 +75,14 @@ def custom_analytics(
     responses=documented(400, 401, 403, 413, 422, 429, 500, 503, 504),
     dependencies=[limited("search")],
 )
-def search_requests(query: SearchQuery, _: Annotated[NoParameters, Query()], reader: AppReader) -> SearchAnswer:
+async def search_requests(query: SearchQuery, _: Annotated[NoParameters, Query()], reading: AppReading) -> SearchAnswer:
     """Requests that the filter leaves and whose texts hold the words of `q`, page by page.
 
     With words and without `sort_by`, texts that have every word as it is go first, then those with longer words, then
     those with typos; each newest first.
     """
-    _check_content(query, reader)
-    return answer_search(reader, query)
+    _check_content(query, reading.reader.caller)
+    return await reading.run(answer_search, query)
 
 
 @router.get(
@@ -90,12 +90,12 @@ def search_requests(query: SearchQuery, _: Annotated[NoParameters, Query()], rea
     responses=documented(400, 401, 403, 422, 429, 500, 503, 504),
     dependencies=[limited("suggestions")],
 )
-def suggest_values(parameters: Annotated[SuggestionParameters, Query()], reader: AppReader) -> SuggestionAnswer:
+async def suggest_values(parameters: Annotated[SuggestionParameters, Query()], reading: AppReading) -> SuggestionAnswer:
     """Values of a field that begin with a prefix, in any case, the most frequent first.
 
     Models, providers and statuses of all time; of everything else those of the newest million requests.
     """
     query = parameters.query
     if parameters.asks_for_content or asks_for_content(query):
-        require(reader.caller, Permission.CONTENT)
-    return answer_suggestions(reader, parameters, query)
+        require(reading.reader.caller, Permission.CONTENT)
+    return await reading.run(answer_suggestions, parameters, query)

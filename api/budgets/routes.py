@@ -14,7 +14,7 @@ from api.errors import ApiError, documented
 from api.parameters import NoParameters
 from api.security.auth import RequestCaller, allow
 from api.security.permissions import Caller, Permission
-from api.security.reader import AppReader
+from api.security.reading import AppReading
 
 router = APIRouter(tags=["budgets"], responses=documented(400, 401, 403, 500, 503))
 
@@ -86,6 +86,6 @@ async def delete_budget(
 
 
 @router.get("/v1/alerts", responses=documented(504))
-def get_alerts(parameters: Annotated[AlertParameters, Query()], reader: AppReader) -> AlertList:
+async def get_alerts(parameters: Annotated[AlertParameters, Query()], reading: AppReading) -> AlertList:
     """Alerts of budgets and of models' behaviour, newest first. A confined caller sees none."""
-    return list_alerts(reader, parameters)
+    return await reading.run(list_alerts, parameters)

@@ -17,6 +17,7 @@ CODES = {
     # The content encoding; media types are negotiated by the protocol itself.
     415: Code.UNIMPLEMENTED,
     429: Code.RESOURCE_EXHAUSTED,
+    499: Code.CANCELED,
     500: Code.INTERNAL,
     503: Code.UNAVAILABLE,
     504: Code.DEADLINE_EXCEEDED,

@@ -1,18 +1,17 @@
 """The methods of the proto services, each at the path where Connect and gRPC-Web ask for it."""
 
 import asyncio
-from dataclasses import replace
 
 from fastapi import APIRouter, Request, Response
 from protobuf import Message
-from starlette.concurrency import run_in_threadpool
 
 from api import errors
 from api.connect.deadlines import seconds_left
 from api.connect.methods import METHODS, Method
 from api.connect.protocol import Context, MethodsApplication, refuse, respond
 from api.errors import ApiError, invalid_argument
-from api.security.reader import AppReader, Reader
+from api.security.reader import Reader
+from api.security.reading import AppReading
 
 # The proto describes these methods; the OpenAPI document has the REST routes.
 router = APIRouter(include_in_schema=False)
@@ -20,13 +19,15 @@ router = APIRouter(include_in_schema=False)
 PARAMETERS_OF_GET = ("message", "encoding", "base64", "compression", "connect")
 
 
-async def serve(request: Request, reader: AppReader) -> Response:
+async def serve(request: Request, reading: AppReading) -> Response:
     _check_parameters(request)
     body = await request.body()
     seconds = seconds_left(request.headers)
+    if seconds is not None:
+        reading.reader.call.end_within(seconds)
     try:
         async with asyncio.timeout(seconds):
-            return await run_in_threadpool(_answer, request, body, _until(reader, seconds))
+            return await reading.run(_answer, request, body)
     except TimeoutError:
         raise ApiError(504, "The request was not answered within the time that the client gave it.") from None
 
@@ -39,15 +40,7 @@ def _check_parameters(request: Request) -> None:
             raise invalid_argument(name, "is not a parameter of this endpoint; filters go into the message", known)
 
 
-def _until(reader: Reader, seconds: float | None) -> Reader:
-    """The reader with queries that ClickHouse stops when the client has given up."""
-    if seconds is None:
-        return reader
-    limit = min(seconds, reader.limits["max_execution_time"])
-    return replace(reader, limits={**reader.limits, "max_execution_time": limit})
-
-
-def _answer(request: Request, body: bytes, reader: Reader) -> Response:
+def _answer(reader: Reader, request: Request, body: bytes) -> Response:
     def answer(method: Method, asked: Message, context: Context) -> Message:
         try:
             return method.answer(reader, asked)

@@ -86,6 +86,6 @@ async def post_events(request: Request, _: Annotated[NoParameters, Query()]) -> 
 
 
 @router.get("/v1/events/schema", responses={200: {"content": {JSON: {"example": EXAMPLE_SCHEMA}}}})
-def get_event_schema(request: Request, _: Annotated[NoParameters, Query()]) -> dict[str, Any]:
+async def get_event_schema(request: Request, _: Annotated[NoParameters, Query()]) -> dict[str, Any]:
     """The JSON Schema of one event."""
     return _publisher(request).schema()

@@ -11,11 +11,13 @@ from aggregator.clickhouse.client import DatabaseError, WarehouseUnavailableErro
 from api.errors import ApiError, documented
 from api.live_usage.parameters import LiveParameters
 from api.live_usage.schemas import EXAMPLE_LIVE, LiveUsage, MinuteUsage
-from api.live_usage.usage import MINUTES, as_answer, live_usage, read_minutes
+from api.live_usage.usage import MINUTES, as_answer, live_usage, minutes_of, minutes_query
 from api.security.auth import StillAllowed, one_stream
-from api.security.reader import AppReader
+from api.security.reading import AppReader, AppReading
 
 STREAM_SECONDS = 2.0
+# A stream holds no thread between its reads, and is none of the requests under way.
+READ_SECONDS = 30.0
 # Between two reads of all minutes only the newest are read: late requests appear with the next full read.
 FULL_EVERY = 15
 NEWEST_MINUTES = 2
@@ -28,9 +30,9 @@ router = APIRouter(tags=["live usage"], responses=documented(400, 401, 403, 500,
 
 
 @router.get("/v1/usage/live")
-def get_live_usage(parameters: Annotated[LiveParameters, Query()], reader: AppReader) -> LiveUsage:
+async def get_live_usage(parameters: Annotated[LiveParameters, Query()], reading: AppReading) -> LiveUsage:
     """The current minute and the sixty before it, for everything or for one model, user, api key or tag."""
-    return live_usage(reader, parameters)
+    return await reading.run(live_usage, parameters)
 
 
 @router.get(
@@ -50,9 +52,9 @@ async def stream_live_usage(
         count = NEWEST_MINUTES if reads % FULL_EVERY else MINUTES
         try:
             # A key may be revoked while its stream is open.
-            if not await asyncio.to_thread(still_allowed):
+            if not await still_allowed():
                 return
-            newest = await asyncio.to_thread(read_minutes, reader, parameters, now, count)
+            newest = minutes_of(await reader.fetch(*minutes_query(parameters, now, count), READ_SECONDS))
         except (WarehouseUnavailableError, DatabaseError, ApiError):
             return
         found = newest if count == MINUTES else found | newest

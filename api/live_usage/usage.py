@@ -1,6 +1,6 @@
 """Usage by minute, of the current one and of the sixty before it, from raw rows."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -38,13 +38,17 @@ GROUP BY minute
 """
 
 
-def read_minutes(reader: Reader, parameters: LiveParameters, now: datetime, count: int) -> dict[int, MinuteUsage]:
-    """Usage of the current minute and the `count` before it, by minutes since 1970; empty minutes are left out."""
+def minutes_query(parameters: LiveParameters, now: datetime, count: int) -> tuple[str, dict[str, Any]]:
+    """SQL for the current minute and the `count` before it, and its parameters."""
     until = (now - EPOCH) // MINUTE + 1
     measures = ", ".join(f"{measure.from_raw} AS {measure.name}" for measure in MEASURES)
     span = Span(EPOCH + (until - 1 - count) * MINUTE, EPOCH + until * MINUTE)
     where = all_of(time_range("timestamp", span), CONDITIONS[parameters.scope])
-    rows = reader.query(LIVE.format(measures=measures, where=where), {"value": parameters.value})
+    return LIVE.format(measures=measures, where=where), {"value": parameters.value}
+
+
+def minutes_of(rows: Iterable[Mapping[str, Any]]) -> dict[int, MinuteUsage]:
+    """Usage by minutes since 1970; empty minutes are left out."""
     return {int(row["minute"]): _usage(row) for row in rows}
 
 
@@ -67,4 +71,4 @@ def as_answer(found: Mapping[int, MinuteUsage], now: datetime) -> LiveUsage:
 
 def live_usage(reader: Reader, parameters: LiveParameters) -> LiveUsage:
     now = datetime.now(UTC)
-    return as_answer(read_minutes(reader, parameters, now, MINUTES), now)
+    return as_answer(minutes_of(reader.query(*minutes_query(parameters, now, MINUTES))), now)

@@ -1,6 +1,6 @@
 """Authentication and authorization: the caller of a request's key, and the permission that a route requires."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
@@ -22,7 +22,7 @@ ALLOWS = {
 }
 
 
-def _caller_of(
+async def _caller_of(
     request: Request,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
     in_header: Annotated[str | None, Depends(header)],
@@ -30,7 +30,9 @@ def _caller_of(
     """Raises ApiError 401 unless the request carries one known key, 429 after too many wrong keys from its address.
 
     A known key passes all the same: many clients may share an address, and 256 bits are not guessed by trying.
-    The same key may stand in both headers. Sync, so that it runs in a thread: the keys may have to be read.
+    The same key may stand in both headers.
+
+    This and every other dependency is async and blocks nowhere: it must work when all threads are busy.
     """
     key = credentials.credentials if credentials else in_header
     authorizations, keys_given = request.headers.getlist("authorization"), request.headers.getlist("x-api-key")
@@ -40,7 +42,7 @@ def _caller_of(
         raise ApiError(401, "Send the header `Authorization: Bearer <key>` or `X-API-KEY: <key>`.", headers=CHALLENGE)
     keys: KeyRing = request.app.state.keys
     limits: RateLimits = request.app.state.rate_limits
-    caller = keys.find(key)
+    caller = await keys.find(key)
     if caller is None:
         address = request.client.host if request.client else ""
         limits.check_address(address)
@@ -53,14 +55,18 @@ def _caller_of(
 RequestCaller = Annotated[Caller, Depends(_caller_of)]
 
 
-def _still_allowed(request: Request, caller: RequestCaller) -> Callable[[], bool]:
+async def _still_allowed(request: Request, caller: RequestCaller) -> Callable[[], Awaitable[bool]]:
     keys: KeyRing = request.app.state.keys
     key: str = request.state.key
-    return lambda: keys.find(key) == caller
+
+    async def is_allowed() -> bool:
+        return await keys.find(key) == caller
+
+    return is_allowed
 
 
-# Whether the key of a request is still what it was when the answer began: for answers without an end. It may block.
-StillAllowed = Annotated[Callable[[], bool], Depends(_still_allowed)]
+# Whether the key of a request is still what it was when the answer began: for answers without an end.
+StillAllowed = Annotated[Callable[[], Awaitable[bool]], Depends(_still_allowed)]
 
 
 async def one_stream(request: Request, caller: RequestCaller) -> AsyncIterator[None]:
@@ -79,7 +85,7 @@ def require(caller: Caller, permission: Permission) -> None:
 def allow(permission: Permission) -> Any:
     """A dependency for `include_router` or a route: only callers with this permission get past it."""
 
-    def check(request: Request, caller: RequestCaller) -> None:
+    async def check(request: Request, caller: RequestCaller) -> None:
         require(caller, permission)
         # How much a gateway sends is Kafka's matter.
         if permission is not Permission.SEND:
@@ -92,7 +98,7 @@ def allow(permission: Permission) -> Any:
 def limited(endpoint: str) -> Any:
     """A dependency for a route that has a limit of its own (`RateLimits`)."""
 
-    def check(request: Request, caller: RequestCaller) -> None:
+    async def check(request: Request, caller: RequestCaller) -> None:
         limits: RateLimits = request.app.state.rate_limits
         limits.count_endpoint(endpoint, caller.name)
 

@@ -1,8 +1,8 @@
 """The keys that the API accepts: those of its settings, and those of the database."""
 
-import threading
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import structlog
@@ -10,12 +10,17 @@ import structlog
 from aggregator.clickhouse.client import NOT_MIGRATED_CODES, DatabaseError, Warehouse, WarehouseUnavailableError
 from aggregator.tables.api_keys import StoredKey, hash_of, stored_keys, write_uses
 from api.errors import ApiError
+from api.load.single_flight import SingleFlight
 from api.security.permissions import Caller, Restriction, Scope
 
 log = structlog.get_logger()
 
 # A new key is accepted, and a revoked one refused, within this time.
 REFRESH_SECONDS = 5.0
+# From this age on the keys are read again while requests go on with those in memory: who asks often never waits.
+AHEAD_SECONDS = 3.0
+# When a read takes longer than this, requests go on with the keys that were read last.
+WAIT_SECONDS = 2.0
 # While ClickHouse is unavailable the keys that were read last stay in force, but not for longer than this.
 STALE_SECONDS = 600.0
 USES_SECONDS = 60.0
@@ -32,11 +37,10 @@ def caller_of(key: StoredKey) -> Caller | None:
 
 
 class KeyRing:
-    """Callers by their key.
+    """Callers by their key, in memory; a thread of its own reads those of the database.
 
     Keys are looked up by their SHA-256. The time that a lookup takes may depend on the hash. Whoever measures it learns
     at most parts of a hash, from which no key follows.
-    May be used by several threads at once.
     """
 
     def __init__(self, own: Mapping[str, Caller], warehouse: Warehouse | None = None) -> None:
@@ -45,7 +49,7 @@ class KeyRing:
         self._stored: dict[str, Caller] = {}
         self._read_at = float("-inf")
         self._tried_at = float("-inf")
-        self._refreshing = threading.Lock()
+        self._reads = SingleFlight("keys", self._refresh)
         self._uses: dict[str, datetime] = {}
         self._uses_written_at = time.monotonic()
 
@@ -55,44 +59,54 @@ class KeyRing:
         admin = frozenset({Scope.ADMIN})
         return cls({key: Caller(f"setting {n}", admin) for n, key in enumerate(keys, start=1)}, warehouse)
 
-    def find(self, key: str) -> Caller | None:
+    async def find(self, key: str) -> Caller | None:
         """Raises ApiError 503 when the stored keys were last read more than STALE_SECONDS ago."""
-        hashed = hash_of(key)
-        if hashed in self._own:
-            return self._own[hashed]
-        self._refresh()
+        if (own := self._own.get(hash_of(key))) is not None:
+            return own
+        await self._be_current()
         if self._warehouse and time.monotonic() - self._read_at > STALE_SECONDS:
             raise ApiError(503, "The keys cannot be read right now; try again later.")
-        caller = self._stored.get(hashed)
-        if caller is not None:
+        return self.look_up(key)
+
+    def look_up(self, key: str) -> Caller | None:
+        """Among the keys that were read last."""
+        hashed = hash_of(key)
+        caller = self._own.get(hashed) or self._stored.get(hashed)
+        if caller is not None and hashed not in self._own:
             self._uses[hashed] = datetime.now(UTC)
         return caller
 
-    def _refresh(self) -> None:
-        """One thread reads; the others use what was read last, or wait if nothing was read yet."""
-        if self._warehouse is None or time.monotonic() - self._tried_at < REFRESH_SECONDS:
+    async def _be_current(self) -> None:
+        """Have the keys read again before they are old. Only where they are, or were never read, wait for it."""
+        age = time.monotonic() - self._tried_at
+        if self._warehouse is None or age < min(AHEAD_SECONDS, REFRESH_SECONDS):
+            return
+        if age < REFRESH_SECONDS:
+            self._reads.start()
             return
         is_first = self._read_at == float("-inf")
-        if not self._refreshing.acquire(blocking=is_first):
-            return
+        with suppress(TimeoutError):
+            await self._reads.result(None if is_first else WAIT_SECONDS)
+
+    def _refresh(self) -> None:
+        """On the thread of the ring."""
+        self._tried_at = time.monotonic()
         try:
-            if time.monotonic() - self._tried_at >= REFRESH_SECONDS:
-                self._tried_at = time.monotonic()
-                self._read(self._warehouse)
+            self._read()
         except DatabaseError as error:
             if error.code in NOT_MIGRATED_CODES:
                 self._read_at = time.monotonic()  # there are no keys yet
             log.warning("keys cannot be read", error=str(error))
         except WarehouseUnavailableError as error:
             log.warning("keys cannot be read", error=str(error))
-        finally:
-            self._refreshing.release()
 
-    def _read(self, warehouse: Warehouse) -> None:
-        found = {key.key_hash: caller_of(key) for key in stored_keys(warehouse)}
+    def _read(self) -> None:
+        if self._warehouse is None:
+            return
+        found = {key.key_hash: caller_of(key) for key in stored_keys(self._warehouse)}
         self._stored = {hashed: caller for hashed, caller in found.items() if caller is not None}
         self._read_at = time.monotonic()
         if self._uses and time.monotonic() - self._uses_written_at >= USES_SECONDS:
             uses, self._uses = self._uses, {}
             self._uses_written_at = time.monotonic()
-            write_uses(warehouse, uses)
+            write_uses(self._warehouse, dict(uses))

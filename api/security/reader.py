@@ -1,21 +1,23 @@
 """Reads of the warehouse with limits on time and memory, confined to the rows that the caller may see."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
-
-from fastapi import Depends, Request
+from functools import partial
+from typing import Any
 
 from aggregator.clickhouse.client import Warehouse
 from aggregator.clickhouse.cluster import is_cluster
 from aggregator.rollups.planner import Question
 from api.errors import ApiError
-from api.security.auth import RequestCaller
+from api.load.call import CallOverError, ReadCall
+from api.load.fair_queue import QueueFullError
+from api.load.query_threads import QueryThreads
 from api.security.permissions import CONTENT_COLUMNS, Caller, Permission
 
-# The threads keep their connections. Four are enough: a ClickHouse server uses all its cores for one query.
-QUERY_THREADS = ThreadPoolExecutor(max_workers=4, thread_name_prefix="query")
+Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -25,18 +27,64 @@ class Reader:
     Rows of others do not exist for a confined caller, whatever the SQL says (permissions.py). Content comes back empty
     without Permission.CONTENT; routes that filter or group by content require that permission first.
 
-    Blocks: call it from a sync route, which runs in a thread (the warehouse has one client per thread).
+    Queries wait for their turn among those of other callers, and all of them for no longer than `call` may take.
     """
 
     warehouse: Warehouse
     limits: Mapping[str, Any]
     caller: Caller
+    threads: QueryThreads
+    call: ReadCall
 
-    def query(
-        self, sql: str, parameters: Mapping[str, Any], settings: Mapping[str, Any] | None = None
-    ) -> list[dict[str, Any]]:
-        """Rows as dicts. Raises WarehouseUnavailableError or DatabaseError; api/errors.py answers for both."""
-        rules = dict(self.limits)
+    def query(self, sql: str, parameters: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> Rows:
+        """Rows as dicts. Blocks: call it from the thread of a request.
+
+        Raises WarehouseUnavailableError, DatabaseError or CallOverError; api/errors.py answers for them.
+        """
+        return self._wait_for(self._submit(sql, parameters, settings))
+
+    def query_all(
+        self, queries: Sequence[tuple[str, Mapping[str, Any]]], settings: Mapping[str, Any] | None = None
+    ) -> list[Rows]:
+        """The rows of each query; they run at the same time. Raises as `query` does, without waiting for the others."""
+        submitted = [self._submit(sql, parameters, settings) for sql, parameters in queries]
+        return [self._wait_for(future) for future in submitted]
+
+    async def fetch(self, sql: str, parameters: Mapping[str, Any], seconds: float) -> Rows:
+        """As `query`, on the event loop and with a time of its own: for answers without an end."""
+        alone = replace(self, call=ReadCall(seconds))
+        try:
+            async with asyncio.timeout(seconds):
+                return await asyncio.wrap_future(alone._submit(sql, parameters, None))
+        except TimeoutError:
+            raise CallOverError from None
+        finally:
+            self.threads.end(alone.call, self.caller.name)
+
+    def confine(self, question: Question) -> Question:
+        """The question for this caller: only rollups that keep the dimensions of its restriction may answer it."""
+        restriction = self.caller.restriction
+        return replace(question, confined_to=restriction.dimensions) if restriction else question
+
+    def _submit(
+        self, sql: str, parameters: Mapping[str, Any], settings: Mapping[str, Any] | None
+    ) -> Future[list[dict[str, Any]]]:
+        try:
+            return self.threads.submit(self.call, self.caller.name, partial(self._read, sql, parameters, settings))
+        except QueueFullError:
+            raise ApiError(503, "Too many queries of this key wait; try again later.") from None
+
+    def _wait_for(self, future: Future[Rows]) -> Rows:
+        try:
+            return future.result(self.call.remaining_seconds())
+        except FutureTimeoutError:
+            raise CallOverError from None
+
+    def _read(self, sql: str, parameters: Mapping[str, Any], settings: Mapping[str, Any] | None) -> Rows:
+        """On a query thread."""
+        rules = {**self.limits, "log_comment": self.call.id}
+        left = self.call.remaining_seconds()
+        rules["max_execution_time"] = min(rules.get("max_execution_time", left), left)
         if filters := self.caller.table_filters:
             if is_cluster(self.warehouse):
                 # Shards read tables of another database, to whose names the filters do not apply.
@@ -46,23 +94,3 @@ class Reader:
         if not self.caller.may(Permission.CONTENT):
             rows = [{name: CONTENT_COLUMNS.get(name, value) for name, value in row.items()} for row in rows]
         return rows
-
-    def confine(self, question: Question) -> Question:
-        """The question for this caller: only rollups that keep the dimensions of its restriction may answer it."""
-        restriction = self.caller.restriction
-        return replace(question, confined_to=restriction.dimensions) if restriction else question
-
-    def query_all(
-        self, queries: Sequence[tuple[str, Mapping[str, Any]]], settings: Mapping[str, Any] | None = None
-    ) -> list[list[dict[str, Any]]]:
-        """The rows of each query; they run at the same time. Raises as `query` does, without waiting for the others."""
-        if len(queries) == 1:
-            return [self.query(queries[0][0], queries[0][1], settings)]
-        return list(QUERY_THREADS.map(lambda query: self.query(query[0], query[1], settings), queries))
-
-
-def _reader(request: Request, caller: RequestCaller) -> Reader:
-    return Reader(request.app.state.warehouse, request.app.state.limits, caller)
-
-
-AppReader = Annotated[Reader, Depends(_reader)]

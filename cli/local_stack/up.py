@@ -35,6 +35,7 @@ from ingest.topics.create import create_topics
 log = structlog.get_logger(__name__)
 
 PARTITIONS = 2
+MAX_QUERIES = 4
 SESSION_TIMEOUT_MS = 1_500
 FLUSH_SECONDS = 0.25
 POLL_SECONDS = 0.05
@@ -52,7 +53,11 @@ def api_settings(data: DataDir, host: str, port: int) -> ApiSettings:
     given: dict[str, Any] = {"clickhouse_url": data.clickhouse_url, "host": host, "port": port}
     if not os.environ.get("INSIGHTS_API_KEYS", "").strip(" ,"):
         given["api_keys"] = data.api_key()
-    return ApiSettings(**given)
+    found = ApiSettings(**given)
+    if "max_queries" in found.model_fields_set:
+        return found
+    # ClickHouse has the cores of this machine only, and the API shares them with it.
+    return found.model_copy(update={"max_queries": MAX_QUERIES})
 
 
 def ingest_settings(data: DataDir, broker: EmbeddedBroker) -> IngestSettings:

@@ -16,6 +16,7 @@ from api.analytics.charts.query_runner import answer_custom_analytics
 from api.analytics.charts.request import CustomAnalyticsQuery
 from api.security.permissions import Caller, Scope
 from api.security.reader import Reader
+from tests.support.api import reader_for
 
 ROUNDS = 15
 CHUNK = 1_000_000
@@ -162,7 +163,7 @@ def _memory_limit_mb(warehouse: Warehouse, chart: dict[str, Any], filters: list[
 
 
 def _reader(warehouse: Warehouse, limit_mb: int) -> Reader:
-    return Reader(warehouse, {"max_memory_usage": limit_mb * 1_000_000}, Caller("bench", frozenset({Scope.ADMIN})))
+    return reader_for(warehouse, Caller("bench", frozenset({Scope.ADMIN})), max_memory_usage=limit_mb * 1_000_000)
 
 
 def run(rows: int, folder: Path) -> bool:

@@ -13,8 +13,11 @@ from aggregator.clickhouse.client import Warehouse
 from aggregator.clickhouse.migrate import migrate
 from api.app import create_app
 from api.events.publisher import EventPublisher
+from api.load.call import ReadCall
+from api.load.query_threads import QueryThreads
 from api.security.keyring import KeyRing
 from api.security.permissions import Caller
+from api.security.reader import Reader
 from api.settings import ApiSettings
 from tests.support.rows import KEY_NAMES, Row, insert_rows, payload_of
 
@@ -49,6 +52,11 @@ def client_as(
     with client_of(warehouse, event_publisher) as client:
         client.app.state.keys = KeyRing({KEY: caller})  # type: ignore[attr-defined]
         yield client
+
+
+def reader_for(warehouse: Warehouse, caller: Caller, **limits: Any) -> Reader:
+    """A reader for what no route reads."""
+    return Reader(warehouse, limits, caller, QueryThreads(4, warehouse.kill), ReadCall(3600))
 
 
 @contextmanager

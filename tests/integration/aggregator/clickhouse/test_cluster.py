@@ -15,13 +15,13 @@ from aggregator.tables.dead_letters import Selection, drop
 from aggregator.times import EVERYTHING
 from api.errors import ApiError
 from api.security.permissions import Caller, Restriction, Scope
-from api.security.reader import Reader
 from cli.adapters.clickhouse import DatabaseUrlError, open_warehouse
 from ingest.consumer.batch import Batch
 from ingest.consumer.sink import Sink
 from ingest.pricing import PriceBook
 from ingest.pricing.reprice import reprice
 from tests.integration.ingest.test_sink import HOUR_MS, StoredRecord, encode
+from tests.support.api import reader_for
 from tests.support.cluster import DISTRIBUTED, REPLICATED, SHARDS, migrate_cluster, running_cluster
 
 PARTITIONS = 3
@@ -127,7 +127,7 @@ def test_a_key_that_sees_only_some_rows_sees_nothing(cluster: Warehouse) -> None
     confined = Caller("confined", frozenset({Scope.READ}), Restriction(user_id="ada"))
     warehouse = cluster.in_database(DISTRIBUTED)
     with pytest.raises(ApiError, match="not supported on a cluster"):
-        Reader(warehouse, {}, confined).query("SELECT * FROM request_logs", {})
+        reader_for(warehouse, confined).query("SELECT * FROM request_logs", {})
     warehouse.close()
 
 

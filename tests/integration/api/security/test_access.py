@@ -21,8 +21,7 @@ from api.live_usage.routes import stream_live_usage
 from api.live_usage.usage import live_usage
 from api.security import permissions
 from api.security.permissions import Caller, Permission, Restriction, Scope
-from api.security.reader import Reader
-from tests.support.api import KEY, client_as, client_of, filled_warehouse, get, settings
+from tests.support.api import KEY, client_as, client_of, filled_warehouse, get, reader_for, settings
 from tests.support.connect import FORMS, SERVICES, path_of
 from tests.support.rows import START, USERS, Row, random_rows
 
@@ -317,9 +316,13 @@ def test_the_restriction_test_can_fail(full: Warehouse) -> None:
 
 async def test_a_stream_of_usage_begins_as_the_usage_of_one_moment(full: Warehouse) -> None:
     parameters = LiveParameters()
+
+    async def still_allowed() -> bool:
+        return True
+
     for restriction in (None, *RESTRICTIONS.values()):
-        reader = Reader(full, {}, reader_of(restriction))
-        stream = stream_live_usage(parameters, reader, lambda: True)
+        reader = reader_for(full, reader_of(restriction))
+        stream = stream_live_usage(parameters, reader, still_allowed)
         assert await anext(aiter(stream)) == live_usage(reader, parameters)
 
 
@@ -356,21 +359,21 @@ FORGOTTEN = {
 def test_a_query_that_forgets_the_restriction_is_confined_all_the_same(
     full: Warehouse, sql: str, restriction: Restriction
 ) -> None:
-    found = Reader(full, {}, reader_of(restriction)).query(sql.format(database=full.database), {})[0]["n"]
+    found = reader_for(full, reader_of(restriction)).query(sql.format(database=full.database), {})[0]["n"]
     assert found == sum(is_theirs(row, restriction) for row in ROWS) > 0
 
 
 def test_the_smallest_and_largest_come_from_their_own_rows(full: Warehouse) -> None:
     """ClickHouse answers these from the borders of its parts when it may."""
     restriction = RESTRICTIONS["keys of a user"]
-    reader = Reader(full, {}, reader_of(restriction))
+    reader = reader_for(full, reader_of(restriction))
     sql = "SELECT toUnixTimestamp64Micro(min(timestamp)) AS low, toUnixTimestamp64Micro(max(timestamp)) AS high"
     moments = [int(row["timestamp"].timestamp() * 1_000_000 + 0.5) for row in ROWS if is_theirs(row, restriction)]
     assert reader.query(f"{sql} FROM request_logs", {}) == [{"low": min(moments), "high": max(moments)}]
 
 
 def test_a_rollup_that_cannot_be_confined_refuses_instead_of_answering(full: Warehouse) -> None:
-    reader = Reader(full, {}, reader_of(Restriction(user_id="alice")))
+    reader = reader_for(full, reader_of(Restriction(user_id="alice")))
     for rollup in ROLLUPS:
         if Dimension.USER not in rollup.dimensions:
             with pytest.raises(DatabaseError, match="cannot be confined"):
@@ -378,7 +381,7 @@ def test_a_rollup_that_cannot_be_confined_refuses_instead_of_answering(full: War
 
 
 def test_the_planner_takes_a_rollup_that_knows_whose_the_requests_are(full: Warehouse) -> None:
-    reader = Reader(full, {}, reader_of(Restriction(user_id="alice")))
+    reader = reader_for(full, reader_of(Restriction(user_id="alice")))
     assert (chosen := plan(Question(())).rollup) is not None
     assert chosen.table == "rollup_model"
     assert (chosen := plan(reader.confine(Question(()))).rollup) is not None

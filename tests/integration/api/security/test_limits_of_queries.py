@@ -8,9 +8,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from aggregator.clickhouse.client import Warehouse
-from api.security.reader import Reader
 from tests.integration.api.security.test_access import LIVE, QUERIES, ask, reader_of
-from tests.support.api import client_of, filled_warehouse
+from tests.support.api import client_of, filled_warehouse, reader_for
 from tests.support.connect import FORMS
 from tests.support.rows import random_rows
 
@@ -114,7 +113,7 @@ def test_without_the_limits_it_would_be_answered(large: Warehouse) -> None:
 
 
 def test_a_query_of_a_reader_cannot_lift_its_limits(endless: Warehouse) -> None:
-    reader = Reader(endless, {"max_execution_time": 1}, reader_of())
+    reader = reader_for(endless, reader_of(), max_execution_time=1)
     with pytest.raises(Exception, match=r"TIMEOUT_EXCEEDED|Timeout exceeded"):
         reader.query("SELECT count() AS n FROM request_logs", {}, {"max_execution_time": 1000})
 
