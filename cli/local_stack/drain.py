@@ -8,7 +8,7 @@ import asyncio
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from ingest.stored_records import StoredRecords
+from ingest.receipts import Receipts
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +41,7 @@ async def _has_reached(consumer: AIOKafkaConsumer, latest: dict[TopicPartition, 
     return all([await consumer.position(partition) >= offset for partition, offset in latest.items()])
 
 
-async def drain(servers: str, topic: str, partitions: int, stored: StoredRecords) -> None:
+async def drain(servers: str, topic: str, partitions: int, receipts: Receipts) -> None:
     """Wait until the worker has stored all records that the broker has accepted; log how many it has not."""
     try:
         accepted = await accepted_offsets(servers, topic, partitions)
@@ -50,7 +50,7 @@ async def drain(servers: str, topic: str, partitions: int, stored: StoredRecords
         return
 
     def left() -> int:
-        return sum(max(0, end - stored.next_offsets.get(partition, 0)) for partition, end in accepted.items())
+        return sum(max(0, end - receipts.next_offsets.get(partition, 0)) for partition, end in accepted.items())
 
     try:
         async with asyncio.timeout(DRAIN_SECONDS):

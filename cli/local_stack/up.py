@@ -28,8 +28,8 @@ from cli.serving import Server, base_url, listen, make_server, serve_metrics, st
 from cli.settings import AckedBy, UpSettings
 from ingest.consumer.worker import Worker
 from ingest.producer.event_publisher import KafkaEventPublisher
+from ingest.receipts import Receipts
 from ingest.settings import IngestSettings
-from ingest.stored_records import StoredRecords
 from ingest.topics.create import create_topics
 
 log = structlog.get_logger(__name__)
@@ -138,14 +138,14 @@ class Stack:
         self._ingest = ingest
         self._broker = broker
         self._warehouse = Warehouse(ingest.clickhouse_url.get_secret_value())
-        self._stored = StoredRecords()
-        awaited = self._stored if acked_by == "clickhouse" else None
+        self._receipts = Receipts()
+        awaited = self._receipts if acked_by == "clickhouse" else None
         self._publisher = KafkaEventPublisher(broker.address, ingest.kafka_topic, awaited)
         self._budgets = KafkaBudgets(broker.address)
         app = create_app(api, self._warehouse, self._publisher, self._budgets)
         self._host = api.host
         self._server = make_server(app, api)
-        self._worker = Worker(ingest, self._warehouse, self._stored)
+        self._worker = Worker(ingest, self._warehouse, self._receipts)
         self._aggregator = Aggregator(aggregate_settings(ingest), self._warehouse)
         self._stop_worker = asyncio.Event()
 
@@ -184,11 +184,11 @@ class Stack:
     async def _answer_those_who_wait(self, *ends: asyncio.Task[None]) -> None:
         """Take no more events, and wait until those that were taken are stored and answered. Where one of `ends` has
         come, or it takes too long, the answer is that they may not be."""
-        self._stored.refuse(STOPPING)
+        self._receipts.refuse(STOPPING)
         self._worker.flush_at_once()
-        settling = asyncio.create_task(self._stored.settle())
+        settling = asyncio.create_task(self._receipts.settle())
         await asyncio.wait([settling, *ends], timeout=ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        self._stored.fail(STOPPING)
+        self._receipts.fail(STOPPING)
         await settling
 
     async def _stop(
@@ -206,7 +206,7 @@ class Stack:
             await self._publisher.close()
             await self._budgets.close()
         if self._broker.is_running and not worker.done():
-            await drain(self._broker.address, self._ingest.kafka_topic, PARTITIONS, self._stored)
+            await drain(self._broker.address, self._ingest.kafka_topic, PARTITIONS, self._receipts)
         self._stop_worker.set()
         await asyncio.wait([worker], timeout=WORKER_STOP_SECONDS)
         aggregating.cancel()

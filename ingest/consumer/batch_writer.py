@@ -22,8 +22,8 @@ from ingest.consumer.intent import WriteIntent
 from ingest.consumer.partition_buffer import PartitionBuffer
 from ingest.consumer.sink import Sink
 from ingest.consumer.usage_increments import IncrementProducer
+from ingest.receipts import Receipts
 from ingest.settings import IngestSettings
-from ingest.stored_records import StoredRecords
 
 Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
@@ -47,7 +47,7 @@ class BatchWriter:
     intent_thread: DaemonExecutor
     stopping: asyncio.Event
     # Told of every stored batch, where somebody in this process waits for it.
-    stored: StoredRecords | None
+    receipts: Receipts | None
 
     async def write_next(self, buffer: PartitionBuffer) -> None:
         """Declare the next batch and write it, or write again what an earlier worker had declared."""
@@ -63,8 +63,8 @@ class BatchWriter:
                 get_current_span().set_attributes(_span_attributes(batch))
                 increments = await self._retry(buffer, self._insert, buffer, batch)
                 buffer.mark_written(batch.next_offset)
-                if self.stored is not None:
-                    self.stored.add(batch)
+                if self.receipts is not None:
+                    self.receipts.add(batch)
                 await self.increments.emit(increments)
             buffer.replay = None
         except (IllegalStateError, PartitionLostError) as error:

@@ -37,8 +37,8 @@ from ingest.consumer.partition_buffer import PartitionBuffer
 from ingest.consumer.sink import Sink
 from ingest.consumer.usage_increments import IncrementProducer
 from ingest.pricing import PriceBook, ReloadingPriceBook
+from ingest.receipts import Receipts
 from ingest.settings import IngestSettings
-from ingest.stored_records import StoredRecords
 
 log = structlog.get_logger(__name__)
 
@@ -64,12 +64,12 @@ class Worker:
     `run` raises the error of ClickHouse or Kafka that cannot pass by itself, or has not passed within
     `insert_retry_seconds`. No offset past the failure is ever committed, so a restart goes on there.
 
-    `stored` is told of every batch that is stored.
+    `receipts` are told of every batch that is stored.
     """
 
-    def __init__(self, settings: IngestSettings, warehouse: Warehouse, stored: StoredRecords | None = None) -> None:
+    def __init__(self, settings: IngestSettings, warehouse: Warehouse, receipts: Receipts | None = None) -> None:
         self._settings = settings
-        self._stored = stored
+        self._receipts = receipts
         self._flush_seconds = settings.flush_seconds
         prices = ReloadingPriceBook(settings.prices_file) if settings.prices_file else PriceBook()
         limit = DeadLetterLimit(
@@ -100,7 +100,7 @@ class Worker:
             insert_threads=self._insert_threads,
             intent_thread=self._intent_thread,
             stopping=self._stopping,
-            stored=self._stored,
+            receipts=self._receipts,
         )
         try:
             self._consumer.subscribe([settings.kafka_topic], listener=self._assignment)

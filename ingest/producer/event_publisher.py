@@ -10,7 +10,7 @@ from aggregator.errors import EventProblem, InvalidEventsError
 from ingest.events import RequestEvent
 from ingest.producer.connection import connect
 from ingest.producer.emitter import EventEmitter, EventTooLargeError
-from ingest.stored_records import StoredRecords
+from ingest.receipts import Receipts
 from ingest.transform.decoder import field_path
 from ingest.transform.surrogates import without_lone_surrogates
 
@@ -58,14 +58,14 @@ class KafkaEventPublisher:
     """The `EventPublisher` of the API (api/events/publisher.py). Use it in one event loop.
 
     It connects with the first events, so that an API which mostly reads does not depend on Kafka. `options` go to
-    `EventEmitter`. With `stored` it waits until the worker of this process has stored the events.
+    `EventEmitter`. With `receipts` it waits until the worker of this process has stored the events.
     """
 
-    def __init__(self, bootstrap_servers: str, topic: str, stored: StoredRecords | None = None, **options: Any) -> None:
+    def __init__(self, bootstrap_servers: str, topic: str, receipts: Receipts | None = None, **options: Any) -> None:
         self._bootstrap_servers = bootstrap_servers
         self._topic = topic
         self._options = options
-        self._stored = stored
+        self._receipts = receipts
         self._connecting = asyncio.Lock()
         self._emitter: EventEmitter | None = None
 
@@ -77,7 +77,7 @@ class KafkaEventPublisher:
 
     async def publish(self, body: bytes, is_ndjson: bool) -> int:
         """Publish all events of a body or none; returns how many once Kafka has acknowledged every one of them, or
-        where `stored` is given once all are stored.
+        where `receipts` are given once all are stored.
 
         Raises InvalidEventsError before anything is sent, KafkaUnavailableError when Kafka did not acknowledge some in
         time, and NotStoredError when they were not stored in time; only then may part of a body be in it.
@@ -85,12 +85,12 @@ class KafkaEventPublisher:
         emitter = await self._connected()
         # In a thread, because a large body would hold up every other request.
         records = await asyncio.to_thread(records_of, body, is_ndjson, emitter.check_size)
-        if self._stored is None:
+        if self._receipts is None:
             await emitter.deliver(records)
         else:
-            with self._stored.expect(len(records)) as receipt:
+            with self._receipts.expect(len(records)) as receipt:
                 await emitter.deliver(records, receipt.headers)
-                await self._stored.wait(receipt)
+                await self._receipts.wait(receipt)
         return len(records)
 
     def schema(self) -> dict[str, Any]:

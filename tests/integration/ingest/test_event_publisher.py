@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from aggregator.errors import EventProblem, InvalidEventsError, KafkaUnavailableError, NotStoredError
-from ingest import stored_records
+from ingest import receipts as receipts_module
 from ingest.consumer.batch import Batch
 from ingest.producer.emitter import EventEmitter
 from ingest.producer.event_publisher import MAX_PROBLEMS, KafkaEventPublisher
-from ingest.stored_records import StoredRecords
+from ingest.receipts import Receipts
 from ingest.topics.create import create_topics
 from tests.support.kafka import PATIENCE_SECONDS, KafkaServer, TansuServer, has_idempotence, read_topic
 
@@ -151,8 +151,8 @@ def test_the_schema_is_that_of_an_event() -> None:
 
 
 @asynccontextmanager
-async def awaited_publisher(address: str, topic: str, stored: StoredRecords) -> AsyncIterator[KafkaEventPublisher]:
-    opened = KafkaEventPublisher(address, topic, stored)
+async def awaited_publisher(address: str, topic: str, receipts: Receipts) -> AsyncIterator[KafkaEventPublisher]:
+    opened = KafkaEventPublisher(address, topic, receipts)
     try:
         yield opened
     finally:
@@ -170,67 +170,67 @@ async def batches_of(address: str, topic: str, count: int) -> list[Batch]:
 
 
 async def test_a_body_waits_for_its_last_record_and_not_for_those_of_others(broker: str, topic: str) -> None:
-    stored = StoredRecords()
-    async with awaited_publisher(broker, topic, stored) as events:
+    receipts = Receipts()
+    async with awaited_publisher(broker, topic, receipts) as events:
         first = asyncio.create_task(events.publish(ndjson(*(an_event(f"a-{n}") for n in range(30))), True))
         before = await batches_of(broker, topic, 30)
         second = asyncio.create_task(events.publish(ndjson(an_event("b")), True))
         after = await batches_of(broker, topic, 31)
         # A batch that is written twice, as after a rebalance, stands for no other.
         for batch in (before[0], before[0], *before[1:-1]):
-            stored.add(batch)
+            receipts.add(batch)
         await asyncio.sleep(0.1)
         assert not first.done()
-        stored.add(before[-1])
+        receipts.add(before[-1])
         assert await first == 30
         assert not second.done()
         for batch in after:
-            stored.add(batch)
+            receipts.add(batch)
         assert await second == 1
 
 
 async def test_events_that_are_not_stored_in_time_are_reported(
     broker: str, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stored_records, "WAIT_SECONDS", 0.2)
-    async with awaited_publisher(broker, topic, StoredRecords()) as events:
+    monkeypatch.setattr(receipts_module, "WAIT_SECONDS", 0.2)
+    async with awaited_publisher(broker, topic, Receipts()) as events:
         with pytest.raises(NotStoredError, match=r"^2 events were not stored within 0.2 s$"):
             await events.publish(ndjson(an_event("a"), an_event("b")), True)
 
 
 async def test_a_stop_takes_no_more_events_and_waits_for_those_that_it_has(broker: str, topic: str) -> None:
-    stored = StoredRecords()
-    async with awaited_publisher(broker, topic, stored) as events:
+    receipts = Receipts()
+    async with awaited_publisher(broker, topic, receipts) as events:
         waiting = asyncio.create_task(events.publish(ndjson(an_event("a")), True))
         batches = await batches_of(broker, topic, 1)
-        stored.refuse("stopping")
+        receipts.refuse("stopping")
         with pytest.raises(NotStoredError, match="stopping"):
             await events.publish(ndjson(an_event("b")), True)
-        settled = asyncio.create_task(stored.settle())
+        settled = asyncio.create_task(receipts.settle())
         await asyncio.sleep(0.1)
         assert not settled.done()
-        stored.add(batches[0])
+        receipts.add(batches[0])
         assert await waiting == 1
         await settled
     assert len(await read_topic(broker, topic)) == 1
 
 
 async def test_a_failure_reaches_everybody_who_waits(broker: str, topic: str) -> None:
-    stored = StoredRecords()
-    async with awaited_publisher(broker, topic, stored) as events:
+    receipts = Receipts()
+    async with awaited_publisher(broker, topic, receipts) as events:
         waiting = [asyncio.create_task(events.publish(ndjson(an_event(f"{n}")), True)) for n in range(5)]
         await batches_of(broker, topic, 5)
-        stored.fail("the worker has ended")
+        receipts.fail("the worker has ended")
         for error in await asyncio.gather(*waiting, return_exceptions=True):
             assert isinstance(error, NotStoredError)
-        await stored.settle()
+        await receipts.settle()
 
 
 async def test_what_is_stored_in_a_directory_that_is_gone_is_not_stored(broker: str, topic: str) -> None:
-    stored = StoredRecords(is_safe=lambda: False)
-    async with awaited_publisher(broker, topic, stored) as events:
+    receipts = Receipts(is_safe=lambda: False)
+    async with awaited_publisher(broker, topic, receipts) as events:
         waiting = asyncio.create_task(events.publish(ndjson(an_event("a")), True))
         batches = await batches_of(broker, topic, 1)
-        stored.add(batches[0])
+        receipts.add(batches[0])
         with pytest.raises(NotStoredError, match="data directory was deleted"):
             await waiting

@@ -44,8 +44,8 @@ class Receipt:
             self.settled.set_exception(NotStoredError(reason))
 
 
-class StoredRecords:
-    """What the worker has stored, and who waits for it; for one event loop.
+class Receipts:
+    """Who waits for what the worker stores; for one event loop.
 
     `next_offsets` has the offset after the last stored record of each partition. `is_safe` says whether what was
     stored is still there; once it is not, every request fails.
