@@ -12,6 +12,7 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError, OperationalError
 from clickhouse_connect.driver.query import arrow_buffer
 
+from aggregator.clickhouse.address_space import check_address_space
 from aggregator.errors import InsightsError
 
 DEFAULT_DATABASE = "insights"
@@ -126,6 +127,8 @@ class Warehouse:
 
     def _connect(self, database: str) -> Client:
         # Without a session an HTTP client runs queries side by side; chDB has no sessions to speak of.
+        if self.is_embedded:
+            check_address_space()
         options: dict[str, Any] = {} if self.is_embedded else {"autogenerate_session_id": False}
         try:
             return clickhouse_connect.get_client(dsn=self._dsn, database=database, **options)

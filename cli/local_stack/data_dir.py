@@ -25,6 +25,7 @@ class DataDir:
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
         self._lock = -1
+        self._rows_status: os.stat_result | None = None
         # Whether the process that held the lock before ended without releasing it.
         self.was_killed = False
 
@@ -52,6 +53,7 @@ class DataDir:
         # The directory may have been there before, open to everybody.
         self.rows.mkdir(exist_ok=True)
         self.rows.chmod(0o700)
+        self._rows_status = self.rows.stat()
         return self
 
     def __exit__(
@@ -60,6 +62,15 @@ class DataDir:
         if kind is None:
             os.truncate(self._lock, 0)
         os.close(self._lock)
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether the directory that was locked, and that of the rows in it, are still at their paths."""
+        try:
+            is_same_lock = os.path.samestat((self.path / "lock").stat(), os.fstat(self._lock))
+            return is_same_lock and os.path.samestat(self.rows.stat(), self._rows_status)  # type: ignore[arg-type]
+        except OSError:
+            return False
 
     @property
     def rows(self) -> Path:

@@ -14,13 +14,14 @@ from pydantic import SecretStr
 
 from aggregator.budgets.app import Aggregator
 from aggregator.budgets.settings import AggregateSettings
+from aggregator.clickhouse.address_space import check_address_space
 from aggregator.clickhouse.client import Warehouse
 from aggregator.clickhouse.migrate import migrate
 from api.app import create_app
 from api.settings import ApiSettings
 from cli.adapters.budget_store import KafkaBudgets
 from cli.local_stack.broker import BrokerError, EmbeddedBroker
-from cli.local_stack.data_dir import DataDir
+from cli.local_stack.data_dir import DataDir, DataDirError
 from cli.local_stack.drain import drain
 from cli.local_stack.process import READY
 from cli.local_stack.repair import repair_rollups
@@ -106,9 +107,9 @@ def welcome(api: ApiSettings, ingest: IngestSettings, data: DataDir) -> str:
 Ctrl-C stops it."""
 
 
-async def _wait_for_end(broker: EmbeddedBroker) -> None:
-    """Return when the broker has ended."""
-    while broker.is_running:  # noqa: ASYNC110 - a process, nothing sets an event for it
+async def _wait_for_end(broker: EmbeddedBroker, data: DataDir) -> None:
+    """Return when the broker has ended, or the data directory is gone."""
+    while broker.is_running and data.is_intact:  # noqa: ASYNC110 - a process, nothing sets an event for it
         await asyncio.sleep(POLL_SECONDS)
 
 
@@ -134,11 +135,14 @@ async def settled_members(admin: AIOKafkaAdminClient, group: str) -> int:
 class Stack:
     """The parts that run in this process, each a task."""
 
-    def __init__(self, api: ApiSettings, ingest: IngestSettings, broker: EmbeddedBroker, acked_by: AckedBy) -> None:
+    def __init__(
+        self, api: ApiSettings, ingest: IngestSettings, broker: EmbeddedBroker, data: DataDir, acked_by: AckedBy
+    ) -> None:
         self._ingest = ingest
+        self._data = data
         self._broker = broker
         self._warehouse = Warehouse(ingest.clickhouse_url.get_secret_value())
-        self._receipts = Receipts()
+        self._receipts = Receipts(lambda: data.is_intact)
         awaited = self._receipts if acked_by == "clickhouse" else None
         self._publisher = KafkaEventPublisher(broker.address, ingest.kafka_topic, awaited)
         self._budgets = KafkaBudgets(broker.address)
@@ -152,14 +156,15 @@ class Stack:
     async def run(self, sock: socket, stop: asyncio.Event, text: str) -> None:
         """Run until `stop` is set or a part fails, and print `text` when all is ready.
 
-        Raises the error of the worker, and BrokerError when the broker has ended.
+        Raises the error of the worker, BrokerError when the broker has ended, and DataDirError when the data directory
+        is gone.
         """
         migrate(self._warehouse)
         await create_topics(self._broker.address, {self._ingest.kafka_topic: PARTITIONS})
         serve_metrics(self._ingest.metrics_port, host=self._host)
         serving = asyncio.create_task(self._server.serve([sock]))
         worker = asyncio.create_task(self._worker.run(self._stop_worker))
-        watching = asyncio.create_task(_wait_for_end(self._broker))
+        watching = asyncio.create_task(_wait_for_end(self._broker, self._data))
         stopped = asyncio.create_task(stop.wait())
         aggregating = asyncio.create_task(self._aggregate())
         announcing = asyncio.create_task(_announce(self._server, self._ingest, text))
@@ -170,6 +175,11 @@ class Stack:
         await asyncio.gather(watching, announcing, stopped, return_exceptions=True)
         if not self._broker.is_running:
             raise BrokerError("the embedded broker has ended unexpectedly")
+        if not self._data.is_intact:
+            raise DataDirError(
+                f"data directory {self._data.path} was deleted or replaced while this process used it:"
+                " what was stored in it is gone"
+            )
         if worker.done():
             worker.result()
 
@@ -205,7 +215,7 @@ class Stack:
         if self._broker.is_running:
             await self._publisher.close()
             await self._budgets.close()
-        if self._broker.is_running and not worker.done():
+        if self._broker.is_running and self._data.is_intact and not worker.done():
             await drain(self._broker.address, self._ingest.kafka_topic, PARTITIONS, self._receipts)
         self._stop_worker.set()
         await asyncio.wait([worker], timeout=WORKER_STOP_SECONDS)
@@ -219,15 +229,16 @@ class Stack:
 def run_up(data_dir: Path, host: str, port: int, broker_port: int) -> None:
     """Run the whole stack until SIGINT or SIGTERM.
 
-    Raises DataDirError, ServiceError, BrokerError for what a person can fix.
+    Raises AddressSpaceError, DataDirError, ServiceError, BrokerError for what a person can fix.
     """
+    check_address_space()
     with DataDir(data_dir) as data, listen(host, port) as sock, EmbeddedBroker(broker_port) as broker:
         api, ingest = api_settings(data, host, port), ingest_settings(data, broker)
         if data.was_killed:
             repair_rollups(data.clickhouse_url)
 
         async def run() -> None:
-            await Stack(api, ingest, broker, UpSettings().events_acked_by).run(
+            await Stack(api, ingest, broker, data, UpSettings().events_acked_by).run(
                 sock, stop_on_signals(), welcome(api, ingest, data)
             )
 

@@ -2,9 +2,12 @@
 
 import asyncio
 import os
+import resource
+import shutil
 import signal
 import socket
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,15 @@ from cli.local_stack.process import free_port
 from cli.local_stack.up import PARTITIONS
 from ingest.topics.create import create_topics
 from tests.integration.ingest.test_worker import events, produce
-from tests.support.insights import TIMEOUT_SECONDS, insights, processes_naming, query, wait_until
+from tests.support.insights import (
+    COMMAND,
+    TIMEOUT_SECONDS,
+    environment,
+    insights,
+    processes_naming,
+    query,
+    wait_until,
+)
 from tests.support.local_stack import EVENT, Up, running
 
 
@@ -98,6 +109,53 @@ def test_many_requests_wait_side_by_side_and_a_stop_answers_them_all(data_dir: P
         assert asyncio.run(stop_while_all_wait(up)) == [202] * 200
         assert up.process.wait(timeout=TIMEOUT_SECONDS) == 0, up.output.read_text()
     assert query(data_dir, ONCE) == [{"rows": 200, "ids": 200}]
+
+
+def outcome(up: Up, request_id: str) -> int:
+    """The status of an event's answer; 0 without an answer."""
+    try:
+        with up.http(key="ak-1") as client:
+            status: int = client.post("/v1/events", content=EVENT % request_id, timeout=60).status_code
+            return status
+    except httpx2.HTTPError:
+        return 0
+
+
+@pytest.mark.parametrize("deleted", [".", "clickhouse"])
+def test_a_data_directory_that_is_deleted_ends_it_with_a_sentence_and_nothing_is_accepted(
+    data_dir: Path, deleted: str
+) -> None:
+    with running(data_dir, INSIGHTS_API_KEYS="ak-1") as up:
+        assert outcome(up, "r-1") == 202
+        shutil.rmtree(data_dir / deleted)
+        # As fast as it can be asked: the process may not have noticed yet.
+        outcomes = {outcome(up, f"r-2-{number}") for number in range(20)}
+        assert outcomes <= {503, 0}
+        assert up.process.wait(timeout=TIMEOUT_SECONDS) == 1
+        assert f"insights: data directory {data_dir} was deleted or replaced while" in up.output.read_text()
+        assert "Traceback" not in up.output.read_text()
+        wait_until(up.leaves_nothing)
+
+
+def limit_address_space() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (3_400 * 1024**2,) * 2)
+
+
+@pytest.mark.parametrize("arguments", [["up"], ["rollups", "verify"]])
+def test_too_little_address_space_is_named_at_the_start(data_dir: Path, arguments: list[str]) -> None:
+    """The engine would hang with so much, and fail in another way with less."""
+    done = subprocess.run(
+        [*COMMAND, *arguments],
+        env=environment(INSIGHTS_CLICKHOUSE_URL=f"chdb://{data_dir}", INSIGHTS_DATA_DIR=str(data_dir)),
+        preexec_fn=limit_address_space,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("insights: this process may use 3,400 MB of address space, and ClickHouse's engine")
+    assert "ulimit -v unlimited" in done.stderr
 
 
 def test_killed_it_leaves_no_process(data_dir: Path) -> None:
