@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -150,9 +151,16 @@ def _detail_of(error: dict[str, Any], request: Request) -> list[ErrorDetail]:
     return [ErrorDetail(field=field, message=error["msg"], allowed=allowed)]
 
 
+def _as_sent(detail: ErrorDetail, request: Request) -> ErrorDetail:
+    """With the name that the client gave the parameter (`api.parameters.QueryParameters`)."""
+    sent = to_camel(detail.field)
+    is_other = sent in request.query_params and detail.field not in request.query_params
+    return detail.model_copy(update={"field": sent}) if is_other else detail
+
+
 def invalid_parameters(request: Request, errors: Sequence[Any]) -> ApiError:
     """For parameters of query and path. Bodies of events never get here: the event publisher judges them."""
-    details = [detail for item in errors for detail in _detail_of(item, request)]
+    details = [_as_sent(detail, request) for item in errors for detail in _detail_of(item, request)]
     return ApiError(400, "; ".join(f"{detail.field}: {detail.message}" for detail in details), details)
 
 

@@ -1,12 +1,17 @@
-"""Query parameters that several resources share. Unknown and repeated ones are refused: no typo may widen a query."""
+"""Query parameters: how they are read, and those that several resources share.
+
+Unknown and repeated ones are refused: no typo may widen a query.
+"""
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, get_args
 
 from fastapi import Request
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 from aggregator.times import END_OF_TIME, EPOCH, RFC3339, Span
@@ -37,16 +42,46 @@ Instant = Annotated[
 ]
 
 
-class NoParameters(BaseModel):
-    """The query string of an endpoint without parameters, which refuses any."""
+def _is_integer(annotation: Any) -> bool:
+    """Also where it has bounds or may be None."""
+    return annotation is int or any(map(_is_integer, get_args(annotation)))
 
-    model_config = ConfigDict(extra="forbid")
 
+class QueryParameters(BaseModel):
+    """The query string of an endpoint.
 
-class TimeRange(BaseModel):
-    """`start_time <= timestamp < end_time`, as aware UTC datetimes; None is unbounded."""
+    Each name may be written in lowerCamelCase, too: clients that are made from a proto do. They may also write out what
+    is not set, as an empty text or a 0; it counts as left out.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_clients_write_it(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        names = {to_camel(name): name for name in cls.model_fields}
+        for other, name in names.items():
+            if other != name and {other, name} <= given.keys():
+                message = f"{name} and {other} are the same parameter: give one of them"
+                raise PydanticCustomError("both_names", message, {"messages": {name: message, other: message}})
+        read = {names.get(name, str(name)): value for name, value in given.items()}
+        return {name: value for name, value in read.items() if not cls._is_unset(name, value)}
+
+    @classmethod
+    def _is_unset(cls, name: str, value: Any) -> bool:
+        if name not in cls.model_fields:
+            return False
+        return value == "" or (value in (0, "0") and _is_integer(cls.model_fields[name].annotation))
+
+
+class NoParameters(QueryParameters):
+    """The query string of an endpoint without parameters, which refuses any."""
+
+
+class TimeRange(QueryParameters):
+    """`start_time <= timestamp < end_time`, as aware UTC datetimes; None is unbounded."""
 
     start_time: Instant | None = Field(
         None, description="Start of the time range, inclusive. RFC 3339 with a zone; without it, no lower bound."

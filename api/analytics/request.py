@@ -48,8 +48,10 @@ class RequestQuery(Body):
     q: StrictStr | None = Field(
         None, description="Words that begin words of the input or output text; without it, any text."
     )
-    sort_by: SortBy | None = Field(None, description="Together with `sort_order`. Analytics ignore it.")
-    sort_order: SortOrder | None = Field(None, description="Together with `sort_by`.")
+    sort_by: SortBy | None = Field(
+        None, description="What is found is ordered by it; by default the start of the request. Analytics ignore it."
+    )
+    sort_order: SortOrder | None = Field(None, description="Only with `sort_by`; `desc` by default.")
 
     @field_validator("q")
     @classmethod
@@ -58,10 +60,9 @@ class RequestQuery(Body):
         return value
 
     @model_validator(mode="after")
-    def _sort_by_with_order(self) -> Self:
-        if (self.sort_by is None) != (self.sort_order is None):
-            missing = "sort_by" if self.sort_by is None else "sort_order"
-            raise semantic(missing, "sort_by and sort_order are given together or not at all")
+    def _order_of_something(self) -> Self:
+        if self.sort_by is None and self.sort_order is not None:
+            raise semantic("sort_by", "is needed with sort_order")
         return self
 
 

@@ -2,15 +2,14 @@
 
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from aggregator.budgets.subject import MAX_VALUE_CHARACTERS, SubjectKind
+from api.parameters import QueryParameters
 
 
-class LiveParameters(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class LiveParameters(QueryParameters):
     scope: SubjectKind = Field(
         SubjectKind.TOTAL,
         description="Whose usage: everything (`total`, the default), or that of one model, user, api key or tag.",

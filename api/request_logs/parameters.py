@@ -44,7 +44,7 @@ class StatsMetric(StrEnum):
 
 
 class LogParameters(TimeRange):
-    """Filters are joined by AND and compare exactly; the empty string finds rows without the value."""
+    """Filters are joined by AND and compare exactly. An empty text and a 0 filter nothing."""
 
     user_id: str | None = Field(None, description="Only logs of this user; without it, of all.", examples=["user-17"])
     api_key_id: str | None = Field(

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import structlog
 
 from aggregator.clickhouse.client import NOT_MIGRATED_CODES, DatabaseError, Warehouse, WarehouseUnavailableError
-from aggregator.tables.api_keys import StoredKey, hash_of, stored_keys, write_uses
+from aggregator.tables.api_keys import PREFIX, StoredKey, hash_of, stored_keys, write_uses
 from api.errors import ApiError
 from api.load.single_flight import SingleFlight
 from api.security.permissions import Caller, Restriction, Scope
@@ -44,7 +44,9 @@ class KeyRing:
     """
 
     def __init__(self, own: Mapping[str, Caller], warehouse: Warehouse | None = None) -> None:
-        self._own = {hash_of(key): caller for key, caller in own.items()}
+        # Clients put the documented prefix before any key, also before one that has none.
+        with_prefix = {f"{PREFIX}{key}": caller for key, caller in own.items() if not key.startswith(PREFIX)}
+        self._own = {hash_of(key): caller for key, caller in {**with_prefix, **own}.items()}
         self._warehouse = warehouse
         self._stored: dict[str, Caller] = {}
         self._read_at = float("-inf")

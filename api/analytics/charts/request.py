@@ -1,6 +1,6 @@
 """The body of a request for custom charts, and which combinations of its properties are valid."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
@@ -11,7 +11,7 @@ from typing_extensions import TypeAliasType
 from aggregator.times import Timezone
 from api.analytics.filters.fields import GROUP_FIELDS, METRIC_FIELDS
 from api.analytics.filters.tree import OneOf, check_text, semantic
-from api.analytics.request import EXAMPLE_FILTER, Body, RequestQuery
+from api.analytics.request import EXAMPLE_FILTER, Body, RequestLogQuery
 
 MAX_CHARTS = 25
 MAX_SERIES = 20
@@ -125,7 +125,11 @@ class ChartSpec(Body):
     title: Annotated[StrictStr, StringConstraints(max_length=200)] | None = Field(
         None, description="Name of the chart for people; by default the id."
     )
-    chartType: ChartType = Field(description="How the chart is drawn; some types have properties of their own.")
+    chartType: ChartType = Field(
+        ChartType.BAR,
+        description="How the chart is drawn; some types have properties of their own. By default `line` over time, else"
+        " `bar`.",
+    )
     metric: ChartMetric | None = Field(
         None, description="How values become one. Left out with `series`, and in a histogram, which counts."
     )
@@ -168,6 +172,13 @@ class ChartSpec(Body):
     limit: Annotated[int, Field(ge=1, le=100, strict=True)] | None = Field(
         25, description="Groups at most; 25 by default."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_type(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping) or given.get("chartType") is not None:
+            return given
+        return {**given, "chartType": ChartType.LINE if given.get("timeSeries") is True else ChartType.BAR}
 
     @property
     def is_grouped(self) -> bool:
@@ -261,7 +272,7 @@ def _check_type(chart: ChartSpec) -> None:
 
 
 def _check_time(chart: ChartSpec) -> None:
-    if chart.timeBucket is not None and not chart.timeSeries:
+    if chart.timeBucket not in (None, TimeBucket.AUTO) and not chart.timeSeries:
         raise semantic("timeBucket", "is for a time series")
     if not chart.timeSeries:
         return
@@ -282,8 +293,9 @@ EXAMPLE_CHART: JsonDict = {
 }
 
 
-class CustomAnalyticsQuery(RequestQuery):
-    """Charts over the requests that a filter leaves."""
+class CustomAnalyticsQuery(RequestLogQuery):
+    """Charts over the requests that a filter leaves. `metadata_cost_breakdown_key` is for the overview: ignored"
+    " here."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"filter_group": EXAMPLE_FILTER, "customCharts": [EXAMPLE_CHART]}]}

@@ -4,13 +4,14 @@ import json
 from enum import StrEnum
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from api.analytics.errors import describe
 from api.analytics.filters.fields import BY_NAME
 from api.analytics.filters.tree import check_text, semantic
 from api.analytics.request import RequestQuery
 from api.errors import ApiError
+from api.parameters import QueryParameters
 
 
 class SuggestedField(StrEnum):
@@ -37,8 +38,8 @@ NESTED = {
 }
 
 
-class SuggestionParameters(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+class SuggestionParameters(QueryParameters):
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     field: SuggestedField = Field(description="Whose values are suggested; `prompt` is the name of a prompt.")
     prefix: str = Field(

@@ -398,18 +398,40 @@ def test_what_breaks_a_rule_is_refused_with_its_path(
         ({"customCharts": [bar(metric="count")] * 2}, 400, "customCharts[1].id"),
         ({"customCharts": [bar(metric="count", id=str(n)) for n in range(26)]}, 422, "customCharts"),
         ({"customCharts": [bar(metric="count")], "timezone": "Mars/Olympus"}, 422, "timezone"),
-        (
-            {"customCharts": [bar(metric="count")], "metadata_cost_breakdown_key": "a"},
-            422,
-            "metadata_cost_breakdown_key",
-        ),
-        ({"customCharts": [bar(metric="count")], "sort_by": "cost"}, 400, "sort_order"),
+        ({"customCharts": [bar(metric="count")], "metadata_cost_breakdown_key": 1}, 422, "metadata_cost_breakdown_key"),
+        ({"customCharts": [bar(metric="count")], "sort_order": "asc"}, 400, "sort_by"),
     ],
 )
 def test_a_request_that_breaks_a_rule_is_refused_with_its_path(
     analytics: Analytics, body: dict[str, Any], status: int, path: str
 ) -> None:
     assert analytics.post("analytics/custom-analytics", body, status)["message"].split(": ")[0] == path
+
+
+@pytest.mark.parametrize(
+    ("terse", "written_out"),
+    [
+        pytest.param({"metric": "count"}, {"metric": "count", "chartType": "bar"}, id="a bar"),
+        pytest.param(
+            {"metric": "count", "timeSeries": True}, {"metric": "count", "timeSeries": True, "chartType": "line"},
+            id="a line over time",
+        ),
+        pytest.param({"metric": "count", "chartType": None}, {"metric": "count", "chartType": "bar"}, id="null"),
+        pytest.param({"metric": "count"}, {"metric": "count", "chartType": "bar", "timeBucket": "auto"}, id="auto"),
+        pytest.param(
+            {"metric": "count", "timeSeries": True},
+            {"metric": "count", "timeSeries": True, "chartType": "line", "timeBucket": "auto"},
+            id="auto over time",
+        ),
+    ],
+)  # fmt: skip
+def test_defaults_may_be_left_out_or_written_out(
+    analytics: Analytics, terse: dict[str, Any], written_out: dict[str, Any]
+) -> None:
+    path, rest = "analytics/custom-analytics", {"metadata_cost_breakdown_key": "team", "sort_by": "cost"}
+    answer = analytics.post(path, {"customCharts": [{"id": "c", **terse}]})
+    assert answer == analytics.post(path, {"customCharts": [{"id": "c", **written_out}], **rest})
+    assert answer["customCharts"][0]["chartType"] == written_out["chartType"]
 
 
 charts = st.builds(

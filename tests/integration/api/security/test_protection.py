@@ -55,6 +55,19 @@ def test_an_address_that_guesses_is_shut_out_and_known_keys_behind_it_are_not(fu
         assert client.get("/healthz").status_code == 200
 
 
+def test_a_key_of_the_settings_without_the_prefix_works_with_it_too(full: Warehouse) -> None:
+    """The documented header is `Authorization: Bearer ak-...`, whatever the operator chose as key."""
+    with client_of(full, api_keys="plain,ak-long") as client:
+        for header in (
+            {"Authorization": "Bearer plain"},
+            {"Authorization": "Bearer ak-plain"},
+            {"X-API-KEY": "ak-plain"},
+        ):
+            assert client.get(META, headers={"Authorization": "", **header}).status_code == 200, header
+        for guess in ("long", "ak-ak-long", "ak-ak-plain", "ak-", "AK-plain", "ak-plai"):
+            assert client.get(META, headers={"Authorization": f"Bearer {guess}"}).status_code == 401, guess
+
+
 def test_wrong_keys_are_answered_alike(client: TestClient) -> None:
     guesses = ("ak-wrong", KEY[:-1], f"{KEY}x", KEY.upper(), "x" * 5000)
     answers = {client.get(META, headers={"Authorization": f"Bearer {guess}"}).text for guess in guesses}
