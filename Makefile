@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-kafka faults kills backlog heavy-readers motion kafka bench bench-smoke check lock \
-	analytics-random dashboards proto \
+	analytics-random clients dashboards proto \
 	bench-analytics clean
 
 help: ## Show this list
@@ -58,6 +58,9 @@ check: $(VENV)/installed ## Lint, formatting, strict types, import directions
 
 proto: $(VENV)/installed ## Check the proto and write the code of its messages
 	cd proto && PATH=$(CURDIR)/$(BIN):$$PATH sh -c 'buf lint && buf format --write && buf generate'
+
+clients: $(VENV)/installed ## Build the clients in Go and TypeScript and run their tests against a running API (needs Go and Node)
+	INSIGHTS_TEST_CLIENTS=1 $(BIN)/pytest -n0 --timeout 0 tests/integration/clients/test_go_and_typescript.py $(ARGS)
 
 dashboards: $(VENV)/installed ## Write the JSON of Grafana's dashboards from deploy/grafana
 	$(BIN)/python -m deploy.grafana.dashboards
