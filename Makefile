@@ -17,7 +17,7 @@ test: $(VENV)/installed ## Run the whole test suite, a file at a time on each of
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-kafka: $(VENV)/installed ## Run the tests of delivery on Apache Kafka (needs Java 17, and Maven the first time)
-	INSIGHTS_TEST_STACK=kafka $(BIN)/pytest tests/integration/ingest/test_worker.py tests/integration/ingest/test_membership.py tests/integration/ingest/test_emitter.py tests/integration/ingest/test_event_publisher.py tests/integration/cli/test_doctor.py $(ARGS)
+	INSIGHTS_TEST_STACK=kafka $(BIN)/pytest tests/integration/ingest/test_worker.py tests/integration/ingest/test_membership.py tests/integration/ingest/test_stored_records.py tests/integration/ingest/test_lag.py tests/integration/ingest/test_emitter.py tests/integration/ingest/test_event_publisher.py tests/integration/cli/test_doctor.py $(ARGS)
 
 faults: $(VENV)/installed ## Kill, stop and cut off workers, Kafka and ClickHouse hundreds of times; nothing may be lost or doubled
 	$(BIN)/python -m tests.faults $(ARGS)

@@ -3,6 +3,9 @@
 from prometheus_client import Counter, Gauge, Histogram
 
 RECORDS = Counter("insights_records_total", "Kafka records stored, as rows or as dead letters", ["partition"])
+ALREADY_STORED = Counter(
+    "insights_already_stored_records_total", "Records read again that were stored before, after offsets were set back"
+)
 ROWS = Counter("insights_rows_total", "Rows written to request_logs")
 UNPRICED = Counter(
     "insights_unpriced_rows_total", "Rows without a cost, as no_price is known or no_usage was reported", ["reason"]
@@ -35,7 +38,7 @@ RECREATED_TOPICS = Counter(
     ["partition"],
 )
 COMMITTED_OFFSET = Gauge("insights_committed_offset", "Committed offset, by partition", ["partition"])
-LAG = Gauge("insights_lag_records", "Records in Kafka that are not stored yet, by partition", ["partition"])
+LAG = Gauge("insights_lag_records", "Records that can be read and are not stored yet, by partition", ["partition"])
 INCREMENTS_DROPPED = Counter(
     "insights_increments_dropped_total",
     "Batches whose usage increments Kafka did not take; aggregators get them from ClickHouse",

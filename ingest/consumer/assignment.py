@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Collection
+from typing import NamedTuple
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -73,14 +74,15 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
             beginnings = await self._consumer.beginning_offsets(list(assigned))
             for partition in assigned:
                 topic_id = topic_ids[partition]
-                position, intent = starting_point(
-                    partition.partition, committed[partition], topic_id, beginnings[partition]
-                )
-                self._consumer.seek(partition, position)
+                start = starting_point(partition.partition, committed[partition], topic_id, beginnings[partition])
+                self._consumer.seek(partition, start.position)
                 self._consumer.resume(partition)
+                # From here on "none was stored" is a number, which an alert sees, and not the absence of one.
+                metrics.RECORDS.labels(partition.partition).inc(0)
                 self._buffers[partition] = PartitionBuffer(
-                    partition, position, intent, self._settings, member, topic_id
-                )
+                    partition, start.position, start.intent, self._settings, member, topic_id,
+                    start.stored_before, start.reread_before,
+                )  # fmt: skip
         log.info(
             "partitions_assigned", partitions=sorted(partition.partition for partition in assigned),
             opened_seconds=round(time.monotonic() - began, 3),
@@ -122,6 +124,11 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
                     raise
                 await asyncio.sleep(TOPIC_POLL_SECONDS)
 
+    async def end(self, partition: TopicPartition) -> int:
+        """The offset of the next record that can be read of the partition one day."""
+        ends: dict[TopicPartition, int] = await self._consumer.end_offsets([partition])
+        return ends[partition]
+
     async def start_over(self, buffer: PartitionBuffer, dropped: int) -> None:
         """Read a topic that was created again from its beginning; `dropped` fetched records are not written."""
         partition = buffer.partition
@@ -134,7 +141,9 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
             "topic_recreated", partition=partition.partition, position=buffer.position, beginning=beginning,
             dropped=dropped + buffer.buffered,
         )  # fmt: skip
-        self._buffers[partition] = PartitionBuffer(partition, beginning, None, self._settings, buffer.member, topic_id)
+        self._buffers[partition] = PartitionBuffer(
+            partition, beginning, None, self._settings, buffer.member, topic_id, stored_before=None
+        )
         self._consumer.seek(partition, beginning)
 
     async def skip_missing(self, positions: dict[TopicPartition, int]) -> None:
@@ -165,15 +174,25 @@ class Assignment(ConsumerRebalanceListener):  # type: ignore[misc]
         log.error("log_truncated", partition=partition.partition, position=position, target=target, missing=missing)
 
 
-def starting_point(
-    partition: int, committed: OffsetAndMetadata, topic_id: str, beginning: int
-) -> tuple[int, WriteIntent | None]:
-    """The offset that a partition is read from, and the intent whose batch is written first."""
+class StartingPoint(NamedTuple):
+    """The offset that a partition is read from, the intent whose batch is written first, and the bounds of the commit's
+    metadata; `stored_before` is None if nobody knows."""
+
+    position: int
+    intent: WriteIntent | None = None
+    stored_before: int | None = None
+    reread_before: int = 0
+
+
+def starting_point(partition: int, committed: OffsetAndMetadata, topic_id: str, beginning: int) -> StartingPoint:
+    """Where to begin. Only a worker's own commit says what is stored; whatever else has set the offset does not."""
     if committed.offset < 0:
-        return beginning, None
+        return StartingPoint(beginning)
     metadata = CommitMetadata.from_metadata(committed.metadata)
+    if metadata is None:
+        return StartingPoint(committed.offset)
     if metadata.topic_id and metadata.topic_id != topic_id:
         metrics.RECREATED_TOPICS.labels(partition).inc()
         log.error("topic_recreated", partition=partition, position=committed.offset, beginning=beginning, dropped=0)
-        return beginning, None
-    return committed.offset, metadata.intent
+        return StartingPoint(beginning)
+    return StartingPoint(committed.offset, metadata.intent, metadata.stored_before, metadata.reread_before)

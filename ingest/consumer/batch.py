@@ -1,15 +1,18 @@
 """What is written at once: a run of one partition's records, and the token that makes it count once."""
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
 from ingest.consumer.intent import WriteIntent
+
+if TYPE_CHECKING:
+    from ingest.consumer.stored_records import StoredRecords
 
 
 class Record(Protocol):
@@ -26,12 +29,22 @@ class Record(Protocol):
 DIGEST_CHARS = 32
 
 
+class PartitionLog(NamedTuple):
+    """A partition of the topic that has this id: several topics may have had the name. The id is empty on a broker
+    without topic ids."""
+
+    topic: str
+    topic_id: str
+    partition: int
+
+
 @dataclass(frozen=True)
 class Batch:
     """Records `[first, last]` of one partition, in order; offsets may have gaps (compaction, transactions).
 
-    `found_intent` is the intent that an earlier worker declared for it, if one did. `stored` has, by table, the
-    offsets that are not to be inserted because they are there under another token.
+    `found_intent` is the intent that an earlier worker declared for it, if one did. `stored` says which records are not
+    to be inserted because they are there under another token; None if none can be. `is_reread` says that the records
+    may have been written before, in batches with other intents. `topic_id` is the topic's id.
     """
 
     topic: str
@@ -39,8 +52,10 @@ class Batch:
     records: Sequence[Record]
     created_at_ms: int
     generation: int
+    topic_id: str = ""
     found_intent: WriteIntent | None = None
-    stored: Mapping[str, Collection[int]] = field(default_factory=dict)
+    stored: "StoredRecords | None" = None
+    is_reread: bool = False
 
     @property
     def first(self) -> int:
@@ -73,8 +88,13 @@ class Batch:
 
     @property
     def token(self) -> str:
-        """Names the insert to ClickHouse; the same token is counted once, in the rows and in every rollup."""
-        return f"{self.topic}/{self.partition}/{self.first}-{self.last}/{self.digest}"
+        """Names the insert to ClickHouse; the same token is counted once, in the rows and in every rollup.
+
+        The token of records that are read again is of this intent alone: a table that remembers the same batch, of
+        which somebody has deleted rows since, would drop what is missing silently.
+        """
+        token = f"{self.topic}/{self.partition}/{self.first}-{self.last}/{self.digest}"
+        return f"{token}/{self.created_at_ms}" if self.is_reread else token
 
     @property
     def intent(self) -> WriteIntent:

@@ -21,6 +21,7 @@ from ingest.consumer.group_coordinator import PartitionLostError
 from ingest.consumer.intent import WriteIntent
 from ingest.consumer.partition_buffer import PartitionBuffer
 from ingest.consumer.sink import Sink
+from ingest.consumer.stored_records import NEVER_MS, OffsetSpan, StoredRecords, StoredRecordsReader
 from ingest.consumer.usage_increments import IncrementProducer
 from ingest.receipts import Receipts
 from ingest.settings import IngestSettings
@@ -32,6 +33,10 @@ log = structlog.get_logger(__name__)
 # Spans go nowhere unless `cli.tracing` has set up where to.
 TRACER = get_tracer(__name__)
 
+# How many offsets one look at what is stored covers: a look scans a column of each table, and its answer is in memory.
+LOOK_OFFSETS = 200_000
+LOOK_AGAIN_SECONDS = 0.2
+
 
 @dataclass(frozen=True)
 class BatchWriter:
@@ -42,6 +47,7 @@ class BatchWriter:
     increments: IncrementProducer
     commits: BatchCommits
     assignment: Assignment
+    stored: StoredRecordsReader
     insert_threads: DaemonExecutor
     # Apart from the insert threads, so that no intent waits for an insert.
     intent_thread: DaemonExecutor
@@ -81,8 +87,13 @@ class BatchWriter:
         if intent is not None:
             return await self._batch_of_intent(buffer, intent, records)
         buffer.is_declaring_intent = True
+        stored = await self._stored_of(buffer, records[0].offset, records[-1].offset)
         generation = await self._retry(buffer, self.intent_thread.run, self.sink.generation)
-        batch = Batch(topic, partition, records, time.time_ns() // 1_000_000, generation)
+        created_at_ms = time.time_ns() // 1_000_000
+        is_reread = records[0].offset < buffer.reread_before
+        batch = Batch(
+            topic, partition, records, created_at_ms, generation, buffer.topic_id, stored=stored, is_reread=is_reread
+        )
         if await self.assignment.topic_id(buffer.partition) != buffer.topic_id:
             raise TopicChangedError(len(records))
         await self.commits.declare_intent(buffer, batch)
@@ -98,13 +109,54 @@ class BatchWriter:
             log.error("planned_records_gone", partition=buffer.partition.partition, last=intent.last)
             return None
         topic, partition = buffer.partition
-        batch = Batch(topic, partition, records, intent.created_at_ms, intent.generation, found_intent=intent)
+        batch = Batch(
+            topic, partition, records, intent.created_at_ms, intent.generation, buffer.topic_id, found_intent=intent,
+            is_reread=records[0].offset < buffer.reread_before,
+        )  # fmt: skip
         if batch.digest == intent.digest:
-            return batch
+            if batch.first >= (buffer.stored_before or 0):
+                return batch
+            # What its own first try has stored is for the token to recognise, which also completes the rollups.
+            return await self._without_stored(buffer, batch, besides_ms=batch.created_at_ms)
         # Retention has deleted the beginning of the batch, so that its token can no longer be made.
         log.error("planned_records_changed", partition=batch.partition, first=batch.first, last=batch.last)
-        stored = await self._retry(buffer, self.insert_threads.run, self.sink.stored_offsets, batch)
+        return await self._without_stored(buffer, batch)
+
+    async def _without_stored(self, buffer: PartitionBuffer, batch: Batch, besides_ms: int = NEVER_MS) -> Batch:
+        span = OffsetSpan(batch.first, batch.last, before=buffer.stored_before or 0)
+        stored = await self._retry(buffer, self.insert_threads.run, self.stored.read, buffer.log, span, besides_ms)
         return replace(batch, stored=stored)
+
+    async def _stored_of(self, buffer: PartitionBuffer, first: int, last: int) -> StoredRecords | None:
+        """What is stored of a batch that nobody has declared; None where that is nothing, which a worker finds out once
+        and then knows."""
+        if buffer.stored_before is None:
+            await self._look(buffer, first)
+        before = buffer.stored_before or 0
+        if first >= before:
+            buffer.stored = None
+            return None
+        known, wanted = buffer.stored, min(last, before - 1)
+        if known is None or not known.span.first <= first <= wanted <= known.span.last:
+            span = OffsetSpan(first, min(max(wanted, first + LOOK_OFFSETS - 1), before - 1), before)
+            found: StoredRecords = await self._retry(
+                buffer, self.insert_threads.run, self.stored.read, buffer.log, span, NEVER_MS
+            )
+            buffer.stored = found
+        return buffer.stored
+
+    async def _look(self, buffer: PartitionBuffer, first: int) -> None:
+        """Find out from which offset on nothing is stored, once no earlier worker's insert is under way any more. What
+        the log has beyond that may have been stored, too, before a backup was given back."""
+        while await self._retry(buffer, self.insert_threads.run, self.stored.is_inserting, buffer.log):
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)
+            if buffer.is_lost:
+                raise PartitionLostError
+        end = await self.assignment.end(buffer.partition)
+        before: int = await self._retry(buffer, self.insert_threads.run, self.stored.before, buffer.log, first)
+        if before:
+            log.warning("records_may_be_stored", partition=buffer.log.partition, first=first, before=before)
+        buffer.stored_before, buffer.reread_before = before, max(before, end)
 
     async def _retry(
         self, buffer: PartitionBuffer, function: Callable[[*Arguments], Awaitable[Result]], *arguments: *Arguments

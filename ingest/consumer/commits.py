@@ -13,7 +13,6 @@ from opentelemetry.trace import get_tracer
 from ingest import metrics
 from ingest.consumer.batch import Batch
 from ingest.consumer.group_coordinator import GroupCoordinator, PartitionLostError
-from ingest.consumer.intent import CommitMetadata
 from ingest.consumer.partition_buffer import PartitionBuffer
 
 log = structlog.get_logger(__name__)
@@ -45,7 +44,7 @@ class BatchCommits:
 
         Raises PartitionLostError when the partition is no longer ours, TopicChangedError when the topic is gone.
         """
-        metadata = CommitMetadata(topic_id=buffer.topic_id, intent=batch.intent).to_metadata()
+        metadata = buffer.metadata(batch.first, batch.intent).to_metadata()
         try:
             with TRACER.start_as_current_span("plan"):
                 await self._commit([buffer], {buffer.partition: OffsetAndMetadata(batch.first, metadata)})
@@ -58,12 +57,7 @@ class BatchCommits:
         waiting = [buffer for buffer in buffers if buffer.uncommitted is not None]
         if not waiting:
             return
-        offsets = {
-            buffer.partition: OffsetAndMetadata(
-                buffer.uncommitted, CommitMetadata(topic_id=buffer.topic_id).to_metadata()
-            )
-            for buffer in waiting
-        }
+        offsets = {buffer.partition: _without_intent(buffer) for buffer in waiting}
         try:
             with TRACER.start_as_current_span("commit"):
                 async with asyncio.timeout(COMMIT_SECONDS):
@@ -81,3 +75,8 @@ class BatchCommits:
         for buffer in buffers:
             buffer.uncommitted = None
             metrics.COMMITTED_OFFSET.labels(buffer.partition.partition).set(offsets[buffer.partition].offset)
+
+
+def _without_intent(buffer: PartitionBuffer) -> OffsetAndMetadata:
+    offset = buffer.uncommitted or 0
+    return OffsetAndMetadata(offset, buffer.metadata(offset).to_metadata())

@@ -8,8 +8,10 @@ from itertools import islice
 
 from aiokafka import ConsumerRecord, TopicPartition
 
+from ingest.consumer.batch import PartitionLog
 from ingest.consumer.group_coordinator import Member
-from ingest.consumer.intent import WriteIntent
+from ingest.consumer.intent import CommitMetadata, WriteIntent
+from ingest.consumer.stored_records import StoredRecords
 from ingest.settings import IngestSettings
 
 
@@ -17,6 +19,7 @@ class PartitionBuffer:
     """Buffers records of a partition until a batch is due. Times are `time.monotonic()` seconds.
 
     `position` is the next offset to fetch. `replay` is the intent of an earlier worker, until its batch is written.
+    `stored_before` and `reread_before` are those of the commit's metadata; the first is None until somebody has looked.
     """
 
     def __init__(
@@ -27,6 +30,8 @@ class PartitionBuffer:
         settings: IngestSettings,
         member: Member,
         topic_id: str,
+        stored_before: int | None = 0,
+        reread_before: int = 0,
     ) -> None:
         self.partition = partition
         self.position = position
@@ -34,6 +39,10 @@ class PartitionBuffer:
         # Who holds the partition, and the id of the topic: several may have had this name.
         self.member = member
         self.topic_id = topic_id
+        self.stored_before = stored_before
+        self.reread_before = reread_before
+        # What was found there, for a span of offsets.
+        self.stored: StoredRecords | None = None
         self.batch_in_flight: asyncio.Task[None] | None = None
         self.is_lost = False
         # While nothing is being written yet; `declared_at` is in seconds of the wall clock, which a suspended
@@ -48,9 +57,24 @@ class PartitionBuffer:
         self._buffer: deque[ConsumerRecord] = deque()
         self._sizes: deque[int] = deque()
         self._buffered_bytes = 0
+        self._taken = 0
         self._oldest = 0.0
         self._last_added = 0.0
         self._written_at = time.monotonic()
+
+    @property
+    def log(self) -> PartitionLog:
+        return PartitionLog(self.partition.topic, self.topic_id, self.partition.partition)
+
+    def metadata(self, offset: int, intent: WriteIntent | None = None) -> CommitMetadata:
+        """The metadata of a commit of `offset`; a bound that is passed is no longer in it."""
+        stored_before = self.stored_before or 0
+        return CommitMetadata(
+            topic_id=self.topic_id,
+            intent=intent,
+            stored_before=stored_before if offset < stored_before else 0,
+            reread_before=self.reread_before if offset < self.reread_before else 0,
+        )
 
     def add(self, records: Sequence[ConsumerRecord]) -> None:
         """Take fetched records."""
@@ -75,6 +99,11 @@ class PartitionBuffer:
         return len(self._buffer)
 
     @property
+    def unwritten(self) -> int:
+        """Records that were fetched and are not in ClickHouse yet."""
+        return len(self._buffer) + self._taken
+
+    @property
     def waited_seconds(self) -> float:
         """How long the oldest record has been in the buffer."""
         return time.monotonic() - self._oldest if self._buffer else 0.0
@@ -86,6 +115,7 @@ class PartitionBuffer:
     def mark_written(self, next_offset: int) -> None:
         """A batch is in ClickHouse; its offset is committed with the next intent, or when the partition falls idle."""
         self.uncommitted = next_offset
+        self._taken = 0
         self._written_at = time.monotonic()
 
     def is_idle_for(self, seconds: float) -> bool:
@@ -108,6 +138,7 @@ class PartitionBuffer:
         records = [self._buffer.popleft() for _ in range(count)]
         self._buffered_bytes -= sum(self._sizes.popleft() for _ in range(count))
         self._oldest = self._last_added
+        self._taken = count
         return records
 
     def _replayed(self, replay: WriteIntent) -> int:

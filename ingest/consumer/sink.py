@@ -2,6 +2,8 @@
 
 import threading
 import time
+from collections import Counter
+from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,7 +17,7 @@ from ingest.consumer.batch import Batch
 from ingest.consumer.dead_letter_limit import NO_LIMIT, DeadLetterLimit, DeadLetterWatch
 from ingest.consumer.usage_increments import usage_of
 from ingest.pricing import PriceBook, ReloadingPriceBook, price_events
-from ingest.transform.decoder import Decoded, Decoder
+from ingest.transform.decoder import Decoder, Rejection
 from ingest.transform.enrichment import with_derived
 from ingest.transform.rows import dead_letters, request_logs, request_payloads
 from ingest.transform.token_usage import with_usage_source
@@ -24,11 +26,6 @@ TRACER = get_tracer(__name__)
 
 # Shorter than what a rebuild waits for after it has opened a new generation (aggregator/rollups/rebuild.py).
 GENERATION_SECONDS = 1.0
-
-STORED_OFFSETS = """
-SELECT source_offset AS offset FROM {table} WHERE created_at = fromUnixTimestamp64Milli({{created_at_ms:Int64}}, 'UTC')
-AND source_partition = {{partition:UInt32}} AND source_offset BETWEEN {{first:UInt64}} AND {{last:UInt64}}
-"""
 
 
 def _count_unpriced(events: pa.Table, costs: pa.Table) -> None:
@@ -82,38 +79,27 @@ class Sink:
                 decoded = self._decoder.decode([record.value for record in batch.records])
                 events = with_derived(with_usage_source(decoded.events))
                 self._watch.observe(batch, decoded.rejections)
+                with_bodies, rejections = events, decoded.rejections
+                if batch.stored is not None:
+                    with_bodies = batch.stored.missing_payloads(batch.records, events)
+                    rejections = batch.stored.missing_dead_letters(batch.records, rejections)
+                    events = batch.stored.missing_rows(batch.records, events)
             with TRACER.start_as_current_span("price"):
                 costs = price_events(events, self._prices_for(batch))
         with metrics.INSERT_SECONDS.time():
-            self._insert(DEAD_LETTERS, dead_letters(batch, decoded.rejections), batch)
-            self._insert(REQUEST_PAYLOADS, request_payloads(batch, events), batch)
+            self._insert(DEAD_LETTERS, dead_letters(batch, rejections), batch)
+            self._insert(REQUEST_PAYLOADS, request_payloads(batch, with_bodies), batch)
             rows = request_logs(batch, events, costs)
             self._insert(REQUEST_LOGS, rows, batch)
         self._chosen.pop(batch.token, None)
-        self._count(batch, decoded)
+        self._count(batch, len(events), rejections, decoded.unknown_fields)
         _count_unpriced(events, costs)
         return usage_of(events, rows["is_error"], costs["cost"])
-
-    def stored_offsets(self, batch: Batch) -> dict[str, set[int]]:
-        """By table, the offsets of the batch that are stored already. It scans whole tables: for the rare case that
-        the batch's own token is lost."""
-        values = {
-            "created_at_ms": batch.created_at_ms, "partition": batch.partition, "first": batch.first, "last": batch.last
-        }  # fmt: skip
-        return {
-            table: {
-                row["offset"]
-                for row in self._warehouse.shard_for(batch.partition).query(STORED_OFFSETS.format(table=table), values)
-            }
-            for table in (DEAD_LETTERS, REQUEST_PAYLOADS, REQUEST_LOGS)
-        }
 
     def _prices_for(self, batch: Batch) -> PriceBook:
         return self._chosen.setdefault(batch.token, self._prices.current())
 
     def _insert(self, table: str, rows: pa.Table, batch: Batch) -> None:
-        if stored := batch.stored.get(table):
-            rows = rows.filter(pc.invert(pc.is_in(rows["source_offset"], pa.array(stored, pa.uint64()))))
         if not len(rows):
             return
         with TRACER.start_as_current_span(
@@ -123,10 +109,11 @@ class Sink:
             is_compressed = table != REQUEST_PAYLOADS
             self._warehouse.shard_for(batch.partition).insert(table, rows, batch.token, is_compressed)
 
-    def _count(self, batch: Batch, decoded: Decoded) -> None:
+    def _count(self, batch: Batch, rows: int, rejections: Sequence[Rejection], unknown_fields: Counter[str]) -> None:
         metrics.RECORDS.labels(batch.partition).inc(len(batch.records))
+        metrics.ALREADY_STORED.inc(len(batch.records) - rows - len(rejections))
         metrics.BATCH_RECORDS.observe(len(batch.records))
-        metrics.ROWS.inc(len(decoded.events))
-        metrics.UNKNOWN_FIELDS.inc(decoded.unknown_fields.total())
-        for rejection in decoded.rejections:
+        metrics.ROWS.inc(rows)
+        metrics.UNKNOWN_FIELDS.inc(unknown_fields.total())
+        for rejection in rejections:
             metrics.DEAD_LETTERS.labels(rejection.reason).inc()

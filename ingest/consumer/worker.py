@@ -26,15 +26,16 @@ from aiokafka.errors import (
 
 from aggregator.clickhouse.client import Warehouse
 from aggregator.errors import KafkaUnavailableError
-from ingest import metrics
 from ingest.consumer.assignment import LEAVE_SECONDS, Assignment
 from ingest.consumer.batch_writer import BatchWriter
 from ingest.consumer.commits import BatchCommits
 from ingest.consumer.daemon_executor import DaemonExecutor
 from ingest.consumer.dead_letter_limit import DeadLetterLimit
 from ingest.consumer.group_coordinator import GroupCoordinator
+from ingest.consumer.lag import LagGauge
 from ingest.consumer.partition_buffer import PartitionBuffer
 from ingest.consumer.sink import Sink
+from ingest.consumer.stored_records import StoredRecordsReader
 from ingest.consumer.usage_increments import IncrementProducer
 from ingest.pricing import PriceBook, ReloadingPriceBook
 from ingest.receipts import Receipts
@@ -76,6 +77,7 @@ class Worker:
             settings.dead_letters_in_a_row, settings.dead_letter_share, settings.dead_letter_window_records
         )
         self._sink = Sink(warehouse, prices, limit)
+        self._stored = StoredRecordsReader(warehouse)
         self._buffers: dict[TopicPartition, PartitionBuffer] = {}
         self._insert_threads = DaemonExecutor(settings.insert_threads)
         # A thread of its own, so that no intent waits for an insert.
@@ -97,6 +99,7 @@ class Worker:
             increments=self._increments,
             commits=self._commits,
             assignment=self._assignment,
+            stored=self._stored,
             insert_threads=self._insert_threads,
             intent_thread=self._intent_thread,
             stopping=self._stopping,
@@ -107,7 +110,11 @@ class Worker:
             try:
                 await self._connect()
                 self._increments.start()
-                await self._loop(stop)
+                measuring = asyncio.create_task(LagGauge(self._consumer, self._buffers).keep())
+                try:
+                    await self._loop(stop)
+                finally:
+                    measuring.cancel()
             finally:
                 await self._leave()
         finally:
@@ -197,12 +204,6 @@ class Worker:
             buffer = self._buffers.get(partition)
             if buffer is not None:
                 buffer.add(records)
-                self._measure_lag(buffer)
-
-    def _measure_lag(self, buffer: PartitionBuffer) -> None:
-        end = self._consumer.highwater(buffer.partition)
-        if end is not None:
-            metrics.LAG.labels(buffer.partition.partition).set(max(end - buffer.position, 0) + buffer.buffered)
 
     async def _wait_for_room(self) -> None:
         """Every partition holds a whole batch behind the one in flight."""

@@ -35,6 +35,7 @@ def _provenance(batch: Batch, events: pa.Table) -> dict[str, pa.Array]:
     offsets = np.fromiter((record.offset for record in batch.records), np.uint64, len(batch.records))
     return {
         "created_at": _constant(batch.created_at, pa.timestamp("ms", "UTC"), len(events)),
+        "source_topic_id": _constant(batch.topic_id, pa.string(), len(events)),
         "source_partition": _constant(batch.partition, pa.uint32(), len(events)),
         "source_offset": pa.array(offsets[events["row_index"].to_numpy()]),
     }
@@ -85,6 +86,7 @@ def _dead_letter(batch: Batch, record: Record, rejection: Rejection) -> dict[str
     return {
         "created_at": batch.created_at,
         "source_topic": batch.topic,
+        "source_topic_id": batch.topic_id,
         "source_partition": batch.partition,
         "source_offset": record.offset,
         "record_timestamp": datetime.fromtimestamp(max(record.timestamp, 0) / 1000, UTC),
@@ -103,6 +105,7 @@ DEAD_LETTER_SCHEMA = pa.schema(
     [
         ("created_at", pa.timestamp("ms", "UTC")),
         ("source_topic", pa.string()),
+        ("source_topic_id", pa.string()),
         ("source_partition", pa.uint32()),
         ("source_offset", pa.uint64()),
         ("record_timestamp", pa.timestamp("ms", "UTC")),

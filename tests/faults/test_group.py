@@ -5,7 +5,7 @@ from aiokafka import TopicPartition
 from aiokafka.protocol.commit import OffsetCommitResponse_v3, OffsetFetchResponse_v3
 from aiokafka.structs import OffsetAndMetadata
 
-from ingest.consumer.assignment import starting_point
+from ingest.consumer.assignment import StartingPoint, starting_point
 from ingest.consumer.group_coordinator import _codes, _offsets_in
 from ingest.consumer.intent import CommitMetadata, WriteIntent
 
@@ -31,17 +31,29 @@ def test_offsets_come_with_their_metadata() -> None:
 @pytest.mark.parametrize(
     ("offset", "metadata", "expected"),
     [
-        pytest.param(-1, "", (3, None), id="nothing committed: the beginning"),
-        pytest.param(10, "", (10, None), id="set by another tool"),
-        pytest.param(10, "not ours", (10, None), id="another tool's metadata"),
-        pytest.param(10, CommitMetadata(topic_id="a").to_metadata(), (10, None), id="committed"),
-        pytest.param(10, CommitMetadata(topic_id="a", intent=INTENT).to_metadata(), (10, INTENT), id="with an intent"),
+        pytest.param(-1, "", StartingPoint(3, None, None), id="nothing committed: the beginning"),
+        pytest.param(10, "", StartingPoint(10, None, None), id="set by another tool"),
+        pytest.param(10, "not ours", StartingPoint(10, None, None), id="another tool's metadata"),
+        pytest.param(10, CommitMetadata(topic_id="a").to_metadata(), StartingPoint(10, None, 0), id="committed"),
         pytest.param(
-            10, CommitMetadata(topic_id="old", intent=INTENT).to_metadata(), (3, None), id="of a topic that is gone"
+            10,
+            CommitMetadata(topic_id="a", intent=INTENT).to_metadata(),
+            StartingPoint(10, INTENT, 0),
+            id="with an intent",
+        ),
+        pytest.param(
+            10,
+            CommitMetadata(topic_id="a", intent=INTENT, stored_before=99, reread_before=120).to_metadata(),
+            StartingPoint(10, INTENT, 99, 120),
+            id="behind offsets that were set back",
+        ),
+        pytest.param(
+            10,
+            CommitMetadata(topic_id="old", intent=INTENT).to_metadata(),
+            StartingPoint(3, None, None),
+            id="of a topic that is gone",
         ),
     ],
 )
-def test_a_partition_goes_on_where_its_commit_says(
-    offset: int, metadata: str, expected: tuple[int, WriteIntent | None]
-) -> None:
+def test_a_partition_goes_on_where_its_commit_says(offset: int, metadata: str, expected: StartingPoint) -> None:
     assert starting_point(0, OffsetAndMetadata(offset, metadata), topic_id="a", beginning=3) == expected

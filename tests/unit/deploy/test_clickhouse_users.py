@@ -59,8 +59,8 @@ def test_there_is_nobody_else_and_everybody_has_a_password_a_profile_and_a_quota
 def test_nobody_but_the_admin_changes_what_is_there(name: str) -> None:
     assert {what for what, _ in grants(name)} <= {"SELECT", "INSERT"}
     elsewhere = {where for _, where in grants(name) if where.split(".")[0] not in {"insights", "insights_shard"}}
-    # Where it sees its own queries, to kill those that nobody waits for.
-    assert elsewhere == ({"system.processes"} if name == "insights_api" else set())
+    # Where the API sees its own queries, to kill those that nobody waits for, and the writer its inserts, to wait for them.
+    assert elsewhere == ({"system.processes"} if name in {"insights_api", "insights_writer"} else set())
 
 
 def test_the_api_writes_only_down_who_asked() -> None:
