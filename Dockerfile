@@ -11,8 +11,9 @@ RUN python -m venv /opt/build \
 COPY aggregator aggregator
 COPY api api
 COPY cli cli
+COPY clients/python clients/python
 COPY ingest ingest
-RUN /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . \
+RUN /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels ./clients/python . \
  && /opt/insights/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps /wheels/*.whl
 
 FROM python:3.12.12-slim-bookworm

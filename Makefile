@@ -17,7 +17,7 @@ test: $(VENV)/installed ## Run the whole test suite, a file at a time on each of
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-kafka: $(VENV)/installed ## Run the tests of delivery on Apache Kafka (needs Java 17, and Maven the first time)
-	INSIGHTS_TEST_STACK=kafka $(BIN)/pytest tests/integration/ingest/test_worker.py tests/integration/ingest/test_membership.py tests/integration/ingest/test_stored_records.py tests/integration/ingest/test_lag.py tests/integration/ingest/test_emitter.py tests/integration/ingest/test_event_publisher.py tests/integration/cli/test_doctor.py $(ARGS)
+	INSIGHTS_TEST_STACK=kafka $(BIN)/pytest tests/integration/ingest/test_worker.py tests/integration/ingest/test_membership.py tests/integration/ingest/test_stored_records.py tests/integration/ingest/test_lag.py tests/integration/clients/python/test_emitter.py tests/integration/ingest/test_event_publisher.py tests/integration/cli/test_doctor.py $(ARGS)
 
 faults: $(VENV)/installed ## Kill, stop and cut off workers, Kafka and ClickHouse hundreds of times; nothing may be lost or doubled
 	$(BIN)/python -m tests.faults $(ARGS)
@@ -67,9 +67,10 @@ dashboards: $(VENV)/installed ## Write the JSON of Grafana's dashboards from dep
 
 lock: ## Resolve the lock files anew (needs uv): of development, of the image, of building the image's wheel
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	  --extra embedded --extra otel --extra dev -o requirements.lock pyproject.toml
+	  --no-emit-package router-insights-client --extra embedded --extra otel --extra dev -o requirements.lock pyproject.toml
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-	  --constraints requirements.lock --extra otel -o requirements-runtime.lock pyproject.toml
+	  --no-emit-package router-insights-client --constraints requirements.lock --extra otel \
+	  -o requirements-runtime.lock pyproject.toml
 	printf 'hatchling\neditables\n' | uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-annotate --constraints requirements.lock -o requirements-build.lock -
 

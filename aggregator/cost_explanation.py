@@ -13,7 +13,7 @@ from genai_prices.decompose import compute_leaf_values
 from genai_prices.units import UnitDef, UnitRegistry
 
 from aggregator.iterations import iteration_rows, split_price_id
-from aggregator.token_units import REASONING, TOKEN_COLUMNS
+from router_insights.emitter.contract import REASONING, TOKEN_COLUMNS
 
 # What a request's tokens fall into, each token into one.
 TOKEN_BUCKETS = ("input", "cached_input", "cache_creation_input", "output")

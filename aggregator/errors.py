@@ -7,22 +7,6 @@ class InsightsError(Exception):
     """Its message is a sentence for people: the command line prints it and exits 1."""
 
 
-class KafkaUnavailableError(InsightsError):
-    """Kafka does not answer or did not take events: try again later.
-
-    `failed` counts the events that were dropped and `failed_keys` are their keys, in order. Such an event is not in
-    Kafka, unless Kafka stored it and only its answer was lost.
-    """
-
-    def __init__(self, message: str, failed_keys: list[bytes | None] | None = None) -> None:
-        super().__init__(message)
-        self.failed_keys = failed_keys or []
-
-    @property
-    def failed(self) -> int:
-        return len(self.failed_keys)
-
-
 class NotStoredError(InsightsError):
     """Events that Kafka has taken are not known to be stored: they may be, or may be later. The message says why."""
 

@@ -1,6 +1,5 @@
 """Times as this project stores and asks for them: their bounds, spans, how they are written, and time zones."""
 
-import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
@@ -9,17 +8,24 @@ from zoneinfo import available_timezones
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# Every event starts from EPOCH up to, not including, this. ClickHouse's DateTime (buckets of rollups) and DateTime64
-# (rows) both hold these times, and the ends of requests that start within them.
-END_OF_TIME = datetime(2100, 1, 1, tzinfo=UTC)
+from router_insights.emitter.contract import END_OF_TIME, EPOCH, RFC3339
+
+__all__ = [
+    "END_OF_TIME",
+    "EPOCH",
+    "EVERYTHING",
+    "LAST_END",
+    "RFC3339",
+    "TIMEZONES",
+    "Span",
+    "Timezone",
+    "from_micros",
+    "micros",
+    "within_bounds",
+]
+
 # Durations are UInt32 milliseconds.
 LAST_END = END_OF_TIME + timedelta(milliseconds=2**32)
-# RFC 3339 with a zone, in groups from the year to the offset's minutes. The standard allows a space in place of the T.
-RFC3339 = re.compile(
-    r"(\d{4})-(\d{2})-(\d{2})[Tt ](\d{2}):(\d{2}):(\d{2})(?:\.(\d+))?(?:([Zz])|([+-])(\d{2}):(\d{2}))",
-    re.ASCII,
-)
 TIMEZONES = frozenset(available_timezones())
 
 

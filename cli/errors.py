@@ -9,11 +9,12 @@ from pydantic_settings import SettingsError
 
 from aggregator.clickhouse.client import NOT_MIGRATED_CODES, DatabaseError
 from aggregator.errors import InsightsError
+from router_insights.errors import RouterInsightsError
 
 
 def sentence_for(error: Exception) -> str | None:
     """None for an error that the program did not expect: a fault, which deserves its traceback."""
-    if isinstance(error, InsightsError | SettingsError):
+    if isinstance(error, InsightsError | RouterInsightsError | SettingsError):
         return str(error)
     if isinstance(error, ValidationError):
         return _about_settings(error)

@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from aggregator.settings import kafka_addresses
 from aggregator.times import Span
-from ingest.events import parse_timestamp
+from router_insights.emitter.event import parse_timestamp
 
 
 def moment(text: str) -> datetime:

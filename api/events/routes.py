@@ -2,11 +2,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 
-from aggregator.errors import InvalidEventsError, KafkaUnavailableError, NotStoredError
+from aggregator.errors import InvalidEventsError, NotStoredError
 from api.errors import ApiError, ErrorDetail, documented
 from api.events.publisher import EventPublisher
 from api.events.schemas import AcceptedEvents
 from api.parameters import NoParameters
+from router_insights.errors import KafkaUnavailableError
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 JSON, NDJSON = "application/json", "application/x-ndjson"

@@ -12,11 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from aggregator.budgets.budget import Budget, BudgetLevel, BudgetStatus, plain
-from aggregator.errors import InsightsError, KafkaUnavailableError
+from aggregator.errors import InsightsError
 from aggregator.settings import KafkaSettings
 from api.budgets.store import BudgetsUnavailableError
 from cli.adapters.budget_store import KafkaBudgets
 from cli.options import Servers
+from router_insights.errors import KafkaUnavailableError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 

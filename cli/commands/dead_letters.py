@@ -19,7 +19,7 @@ from cli.adapters.clickhouse import admin_warehouse
 from cli.commands.audit import record_here
 from cli.options import From, Servers, To, span_between
 from ingest.producer.connection import connect
-from ingest.producer.emitter import EventEmitter
+from router_insights.emitter.event_emitter import EventEmitter
 
 # Dead letters that are acknowledged together; each may have up to a megabyte.
 REPLAY_BATCH = 100

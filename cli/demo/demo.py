@@ -28,7 +28,7 @@ from cli.demo.generator import Expected, Traffic, draw, expected, records
 from cli.demo.report import Check, Speed, report
 from cli.local_stack.data_dir import DataDir
 from cli.local_stack.process import UpProcess
-from ingest.producer.emitter import EventEmitter
+from router_insights.emitter.event_emitter import EventEmitter
 
 WINDOW = timedelta(hours=24)
 POLL_SECONDS = 0.2

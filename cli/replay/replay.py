@@ -13,8 +13,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from cli.replay.trace import Malformed, Request, TraceFormat, read_requests
 from ingest.producer.connection import connect
-from ingest.producer.emitter import EventEmitter
 from ingest.settings import IngestSettings
+from router_insights.emitter.event_emitter import EventEmitter
 
 # Malformed lines that are printed; the rest are only counted.
 NAMED_LINES = 20

@@ -20,8 +20,8 @@ from pydantic_core import PydanticCustomError
 from aggregator.errors import InsightsError
 from aggregator.times import EPOCH
 from cli.demo.generator import Record, draw_at, records
-from ingest.events import MAX_TOKENS, RequestEvent, parse_timestamp
 from ingest.transform.surrogates import without_lone_surrogates
+from router_insights.emitter.event import MAX_TOKENS, RequestEvent, parse_timestamp
 
 SEED = 2023
 CHUNK_LINES = 5_000

@@ -25,7 +25,6 @@ from aiokafka.errors import (
 )
 
 from aggregator.clickhouse.client import Warehouse
-from aggregator.errors import KafkaUnavailableError
 from ingest.consumer.assignment import LEAVE_SECONDS, Assignment
 from ingest.consumer.batch_writer import BatchWriter
 from ingest.consumer.commits import BatchCommits
@@ -40,6 +39,7 @@ from ingest.consumer.usage_increments import IncrementProducer
 from ingest.pricing import PriceBook, ReloadingPriceBook
 from ingest.receipts import Receipts
 from ingest.settings import IngestSettings
+from router_insights.errors import KafkaUnavailableError
 
 log = structlog.get_logger(__name__)
 

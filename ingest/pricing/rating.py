@@ -15,13 +15,13 @@ import pyarrow.compute as pc
 
 from aggregator.cost_explanation import BUCKETS, OTHER, TOKEN_BUCKETS, cost_column, usage_of
 from aggregator.times import EPOCH
-from aggregator.token_units import TOKEN_COLUMNS
 from ingest.pricing.catalogue import SERVICE_TIERS
 from ingest.pricing.iterations import IterationRows, split_iterations
 from ingest.pricing.price_book import PriceBook, PriceKey
 from ingest.pricing.price_row import BOUNDS, DAY_US, MILLION, fee_factor
 from ingest.pricing.price_table import Integers, PriceTable, price_table
 from ingest.pricing.units import UnitCost, UnitQuantities
+from router_insights.emitter.contract import TOKEN_COLUMNS
 
 DOLLARS = pa.decimal128(18, 12)
 FEE_RATE = pa.decimal128(9, 6)

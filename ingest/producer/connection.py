@@ -5,9 +5,9 @@ from typing import Any
 
 from aiokafka.errors import UnknownError
 
-from aggregator.errors import KafkaUnavailableError
-from ingest.producer.emitter import EventEmitter
-from ingest.topics.create import REQUEST_EVENTS_TOPIC
+from router_insights.emitter.contract import REQUEST_EVENTS_TOPIC
+from router_insights.emitter.event_emitter import EventEmitter
+from router_insights.errors import KafkaUnavailableError
 
 
 async def connect(bootstrap_servers: str, topic: str = REQUEST_EVENTS_TOPIC, **client_options: Any) -> EventEmitter:

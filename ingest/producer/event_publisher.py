@@ -7,12 +7,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from aggregator.errors import EventProblem, InvalidEventsError
-from ingest.events import RequestEvent
 from ingest.producer.connection import connect
-from ingest.producer.emitter import EventEmitter, EventTooLargeError
 from ingest.receipts import Receipts
-from ingest.transform.decoder import field_path
 from ingest.transform.surrogates import without_lone_surrogates
+from router_insights.emitter.event import RequestEvent, field_path
+from router_insights.emitter.event_emitter import EventEmitter
+from router_insights.errors import EventTooLargeError
 
 # Enough to see what is wrong with a body; the rest is likely the same again.
 MAX_PROBLEMS = 100

@@ -10,9 +10,9 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, NoError, for_code
 from aiokafka.protocol.admin import CreateAclsRequest, DescribeAclsRequest
 
-from aggregator.errors import KafkaUnavailableError
 from aggregator.topic_creation import TopicError, create_missing
 from ingest.topics.spec import Acl, Found, FoundTopic, Resource, Wanted, deletes_records
+from router_insights.errors import KafkaUnavailableError
 
 TIMEOUT_SECONDS = 30.0
 # A config's source when it was set on the topic itself.

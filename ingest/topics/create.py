@@ -7,10 +7,9 @@ from typing import Any
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
 
-from aggregator.errors import KafkaUnavailableError
 from aggregator.topic_creation import create_missing
+from router_insights.errors import KafkaUnavailableError
 
-REQUEST_EVENTS_TOPIC = "request-events"
 POLL_SECONDS = 0.05
 
 

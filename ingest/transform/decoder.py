@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 from pydantic import ValidationError
 
 from aggregator.times import END_OF_TIME, EPOCH
-from ingest.events import FIELD_NAMES, RequestEvent
 from ingest.transform.strict_json import (
     HEADER_FIELDS,
     MAX_EVENT_BYTES,
@@ -26,6 +25,7 @@ from ingest.transform.strict_json import (
     json_types,
 )
 from ingest.transform.surrogates import without_lone_surrogates
+from router_insights.emitter.event import FIELD_NAMES, RequestEvent, field_path
 
 # Few enough to stay in the processor's cache while they are Python objects, and to be gone before Python counts them.
 ROWS_AT_ONCE = 1_000
@@ -153,14 +153,6 @@ def _row(row_index: int, event: RequestEvent) -> dict[str, Any]:
         row[field] = row[field] or []
     row["metadata"] = row["metadata"] or "{}"
     return row
-
-
-def field_path(location: Sequence[str | int]) -> str:
-    """A pydantic error location as `tags[1]` or `metadata.x`; empty for the event as a whole."""
-    path = ""
-    for part in location:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
-    return path
 
 
 def decode_one(row_index: int, value: bytes | None) -> dict[str, Any] | Rejection:

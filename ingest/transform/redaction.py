@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ingest.events import FIELD_NAMES
 from ingest.transform.secret_names import CREDENTIALS, is_doubtful, is_secret, looks_random
+from router_insights.emitter.event import FIELD_NAMES
 
 MARK = "[redacted]"
 # In a header's value: lines of headers, JSON, an escaped query. Each is a sign of a name with a value in it.

@@ -12,9 +12,9 @@ from typing import Annotated, Any, Union
 import msgspec
 from pydantic_core import PydanticCustomError
 
-from ingest.events import FIELD_NAMES, MAX_NESTING, RequestEvent, check_free_json, check_paths
 from ingest.transform.redaction import redact_headers
 from ingest.transform.surrogates import without_lone_surrogates
+from router_insights.emitter.event import FIELD_NAMES, MAX_NESTING, RequestEvent, check_free_json, check_paths
 
 # Above the largest bodies gateways log, below what would let one record starve a batch.
 MAX_EVENT_BYTES = 8 * 1024 * 1024

@@ -16,12 +16,12 @@ from genai_prices.data_snapshot import find_provider_by_id
 
 from aggregator.cost_explanation import UNITS
 from aggregator.iterations import PREFIX
-from aggregator.token_units import TOKEN_COLUMNS
 from ingest import metrics
-from ingest.events import MAX_QUANTITY, MAX_TOKENS
 from ingest.pricing import catalogue
 from ingest.transform.response_messages import ExtractionError, read_response, served_tier
 from ingest.transform.usage_shapes import read_units
+from router_insights.emitter.contract import TOKEN_COLUMNS
+from router_insights.emitter.event import MAX_QUANTITY, MAX_TOKENS
 
 BODIES = ("response_body", "response_body_raw")
 COLUMNS = (*TOKEN_COLUMNS.values(), "usage")

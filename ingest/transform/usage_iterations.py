@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aggregator.iterations import MAX_ITERATIONS, as_units
-from aggregator.token_units import TOKEN_COLUMNS
 from ingest.transform.response_messages import ExtractionError
+from router_insights.emitter.contract import TOKEN_COLUMNS
 
 # Attempts at the answer: all that the counts of the whole are made of.
 ATTEMPTS = ("message", "fallback_message")

@@ -34,8 +34,8 @@ from aggregator.budgets.topics import ALERTS, BUDGET_STATUS, BUDGETS, INCREMENTS
 from aggregator.clickhouse.client import Warehouse
 from aggregator.clickhouse.migrate import migrate
 from ingest.producer.connection import connect
-from ingest.producer.emitter import EventEmitter
 from ingest.topics.create import create_topics
+from router_insights.emitter.event_emitter import EventEmitter
 from tests.benchmarks.workers import start_insights
 from tests.support.clickhouse_http import ClickHouseServer
 from tests.support.kafka import KafkaServer, free_port, read_topic

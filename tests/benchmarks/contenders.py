@@ -37,9 +37,9 @@ from ingest import metrics
 from ingest.consumer import sink, worker
 from ingest.consumer.batch import Batch
 from ingest.consumer.partition_buffer import PartitionBuffer
-from ingest.events import RequestEvent
 from ingest.settings import IngestSettings
 from ingest.transform.decoder import Decoder
+from router_insights.emitter.event import RequestEvent
 from tests.support.processes import peak_bytes
 
 POLL_SECONDS = 0.05

@@ -10,10 +10,10 @@ from aggregator.rollups import rebuild
 from aggregator.times import Span
 from ingest.consumer.batch import Batch
 from ingest.consumer.sink import Sink
-from ingest.events import parse_timestamp
 from ingest.pricing import PriceBook
 from ingest.pricing.operator_file import parse
 from ingest.pricing.reprice import reprice
+from router_insights.emitter.event import parse_timestamp
 from tests.integration.ingest.test_sink import StoredRecord, encode
 
 MONTH = Span(parse_timestamp("2026-10-01T00:00:00Z"), parse_timestamp("2026-11-01T00:00:00Z"))

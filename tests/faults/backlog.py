@@ -22,8 +22,8 @@ from rich.progress import Progress
 from aggregator.clickhouse.client import Warehouse
 from aggregator.clickhouse.migrate import migrate
 from cli.local_stack.supervisor import start_supervised, stop_supervised
-from ingest.producer.emitter import EventEmitter
 from ingest.topics.create import create_topics
+from router_insights.emitter.event_emitter import EventEmitter
 from tests.faults.stack import Stack, running_stack
 from tests.support.processes import peak_bytes
 

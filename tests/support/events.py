@@ -5,8 +5,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from ingest.events import FIELD_NAMES
 from ingest.transform.strict_json import json_types
+from router_insights.emitter.event import FIELD_NAMES
 
 MINIMAL: dict[str, Any] = {
     "request_id": "r-1",

@@ -1,6 +1,7 @@
 """Ask router-insights who spent what, on which model, when, and which request failed.
 
-`Client` and `AsyncClient` ask the API. What a name needs is imported when the name is first used.
+`Client` and `AsyncClient` ask the API; `EventEmitter` and `SyncEventEmitter` tell it of requests, over Kafka. What a
+name needs is imported when the name is first used.
 """
 
 from importlib import import_module
@@ -13,13 +14,19 @@ if TYPE_CHECKING:
     from router_insights.answers.overview import Overview
     from router_insights.answers.request_logs import ExplainedLog, RequestLog, RequestLogPage, RequestLogStats
     from router_insights.client import AsyncClient, Client
+    from router_insights.emitter.event import RequestEvent
+    from router_insights.emitter.event_emitter import EventEmitter
+    from router_insights.emitter.sync_event_emitter import SyncEventEmitter
     from router_insights.errors import (
         ApiConnectionError,
         ApiError,
         ApiTimeoutError,
         AuthenticationError,
         DeadlineExceededError,
+        EventTooLargeError,
+        InvalidEventError,
         InvalidRequestError,
+        KafkaUnavailableError,
         NotFoundError,
         PermissionDeniedError,
         RateLimitedError,
@@ -38,13 +45,19 @@ _MODULES = {
     "answers.overview": ("Overview",),
     "answers.request_logs": ("ExplainedLog", "RequestLog", "RequestLogPage", "RequestLogStats"),
     "client": ("AsyncClient", "Client"),
+    "emitter.event": ("RequestEvent",),
+    "emitter.event_emitter": ("EventEmitter",),
+    "emitter.sync_event_emitter": ("SyncEventEmitter",),
     "errors": (
         "ApiConnectionError",
         "ApiError",
         "ApiTimeoutError",
         "AuthenticationError",
         "DeadlineExceededError",
+        "EventTooLargeError",
+        "InvalidEventError",
         "InvalidRequestError",
+        "KafkaUnavailableError",
         "NotFoundError",
         "PermissionDeniedError",
         "RateLimitedError",
@@ -71,19 +84,25 @@ __all__ = [
     "ChartAnswer",
     "Client",
     "DeadlineExceededError",
+    "EventEmitter",
+    "EventTooLargeError",
     "ExplainedLog",
     "FoundRequest",
+    "InvalidEventError",
     "InvalidRequestError",
+    "KafkaUnavailableError",
     "LiveUsage",
     "NotFoundError",
     "Overview",
     "PermissionDeniedError",
     "RateLimitedError",
+    "RequestEvent",
     "RequestLog",
     "RequestLogPage",
     "RequestLogStats",
     "RouterInsightsError",
     "SearchPage",
+    "SyncEventEmitter",
     "UnavailableError",
     "UnexpectedAnswerError",
     "to_arrow",
@@ -93,7 +112,13 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    try:
+        value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    except ModuleNotFoundError as error:
+        if error.name not in ("aiokafka", "pydantic"):
+            raise
+        needed = f"{name} needs {error.name}: pip install 'router-insights-client[kafka]'"
+        raise ImportError(needed, name=error.name) from error
     globals()[name] = value
     return value
 

@@ -32,6 +32,34 @@ class ErrorDetail:
     """Line of the events that were published, from 1."""
 
 
+class KafkaUnavailableError(RouterInsightsError):
+    """Kafka does not answer or did not take events: try again later.
+
+    `failed` counts the events that were dropped and `failed_keys` are their keys, in order. Such an event is not in
+    Kafka, unless Kafka stored it and only its answer was lost.
+    """
+
+    def __init__(self, message: str, failed_keys: list[bytes | None] | None = None) -> None:
+        super().__init__(message)
+        self.failed_keys = failed_keys or []
+
+    @property
+    def failed(self) -> int:
+        return len(self.failed_keys)
+
+
+class InvalidEventError(RouterInsightsError, ValueError):
+    """An event is not valid, and was not taken; `details` names each wrong field."""
+
+    def __init__(self, details: Sequence[ErrorDetail]) -> None:
+        super().__init__("; ".join(f"{one.field or 'the event'}: {one.message}" for one in details))
+        self.details = tuple(details)
+
+
+class EventTooLargeError(RouterInsightsError, ValueError):
+    """An event is larger than the emitter may send; nothing of it was sent."""
+
+
 class ApiError(RouterInsightsError):
     """The API answered with an error.
 

@@ -6,6 +6,8 @@ from decimal import Decimal
 from enum import Enum
 from typing import Any
 
+import msgspec
+
 
 def parameters_of(request: Any, keywords: Mapping[str, Any]) -> dict[str, str]:
     """Query parameters; None is left out.
@@ -24,8 +26,10 @@ def fields_of(request: Any, keywords: Mapping[str, Any]) -> dict[str, Any]:
         raise TypeError(f"give a request or keyword arguments, not both: {', '.join(sorted(keywords))}")
     if isinstance(request, Mapping):
         return dict(request)
-    if hasattr(request, "DESCRIPTOR"):
-        # Only who has such a message has protobuf.
+    if hasattr(request, "to_json"):  # of Buf's protobuf-py
+        decoded: dict[str, Any] = msgspec.json.decode(request.to_json(use_proto_field_name=True))
+        return decoded
+    if hasattr(request, "DESCRIPTOR"):  # of Google's protobuf, which whoever has such a message has
         from google.protobuf.json_format import MessageToDict
 
         fields: dict[str, Any] = MessageToDict(request, preserving_proto_field_name=True)

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from aggregator.errors import KafkaUnavailableError
 from aggregator.topic_creation import TopicError
 from cli.local_stack.broker import EmbeddedBroker, answers_kafka
 from cli.local_stack.supervisor import start_supervised, stop_supervised
 from ingest.topics.create import create_topics
+from router_insights.errors import KafkaUnavailableError
 from tests.support.kafka import PARTITIONS, free_port, stack
 
 TIMEOUT_SECONDS = 60

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from aggregator.errors import EventProblem, InvalidEventsError, KafkaUnavailableError, NotStoredError
+from aggregator.errors import EventProblem, InvalidEventsError, NotStoredError
 from ingest import receipts as receipts_module
 from ingest.consumer.batch import Batch
-from ingest.producer.emitter import EventEmitter
 from ingest.producer.event_publisher import MAX_PROBLEMS, KafkaEventPublisher
 from ingest.receipts import Receipts
 from ingest.topics.create import create_topics
+from router_insights.emitter.event_emitter import EventEmitter
+from router_insights.errors import KafkaUnavailableError
 from tests.support.kafka import PATIENCE_SECONDS, KafkaServer, TansuServer, has_idempotence, read_topic
 
 

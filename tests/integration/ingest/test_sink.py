@@ -15,9 +15,9 @@ from aggregator.rollups import rebuild
 from aggregator.rollups.measures import ROLLUPS
 from ingest.consumer.batch import Batch
 from ingest.consumer.sink import Sink
-from ingest.events import RequestEvent
 from ingest.pricing import PriceBook
 from ingest.transform.rows import MAX_DEAD_LETTER_BYTES
+from router_insights.emitter.event import RequestEvent
 from tests.support.events import MINIMAL, event_bytes
 
 UNCHECKED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

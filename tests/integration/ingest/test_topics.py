@@ -16,7 +16,6 @@ from aggregator.budgets.app import Aggregator
 from aggregator.budgets.budget import BudgetLevel
 from aggregator.budgets.settings import AggregateSettings
 from aggregator.clickhouse.client import Warehouse
-from aggregator.errors import KafkaUnavailableError
 from aggregator.settings import KafkaSettings
 from api.budgets.store import BudgetsUnavailableError
 from cli.adapters.budget_store import KafkaBudgets
@@ -24,9 +23,10 @@ from cli.commands.topics import run_topics
 from cli.local_stack.broker import HOST
 from cli.main import app
 from ingest.consumer.worker import Worker
-from ingest.producer.emitter import EventEmitter
 from ingest.settings import IngestSettings
 from ingest.topics.spec import TopicFileError, read_wanted
+from router_insights.emitter.event_emitter import EventEmitter
+from router_insights.errors import KafkaUnavailableError
 from tests.integration.aggregator.budgets.test_app import event, requests_budget
 from tests.integration.ingest.test_sink import encode
 from tests.integration.ingest.test_worker import produce, running, until

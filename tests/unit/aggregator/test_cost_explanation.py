@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from aggregator.cost_explanation import Charge, Explanation, explain
-from aggregator.token_units import TOKEN_COLUMNS
 from ingest.pricing import PriceBook
 from ingest.pricing.operator_file import parse
+from router_insights.emitter.contract import TOKEN_COLUMNS
 from tests.unit.ingest.pricing.test_rating import PICODOLLAR, event, price
 
 

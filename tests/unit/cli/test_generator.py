@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from cli.demo.generator import Expected, Record, Tally, Traffic, draw, expected, records
 from cli.demo.profiles import MODELS, UNPRICED_MODEL, USERS, api_key_id, user_id
-from ingest.events import RequestEvent
+from router_insights.emitter.event import RequestEvent
 
 START = datetime(2026, 11, 20, 9, 30, tzinfo=UTC)
 END = START + timedelta(hours=24)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cli.replay.trace import Malformed, Request, TraceError, TraceFormat, read_requests
-from ingest.events import RequestEvent
+from router_insights.emitter.event import RequestEvent
 
 HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens"
 LINES = f"{HEADER}\r\n2023-11-16 18:15:46.6805900,374,44\r\n2023-11-16 18:15:50.9951690,396,109\r\n"

@@ -8,8 +8,8 @@ from pydantic_settings import BaseSettings
 from aggregator.budgets.settings import AggregateSettings
 from aggregator.settings import KafkaSettings
 from cli.settings import AdminSettings, ApiCommandSettings, UpSettings
-from ingest.events import RequestEvent
 from ingest.settings import IngestSettings
+from router_insights.emitter.event import RequestEvent
 from tests.support.checkout import ROOT
 
 DOCS = ROOT / "docs"

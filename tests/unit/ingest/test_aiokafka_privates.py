@@ -1,7 +1,7 @@
 """The only files that may use private members of aiokafka, and which ones: a new version of it may change any of them.
 
 - group_coordinator.py: commits and reads of offsets that are fenced by a member, and the id of a topic.
-- emitter.py: closing a producer whose `stop` would wait for ever for batches that it cannot deliver.
+- event_emitter.py: closing a producer whose `stop` would wait for ever for batches that it cannot deliver.
 - topics/admin.py: requests about rights, which aiokafka's admin client has no methods for.
 """
 
@@ -12,11 +12,11 @@ import pytest
 from tests.support.checkout import ROOT
 
 MEMBERS = {
+    "clients/python/router_insights/emitter/event_emitter.py": {"_closed", "_sender"},
     "ingest/consumer/group_coordinator.py": {"_client", "_coordinator", "_send_req"},
-    "ingest/producer/emitter.py": {"_closed", "_sender"},
     "ingest/topics/admin.py": {"_send_request", "_send_to_controller"},
 }
-PACKAGES = ("aggregator", "api", "cli", "ingest")
+PACKAGES = ("aggregator", "api", "cli", "clients/python/router_insights", "ingest")
 
 
 def private_members(source: str) -> set[str]:

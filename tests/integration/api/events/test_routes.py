@@ -8,9 +8,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from aggregator.clickhouse.client import Warehouse
-from aggregator.errors import EventProblem, InvalidEventsError, KafkaUnavailableError, NotStoredError
+from aggregator.errors import EventProblem, InvalidEventsError, NotStoredError
 from api.app import create_app
 from api.events.routes import MAX_BODY_BYTES
+from router_insights.errors import KafkaUnavailableError
 from tests.support.api import KEY, client_without_data, get, settings
 
 PATH = "/v1/events"

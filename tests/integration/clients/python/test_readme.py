@@ -7,17 +7,20 @@ import sys
 
 import pytest
 
-from router_insights import Client
+from router_insights import Client, RequestEvent
 from tests.integration.clients.python.conftest import Running
 from tests.support.api import KEY
 from tests.support.checkout import ROOT
+from tests.support.kafka import has_idempotence, read_topic
 
 PAGE = (ROOT / "clients/python/README.md").read_text()
-PROGRAMS = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+ALL = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+EMITTING = [program for program in ALL if "EventEmitter" in program]
+PROGRAMS = [program for program in ALL if program not in EMITTING]
 
 
-def run(program: str, url: str) -> str:
-    environment = {**os.environ, "INSIGHTS_API_URL": url, "INSIGHTS_API_KEY": KEY}
+def run(program: str, url: str, **more: str) -> str:
+    environment = {**os.environ, "INSIGHTS_API_URL": url, "INSIGHTS_API_KEY": KEY, **more}
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program], env=environment, capture_output=True, text=True, check=False
     )
@@ -28,6 +31,17 @@ def run(program: str, url: str) -> str:
 @pytest.mark.parametrize("program", PROGRAMS, ids=range(len(PROGRAMS)))
 def test_a_program_of_the_readme_runs(running: Running, program: str) -> None:
     assert run(program, running.url)
+
+
+async def test_the_program_that_emits_puts_its_event_on_the_topic(broker: str, topic: str) -> None:
+    (program,) = EMITTING
+    if not has_idempotence():
+        # The embedded broker knows no idempotent producers.
+        program = program.replace('os.environ["KAFKA"]', 'os.environ["KAFKA"], enable_idempotence=False')
+    run(program, "", KAFKA=broker, TOPIC=topic)
+    [record] = await read_topic(broker, topic)
+    event = RequestEvent.model_validate_json(record.value)
+    assert (record.key, event.request_id, event.input_tokens) == (b"req-1", "req-1", 1200)
 
 
 def test_the_first_program_has_ten_lines_and_says_who_spent_what(running: Running) -> None:

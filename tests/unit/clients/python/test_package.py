@@ -65,6 +65,19 @@ def test_every_name_can_be_imported_and_is_listed() -> None:
         router_insights.Colour  # noqa: B018
 
 
+def test_what_is_missing_for_the_emitter_is_named_with_what_to_install() -> None:
+    for module in ("aiokafka", "pydantic"):
+        script = f"""
+import sys
+sys.modules["{module}"] = None
+try:
+    from router_insights import SyncEventEmitter
+except ImportError as error:
+    print(error)
+"""
+        assert run(script).strip() == f"SyncEventEmitter needs {module}: pip install 'router-insights-client[kafka]'"
+
+
 def test_type_checkers_see_every_name() -> None:
     [block] = [node for node in ast.parse(MODULES[0].read_text()).body if isinstance(node, ast.If)]
     seen = {

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aggregator.cost_explanation import explain
-from aggregator.token_units import TOKEN_COLUMNS
 from ingest.pricing import PriceBook
 from ingest.pricing.operator_file import parse
 from ingest.transform.decoder import EVENT_SCHEMA, decode_one
 from ingest.transform.token_usage import with_usage_source
+from router_insights.emitter.contract import TOKEN_COLUMNS
 from tests.support.events import MINIMAL
 from tests.unit.ingest.pricing.test_rating import NOW, PICODOLLAR, event, price
 

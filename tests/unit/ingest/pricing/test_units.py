@@ -19,9 +19,9 @@ from genai_prices.types import ModelInfo, Provider, TieredPrices
 from genai_prices.units import UnitRegistry
 
 from aggregator.cost_explanation import BUCKETS, cost_column, explain
-from aggregator.token_units import REASONING, TOKEN_COLUMNS
 from ingest.pricing import PriceBook
 from ingest.pricing.operator_file import parse
+from router_insights.emitter.contract import REASONING, TOKEN_COLUMNS
 from tests.unit.ingest.pricing.test_differential import moments, name_of, price_sets
 from tests.unit.ingest.pricing.test_rating import PICODOLLAR, event, price
 

@@ -14,14 +14,14 @@ from genai_prices.types import ModelInfo, Provider
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregator.token_units import TOKEN_COLUMNS
-from ingest.events import MAX_TOKENS, parse_timestamp
 from ingest.pricing import PriceBook, price_events
 from ingest.pricing.catalogue import Listing, find, price_at
 from ingest.transform.conversation import answered
 from ingest.transform.decoder import EVENT_SCHEMA, decode_one
 from ingest.transform.sse import whole_response
 from ingest.transform.token_usage import COLUMNS, ExtractionError, extract_usage, with_usage_source
+from router_insights.emitter.contract import TOKEN_COLUMNS
+from router_insights.emitter.event import MAX_TOKENS, parse_timestamp
 from tests.support.events import MINIMAL
 from tests.unit.ingest.pricing.test_differential import name_of
 

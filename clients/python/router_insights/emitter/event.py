@@ -1,12 +1,13 @@
 """The event contract: what a gateway sends for each request. This model is its only definition.
 
-Everything else is derived from it: the JSON Schema that is published, the columns the batch decoder builds
-(decoder.py falls back to this model for every record it cannot prove to be valid), the API's documentation.
+The emitter checks what it takes by it. The service derives everything else from it: the JSON Schema that it publishes,
+the columns that its decoder builds, its documentation.
 """
 
 import math
 from collections import Counter
-from datetime import UTC, datetime, timedelta, timezone
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta, timezone
 from typing import Annotated, Any
 
 from pydantic import (
@@ -17,13 +18,14 @@ from pydantic import (
     Field,
     JsonValue,
     StringConstraints,
+    ValidationError,
     WithJsonSchema,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
 
-from aggregator.times import END_OF_TIME, EPOCH, RFC3339
-from aggregator.token_units import TOKEN_COLUMNS
+from router_insights.emitter.contract import END_OF_TIME, EPOCH, RFC3339, TOKEN_COLUMNS
+from router_insights.errors import ErrorDetail, InvalidEventError
 
 MAX_REQUEST_ID_CHARS = 128
 # A billion tokens at the dearest known price stays below the million dollars that Decimal(18, 12) holds.
@@ -45,7 +47,7 @@ def _parse_rfc3339(text: str) -> datetime:
         raise _reject("timestamp_format", "must be RFC 3339 with a zone, or epoch milliseconds as an integer")
     year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
     fraction, zulu, sign, offset_hours, offset_minutes = match.groups()[6:]
-    zone = UTC
+    zone = timezone.utc
     if not zulu:
         offset = timedelta(hours=int(offset_hours), minutes=int(offset_minutes))
         if offset >= timedelta(hours=24) or int(offset_minutes) > 59:
@@ -53,7 +55,7 @@ def _parse_rfc3339(text: str) -> datetime:
         zone = timezone(offset if sign == "+" else -offset)
     micros = int((fraction or "0")[:6].ljust(6, "0"))
     try:
-        return datetime(year, month, day, hour, minute, second, micros, zone).astimezone(UTC)
+        return datetime(year, month, day, hour, minute, second, micros, zone).astimezone(timezone.utc)
     except (ValueError, OverflowError):
         raise _reject("timestamp_format", "is not a date and time that exists") from None
 
@@ -65,7 +67,7 @@ def parse_timestamp(value: Any) -> datetime:
     moments outside 1970-2099 included.
     """
     if isinstance(value, datetime) and value.tzinfo is not None:
-        moment = value.astimezone(UTC)
+        moment = value.astimezone(timezone.utc)
     elif isinstance(value, str):
         moment = _parse_rfc3339(value)
     elif isinstance(value, int) and not isinstance(value, bool):
@@ -77,6 +79,14 @@ def parse_timestamp(value: Any) -> datetime:
     if not EPOCH <= moment < END_OF_TIME:
         raise _reject("timestamp_range", "must be from 1970-01-01 up to, not including, 2100-01-01")
     return moment
+
+
+def field_path(location: Sequence[str | int]) -> str:
+    """A pydantic error location as `tags[1]` or `metadata.x`; empty for the event as a whole."""
+    path = ""
+    for part in location:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    return path
 
 
 def _leaf_paths(value: dict[str, JsonValue], prefix: str = "") -> list[str]:
@@ -317,3 +327,21 @@ class RequestEvent(BaseModel):
 
 
 FIELD_NAMES = tuple(RequestEvent.model_fields)
+
+
+def encode(event: RequestEvent | Mapping[str, Any]) -> tuple[bytes, bytes]:
+    """An event as the key and the value of its Kafka record.
+
+    Raises InvalidEventError for a mapping that is not a valid event, and for text that Unicode cannot encode (lone
+    surrogates).
+    """
+    try:
+        valid = event if isinstance(event, RequestEvent) else RequestEvent.model_validate(event)
+        return valid.request_id.encode(), valid.model_dump_json(exclude_none=True).encode()
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        details = [ErrorDetail(field_path(item["loc"]), item["msg"]) for item in found]
+        # Without its cause, which prints what was sent.
+        raise InvalidEventError(details) from None
+    except ValueError:
+        raise InvalidEventError([ErrorDetail("", "has text that Unicode cannot encode")]) from None

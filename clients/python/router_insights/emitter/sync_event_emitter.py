@@ -6,10 +6,12 @@ import os
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, TypeVar
 
-from ingest.events import RequestEvent
-from ingest.producer.emitter import CLOSE_SECONDS, EventEmitter, encode
+from router_insights.emitter.event import RequestEvent, encode
+from router_insights.emitter.event_emitter import CLOSE_SECONDS, EventEmitter
+
+Started = TypeVar("Started", bound="SyncEventEmitter")
 
 
 class SyncEventEmitter:
@@ -46,10 +48,12 @@ class SyncEventEmitter:
         atexit.register(self.close)
 
     def _run(self, is_running: threading.Event) -> None:
-        with asyncio.Runner() as runner:
-            self._loop = runner.get_loop()
+        self._loop = asyncio.new_event_loop()
+        try:
             self._loop.call_soon(is_running.set)
             self._loop.run_forever()
+        finally:
+            _close_loop(self._loop)
 
     def _call(self, method: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> None:
         """Run `method` on the emitter's thread; its result or error is this call's."""
@@ -93,7 +97,7 @@ class SyncEventEmitter:
             asyncio.run_coroutine_threadsafe(_stop_loop(), self._loop)
             self._thread.join()
 
-    def __enter__(self) -> Self:
+    def __enter__(self: Started) -> Started:
         self.start()
         return self
 
@@ -109,3 +113,20 @@ async def _stop_loop() -> None:
     if others:
         await asyncio.wait(others, timeout=CLOSE_SECONDS)
     asyncio.get_running_loop().stop()
+
+
+def _close_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """End what still runs in a stopped loop, as asyncio.Runner does, which Python 3.10 has not."""
+    try:
+        loop.run_until_complete(_cancel_others())
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+    finally:
+        loop.close()
+
+
+async def _cancel_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)

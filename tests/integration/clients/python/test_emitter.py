@@ -11,12 +11,16 @@ from typing import Any
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from pydantic import ValidationError
 
-from ingest.events import RequestEvent
-from ingest.producer.emitter import EventEmitter, EventTooLargeError, KafkaUnavailableError
-from ingest.producer.sync_emitter import SyncEventEmitter
 from ingest.topics.create import create_topics
+from router_insights import (
+    EventEmitter,
+    EventTooLargeError,
+    InvalidEventError,
+    KafkaUnavailableError,
+    RequestEvent,
+    SyncEventEmitter,
+)
 from tests.support.kafka import (
     PATIENCE_SECONDS,
     KafkaServer,
@@ -127,9 +131,12 @@ async def test_flush_returns_when_everything_is_acknowledged(broker: str, topic:
 
 async def test_an_invalid_mapping_is_refused_before_anything_is_sent(broker: str, topic: str) -> None:
     async with emitter(broker, topic) as events:
-        with pytest.raises(ValidationError, match="input_tokens"):
-            await events.emit(an_event(input_tokens=-1))
-        with pytest.raises(ValueError, match="surrogates not allowed"):
+        with pytest.raises(InvalidEventError, match=r"^input_tokens: .*; tags\[1\]: ") as caught:
+            await events.emit(an_event(input_tokens=-1, tags=["a", 5]))
+        assert [one.field for one in caught.value.details] == ["input_tokens", "tags[1]"]
+        with pytest.raises(InvalidEventError, match=r"the event: input_tokens .* must include cached_input_tokens"):
+            await events.emit(an_event(cached_input_tokens=1))
+        with pytest.raises(InvalidEventError, match="the event: has text that Unicode cannot encode"):
             await events.emit(an_event(request_body={"text": "\ud800"}))
         assert events.pending == 0
     assert await read_topic(broker, topic) == []
@@ -311,7 +318,7 @@ def test_threads_share_a_sync_emitter_and_each_keeps_its_order(broker: str, topi
 def test_a_sync_emitter_validates_and_sends_events(broker: str, topic: str) -> None:
     with sync_emitter(broker, topic) as events:
         events.emit(an_event("valid"))
-        with pytest.raises(ValidationError):
+        with pytest.raises(InvalidEventError, match=r"^status: "):
             events.emit(an_event(status=5))
     records = asyncio.run(read_topic(broker, topic))
     assert [record.key for record in records] == [b"valid"]
@@ -365,7 +372,7 @@ def run_script(script: str, *arguments: str) -> "subprocess.CompletedProcess[str
 
 FORKING = """
 import os, sys
-from ingest.producer.sync_emitter import SyncEventEmitter
+from router_insights import SyncEventEmitter
 with SyncEventEmitter(sys.argv[1], topic=sys.argv[2], enable_idempotence=sys.argv[3] == "True") as emitter:
     emitter.emit_raw(b"parent", b"before the fork")
     child = os.fork()
@@ -381,7 +388,7 @@ with SyncEventEmitter(sys.argv[1], topic=sys.argv[2], enable_idempotence=sys.arg
 """
 FORGETFUL = """
 import sys
-from ingest.producer.sync_emitter import SyncEventEmitter
+from router_insights import SyncEventEmitter
 emitter = SyncEventEmitter(sys.argv[1], topic=sys.argv[2], enable_idempotence=sys.argv[3] == "True")
 emitter.start()
 emitter.emit_raw(b"k", b"the last word")

@@ -7,21 +7,28 @@ than its `send`, which hashes, awaits and keeps a future for every event.
 import asyncio
 import contextlib
 import itertools
+import sys
 import zlib
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, UnknownError
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from aggregator.errors import KafkaUnavailableError
-from ingest.events import RequestEvent
-from ingest.topics.create import REQUEST_EVENTS_TOPIC
+from router_insights.emitter.contract import REQUEST_EVENTS_TOPIC
+from router_insights.emitter.event import RequestEvent, encode
+from router_insights.errors import EventTooLargeError, KafkaUnavailableError
 
+if sys.version_info >= (3, 11):
+    from asyncio import timeout
+else:
+    from async_timeout import timeout
+
+Started = TypeVar("Started", bound="EventEmitter")
 # Long enough to gather a batch under load, too short to notice.
 LINGER_SECONDS = 0.005
 RETRY_SECONDS = 0.2
@@ -31,10 +38,6 @@ MAX_BATCH_BYTES = 256 * 1024
 CLOSE_SECONDS = 2.0
 Headers = list[tuple[str, bytes]]
 NO_ROOM = "the buffer was full of events that wait for acknowledgement"
-
-
-class EventTooLargeError(ValueError):
-    """An event is larger than the emitter may send; nothing of it was sent."""
 
 
 @dataclass(eq=False)
@@ -132,7 +135,7 @@ class EventEmitter:
     async def emit(self, event: RequestEvent | Mapping[str, Any]) -> None:
         """Take one event; its key is its request_id.
 
-        Raises pydantic's ValidationError for a mapping that is not a valid event, EventTooLargeError, and
+        Raises InvalidEventError for a mapping that is not a valid event, EventTooLargeError, and
         KafkaUnavailableError when no room came free in time or earlier events have failed. Whatever it
         raises, this event was not taken.
         """
@@ -210,7 +213,7 @@ class EventEmitter:
         for queue in self._queues.values():
             self._fail(queue, asyncio.get_running_loop().time(), "the emitter was closed")
 
-    async def __aenter__(self) -> Self:
+    async def __aenter__(self: Started) -> Started:
         await self.start()
         return self
 
@@ -231,12 +234,12 @@ class EventEmitter:
         if not self._is_full():
             return True
         try:
-            async with asyncio.timeout(self._delivery_timeout_seconds):
+            async with timeout(self._delivery_timeout_seconds):
                 while self._is_full():
                     self._room.clear()
                     await self._room.wait()
                     self._check_is_open()
-        except TimeoutError:
+        except asyncio.TimeoutError:
             return False
         return True
 
@@ -280,10 +283,10 @@ class EventEmitter:
         began = asyncio.get_running_loop().time()
         queue[0].builder.close()
         try:
-            async with asyncio.timeout(self._delivery_timeout_seconds):
+            async with timeout(self._delivery_timeout_seconds):
                 await (await self._producer.send_batch(queue[0].builder, self.topic, partition=partition))
             self._settle(queue)
-        except TimeoutError:
+        except asyncio.TimeoutError:
             self._is_broken = True
             self._fail(queue, began, f"no acknowledgement within {self._delivery_timeout_seconds:g} s")
         except Exception as error:  # whatever it is, the caller gets to know it
@@ -334,12 +337,12 @@ class EventEmitter:
         producer = AIOKafkaProducer(**self._producer_options)
         problem = "does not answer"
         try:
-            async with asyncio.timeout(self._delivery_timeout_seconds):
+            async with timeout(self._delivery_timeout_seconds):
                 await producer.start()
                 problem = f"has no topic {self.topic}"
                 self._partitions = sorted(await producer.partitions_for(self.topic))
             self._producer, self._is_connected = producer, True
-        except (KafkaError, OSError) as error:
+        except (KafkaError, OSError, asyncio.TimeoutError) as error:
             sentence = f"Kafka at {self.bootstrap_servers} {problem}: {_describe(error)}"
             if isinstance(error, UnknownError) and self._enable_idempotence:
                 sentence += "; a broker without idempotent producers needs enable_idempotence=False"
@@ -371,25 +374,11 @@ class EventEmitter:
         self._is_connected = False
         self._producer._closed = True
         for close in (self._producer._sender.close, self._producer.client.close):
-            with contextlib.suppress(TimeoutError, KafkaError):
-                async with asyncio.timeout(CLOSE_SECONDS):
+            with contextlib.suppress(asyncio.TimeoutError, KafkaError):
+                async with timeout(CLOSE_SECONDS):
                     await close()
-
-
-def encode(event: RequestEvent | Mapping[str, Any]) -> tuple[bytes, bytes]:
-    """An event as the key and the value of its Kafka record.
-
-    Raises pydantic's ValidationError for a mapping that is not a valid event, and ValueError for text that
-    Unicode cannot encode (lone surrogates).
-    """
-    valid = event if isinstance(event, RequestEvent) else RequestEvent.model_validate(event)
-    value = valid.model_dump_json(exclude_none=True).encode()
-    return valid.request_id.encode(), value
 
 
 def _describe(error: Exception) -> str:
     name, text = type(error).__name__, str(error)
     return text if text.startswith(name) else f"{name}: {text}" if text else name
-
-
-__all__ = ["EventEmitter", "EventTooLargeError", "KafkaUnavailableError", "encode"]
