@@ -35,6 +35,22 @@ async def kill_at_every_point(run: Run) -> Verdict:
     return await run.settle()
 
 
+async def offsets_are_set_back(run: Run) -> Verdict:
+    """Workers are killed as above, and between their lives somebody sets the group's offsets back: into the middle of
+    batches, behind intents that nobody has carried out, and while the next worker is still at what was set back."""
+    producing = asyncio.create_task(run.produce_slowly(400, seconds=4))
+    for number in range(4):
+        for _ in range(run.rng.randint(1, 2)):
+            worker = run.start_worker(run.rng.choice(POINTS), countdown=run.rng.randint(1, 6))
+            await _join(worker, run.rng.uniform(1.0, 5.0))
+            run.kill(worker)
+        await run.set_offsets_back(to_beginning=number == 3)
+    await producing
+    # Behind all that is read again, so that nothing is settled before it is read.
+    await run.produce(run.events(60))
+    return await run.settle(workers=run.rng.randint(1, 2))
+
+
 async def _join(worker: BaseProcess, seconds: float) -> None:
     await asyncio.to_thread(worker.join, seconds)
 
@@ -359,7 +375,7 @@ Scenario = Callable[[Run], Awaitable[Verdict]]
 
 # By the number of the promise they hold: (scenario, runs in a full run, runs in a short one).
 SCENARIOS: dict[int, list[tuple[Scenario, int, int]]] = {
-    1: [(kill_at_every_point, 40, 3)],
+    1: [(kill_at_every_point, 40, 3), (offsets_are_set_back, 12, 1)],
     2: [(workers_come_and_go, 12, 2), (zombie_of_an_empty_group, 2, 1), (zombie_with_full_buffers, 6, 1)],
     3: [(clickhouse_refuses, 10, 2), (clickhouse_is_killed, 8, 1), (clickhouse_is_away_for_a_minute, 1, 0)],
     4: [(view_fails_half_way, 8, 2)],

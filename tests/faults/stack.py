@@ -16,9 +16,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.errors import KafkaError
+from aiokafka.structs import OffsetAndMetadata
 
 from aggregator.clickhouse.client import Warehouse
 from aggregator.clickhouse.migrate import migrate
@@ -206,6 +207,23 @@ class Run:
                 continue
             if not left:
                 return
+
+    async def set_offsets_back(self, to_beginning: bool) -> None:
+        """As `kafka-consumer-groups --reset-offsets` does, which drops the metadata: once the group has no member."""
+        places = [TopicPartition(self.topic, number) for number in range(self.partitions)]
+        async with AIOKafkaConsumer(
+            bootstrap_servers=self.stack.kafka.address, group_id=self._group, enable_auto_commit=False
+        ) as consumer:
+            consumer.assign(places)
+            committed = {place: await consumer.committed(place) or 0 for place in places}
+            offsets = {place: 0 if to_beginning else self.rng.randint(0, last) for place, last in committed.items()}
+            while True:
+                try:
+                    await consumer.commit({place: OffsetAndMetadata(offset, "") for place, offset in offsets.items()})
+                    return
+                except KafkaError:
+                    # Those that were killed are members until their sessions end.
+                    await asyncio.sleep(SESSION_SECONDS)
 
     # Who consumes
 

@@ -59,7 +59,7 @@ def test_there_is_nobody_else_and_everybody_has_a_password_a_profile_and_a_quota
 def test_nobody_but_the_admin_changes_what_is_there(name: str) -> None:
     assert {what for what, _ in grants(name)} <= {"SELECT", "INSERT"}
     elsewhere = {where for _, where in grants(name) if where.split(".")[0] not in {"insights", "insights_shard"}}
-    # Where the API sees its own queries, to kill those that nobody waits for, and the writer its inserts, to wait for them.
+    # Where the API sees its own queries, to kill those that nobody waits for, and the writer its inserts, to wait for.
     assert elsewhere == ({"system.processes"} if name in {"insights_api", "insights_writer"} else set())
 
 
