@@ -25,7 +25,7 @@ UNITS = UnitRegistry(unit_data)
 REQUESTS = "requests"
 MILLION = 10**6
 
-Reason = Literal["no_usage", "no_price"]
+Reason = Literal["no_price", "no_usage", "failed_without_usage"]
 
 
 @dataclass(frozen=True)
@@ -134,11 +134,17 @@ def quantities(units: set[str], usage: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unpriced_reason(row: Mapping[str, Any]) -> Reason | None:
-    """Why a row has no cost; None if it has one. `no_price`: no price is known for this model, time and usage."""
+    """Why a row has no cost; None if it has one.
+
+    `no_price`: no price is known for this model, time and usage. `no_usage`: it succeeded and reported no usage.
+    `failed_without_usage`: it failed and reported none. The measures UNPRICED, MISSING_USAGE and FAILED_WITHOUT_USAGE
+    count the same (aggregator/rollups/measures.py).
+    """
     if row["cost"] is not None:
         return None
-    has_usage = row["usage"] or row["input_tokens"] is not None or row["output_tokens"] is not None
-    return "no_price" if has_usage else "no_usage"
+    if row["usage"] or row["input_tokens"] is not None or row["output_tokens"] is not None:
+        return "no_price"
+    return "failed_without_usage" if row["is_error"] else "no_usage"
 
 
 def explain(row: Mapping[str, Any]) -> Explanation | None:

@@ -7,7 +7,8 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 
 from aggregator.clickhouse.client import DatabaseError, Warehouse, WarehouseUnavailableError
-from aggregator.clickhouse.migrate import Migration, MigrationError, pending, read_migrations
+from aggregator.clickhouse.migrate import pending
+from aggregator.clickhouse.migration_files import Migration, MigrationError, read_migrations
 from api.errors import ApiError, documented
 from api.load.single_flight import SingleFlight
 from api.parameters import NoParameters

@@ -8,7 +8,9 @@ ALREADY_STORED = Counter(
 )
 ROWS = Counter("insights_rows_total", "Rows written to request_logs")
 UNPRICED = Counter(
-    "insights_unpriced_rows_total", "Rows without a cost, as no_price is known or no_usage was reported", ["reason"]
+    "insights_unpriced_rows_total",
+    "Rows without a cost: no_price is known, no_usage was reported by one that succeeded, or failed_without_usage",
+    ["reason"],
 )
 USAGE_NOT_EXTRACTED = Counter(
     "insights_usage_not_extracted_total", "Events without token counts whose response has none either", ["reason"]

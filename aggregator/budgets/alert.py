@@ -17,6 +17,7 @@ class AlertKind(StrEnum):
     LATENCY = "latency"
     SILENCE = "silence"
     UNPRICED = "unpriced"
+    MISSING_USAGE = "missing_usage"
 
 
 class Alert(BaseModel):

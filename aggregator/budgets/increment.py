@@ -21,7 +21,10 @@ SCHEMA = pa.schema(
         ("minute", pa.int64()),
         ("requests", pa.int64()),
         ("errors", pa.int64()),
+        # Without a cost, by the reason (aggregator/rollups/measures.py).
         ("unpriced", pa.int64()),
+        ("missing_usage", pa.int64()),
+        ("failed_without_usage", pa.int64()),
         ("tokens", pa.int64()),
         # Dollars.
         ("cost", pa.decimal128(38, 12)),
@@ -29,6 +32,8 @@ SCHEMA = pa.schema(
         ("duration_ms_count", pa.int64()),
     ]
 )
+# Columns that the messages of earlier workers lack. Those that later ones may add are not read.
+ADDED = ("missing_usage", "failed_without_usage")
 COMPRESSED = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
@@ -53,6 +58,8 @@ class Usage(NamedTuple):
     requests: int
     errors: int
     unpriced: int
+    missing_usage: int
+    failed_without_usage: int
     tokens: int
     cost: Decimal
     duration_ms_sum: int
@@ -77,8 +84,13 @@ def encode(source: Source, usage: pa.Table) -> bytes:
 def decode(message: bytes) -> Increment:
     """Raises ValueError for a message that is no increment; pyarrow's and pydantic's errors are of that class."""
     table = pa.ipc.open_stream(message).read_all()
-    if not table.schema.equals(SCHEMA):
-        raise ValueError("not the columns of an increment")
-    source = Source.model_validate_json((table.schema.metadata or {}).get(SOURCE, b""))
+    metadata = table.schema.metadata or {}
+    for field in SCHEMA:
+        if field.name in ADDED and field.name not in table.schema.names:
+            table = table.append_column(field, pa.array([0] * len(table), field.type))
+        if field not in list(table.schema):
+            raise ValueError(f"an increment has a column {field}")
+    table = table.select(SCHEMA.names)
+    source = Source.model_validate_json(metadata.get(SOURCE, b""))
     columns = [column.to_pylist() for column in table.columns]
     return Increment(source, list(map(Usage._make, zip(*columns, strict=True))))

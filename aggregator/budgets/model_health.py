@@ -23,14 +23,16 @@ ERROR_RATE, ERROR_FACTOR = 0.05, 3
 LATENCY_FACTOR = 2
 # Silence: where at least this many requests were expected.
 EXPECTED_REQUESTS = 20
-# Requests that did not fail and yet have no cost.
-UNPRICED_SHARE = 0.1
+# Requests with usage and no known price; requests that succeeded and reported no usage.
+UNPRICED_SHARE = MISSING_USAGE_SHARE = 0.1
 
 
 class ModelSums(NamedTuple):
     requests: int = 0
     errors: int = 0
     unpriced: int = 0
+    missing_usage: int = 0
+    failed_without_usage: int = 0
     duration_ms_sum: int = 0
     duration_ms_count: int = 0
 
@@ -39,6 +41,8 @@ class ModelSums(NamedTuple):
             self.requests + other.requests,
             self.errors + other.errors,
             self.unpriced + other.unpriced,
+            self.missing_usage + other.missing_usage,
+            self.failed_without_usage + other.failed_without_usage,
             self.duration_ms_sum + other.duration_ms_sum,
             self.duration_ms_count + other.duration_ms_count,
         )
@@ -52,10 +56,12 @@ class ModelSums(NamedTuple):
         return self.duration_ms_sum / self.duration_ms_count if self.duration_ms_count else 0.0
 
     @property
-    def unpriced_share(self) -> float:
-        """A failed request rarely has a cost, so only what is unpriced beyond the failed ones counts."""
-        successes = self.requests - self.errors
-        return max(0, self.unpriced - self.errors) / successes if successes else 0.0
+    def with_usage(self) -> int:
+        return self.requests - self.missing_usage - self.failed_without_usage
+
+    @property
+    def successes(self) -> int:
+        return self.requests - self.errors
 
 
 @dataclass
@@ -101,9 +107,12 @@ def _anomalies(window: ModelSums, before: ModelSums) -> Iterator[tuple[AlertKind
         rate = window.error_rate
         if before.requests >= MIN_REQUESTS and rate >= max(ERROR_RATE, ERROR_FACTOR * before.error_rate):
             yield AlertKind.ERROR_RATE, rate, before.error_rate, f"{rate:.1%} of requests fail"
-        if window.requests - window.errors >= MIN_REQUESTS and window.unpriced_share >= UNPRICED_SHARE:
-            share = window.unpriced_share
-            yield AlertKind.UNPRICED, share, UNPRICED_SHARE, f"{share:.1%} of successful requests have no cost"
+    if window.with_usage >= MIN_REQUESTS and window.unpriced >= UNPRICED_SHARE * window.with_usage:
+        share = window.unpriced / window.with_usage
+        yield AlertKind.UNPRICED, share, UNPRICED_SHARE, f"{share:.1%} of requests with usage have no known price"
+    if window.successes >= MIN_REQUESTS and window.missing_usage >= MISSING_USAGE_SHARE * window.successes:
+        share = window.missing_usage / window.successes
+        yield AlertKind.MISSING_USAGE, share, MISSING_USAGE_SHARE, f"{share:.1%} of successful requests report no usage"
     if min(window.duration_ms_count, before.duration_ms_count) >= MIN_REQUESTS:
         mean, mean_before = window.mean_duration_ms, before.mean_duration_ms
         if mean >= LATENCY_FACTOR * mean_before > 0:

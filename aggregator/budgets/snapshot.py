@@ -30,7 +30,7 @@ from aggregator.rollups.measures import (
     INPUT_TOKENS,
     OUTPUT_TOKENS,
     REQUESTS,
-    UNPRICED,
+    WITHOUT_COST,
     Bucket,
     Dimension,
 )
@@ -76,7 +76,7 @@ SOURCES = {
     ),
 }
 MEASURES = (REQUESTS, INPUT_TOKENS, OUTPUT_TOKENS, COST)
-HEALTH_MEASURES = (REQUESTS, ERRORS, UNPRICED, DURATION_SUM, DURATION_COUNT)
+HEALTH_MEASURES = (REQUESTS, ERRORS, *WITHOUT_COST, DURATION_SUM, DURATION_COUNT)
 
 # What replaces a $name comes from code, see below; values are bound.
 LAST_OFFSETS = Template("""
@@ -283,6 +283,8 @@ def read_model_history(warehouse: Warehouse, watermark: Watermark) -> list[Usage
             row["requests"],
             row["errors"],
             row["unpriced"],
+            row["missing_usage"],
+            row["failed_without_usage"],
             0,
             ZERO,
             row["duration_ms_sum"],

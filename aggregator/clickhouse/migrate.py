@@ -5,34 +5,29 @@ migration that failed half way is simply run again; no lock is needed. A cluster
 (cluster.py), under the same checksum.
 """
 
-import hashlib
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from aggregator.clickhouse.client import Warehouse
-from aggregator.clickhouse.cluster import Cluster
-from aggregator.errors import InsightsError
-
-MIGRATIONS_FOLDER = Path(__file__).with_name("migrations")
-FILE_NAME = re.compile(r"^(\d{4})_[a-z0-9_]+\.sql$")
-
-CREATE_LEDGER = """
-CREATE TABLE IF NOT EXISTS schema_migrations
-(
-    number UInt32,
-    name String,
-    checksum String,
-    applied_at DateTime64(3, 'UTC') DEFAULT now64(3)
+from aggregator.clickhouse.migration_files import (
+    CREATE_LEDGER,
+    MIGRATIONS_FOLDER,
+    Migration,
+    MigrationError,
+    read_migrations,
+    runner,
 )
-ENGINE = MergeTree
-ORDER BY number
-"""
+from aggregator.rollups.rebuild import rebuild
+from aggregator.times import EVERYTHING
+
+log = structlog.get_logger(__name__)
+
 READ_LEDGER = "SELECT DISTINCT number, name, checksum FROM schema_migrations ORDER BY number"
 LEDGER_EXISTS = """
 SELECT count() AS found FROM system.tables WHERE database = {database:String} AND name = 'schema_migrations'
 """
+ANY_ROW = "SELECT 1 FROM request_logs LIMIT 1"
 WRITE_LEDGER = """
 INSERT INTO schema_migrations (number, name, checksum) SETTINGS distributed_foreground_insert = 1
 VALUES ({number:UInt32}, {name:String}, {checksum:String})
@@ -45,47 +40,8 @@ FOREIGN_SCHEMA = (
 )
 
 
-class MigrationError(InsightsError):
-    """The files and the database's ledger disagree; the message says which migration and how."""
-
-
 class ForeignSchemaError(MigrationError):
     """The database has migrations that no release has; the message says how to move its events."""
-
-
-@dataclass(frozen=True)
-class Migration:
-    number: int
-    name: str
-    sql: str
-
-    @property
-    def checksum(self) -> str:
-        return hashlib.blake2b(self.sql.encode(), digest_size=16).hexdigest()
-
-    @property
-    def statements(self) -> list[str]:
-        """Statements end with `;` at the end of a line; comment lines are dropped."""
-        code = "\n".join(line for line in self.sql.splitlines() if not line.lstrip().startswith("--"))
-        return [part.strip() for part in re.split(r";\s*(?:\n|$)", code) if part.strip()]
-
-
-def read_migrations(folder: Path = MIGRATIONS_FOLDER) -> list[Migration]:
-    """The migrations of a folder in order.
-
-    Numbers may have gaps: branches get theirs before they are merged, and one may never need it.
-    Raises MigrationError for a file name that is not `NNNN_name.sql` and for a number that is there twice.
-    """
-    found = []
-    for path in sorted(folder.glob("*.sql")):
-        match = FILE_NAME.match(path.name)
-        if not match:
-            raise MigrationError(f"{path.name}: a migration is named NNNN_name.sql")
-        found.append(Migration(int(match[1]), path.stem, path.read_text()))
-    numbers = [migration.number for migration in found]
-    if len(set(numbers)) < len(numbers):
-        raise MigrationError(f"each migration has a number of its own, found {numbers}")
-    return found
 
 
 def pending(warehouse: Warehouse, migrations: list[Migration]) -> list[Migration]:
@@ -113,22 +69,22 @@ def pending(warehouse: Warehouse, migrations: list[Migration]) -> list[Migration
     return [migration for migration in migrations if migration.number not in applied]
 
 
-def cluster_of(name: str, database: str, folder: Path = MIGRATIONS_FOLDER) -> Cluster:
-    """The cluster `name` with the tables of a folder's migrations. Raises MigrationError as `read_migrations` does."""
-    statements = [statement for migration in read_migrations(folder) for statement in migration.statements]
-    return Cluster(name, database, [CREATE_LEDGER.strip(), *statements])
-
-
 def migrate(warehouse: Warehouse, folder: Path = MIGRATIONS_FOLDER, cluster: str = "") -> list[Migration]:
     """Bring the database up to date, on every node of `cluster` if one is named; returns the migrations that were
-    applied. Raises MigrationError as `pending` does."""
-    migrations = read_migrations(folder)
+    applied.
+
+    Rollups are rebuilt where a migration asks for it. Killed at any moment, it is run again from the first migration
+    that is not in the ledger. Raises MigrationError as `pending` does, and where rollups are not right afterwards.
+    """
     run = runner(warehouse, cluster, folder)
     run(CREATE_LEDGER.strip())
-    todo = pending(warehouse, migrations)
+    todo = pending(warehouse, read_migrations(folder))
     for migration in todo:
         for statement in migration.statements:
             run(statement)
+    if any(migration.rebuilds_rollups for migration in todo) and warehouse.query(ANY_ROW):
+        _rebuild_rollups(warehouse, cluster)
+    for migration in todo:
         warehouse.command(
             WRITE_LEDGER,
             {"number": migration.number, "name": migration.name, "checksum": migration.checksum},
@@ -136,21 +92,11 @@ def migrate(warehouse: Warehouse, folder: Path = MIGRATIONS_FOLDER, cluster: str
     return todo
 
 
-def runner(warehouse: Warehouse, cluster: str = "", folder: Path = MIGRATIONS_FOLDER) -> Callable[[str], None]:
-    """What executes a statement as migrations have them, on every node of `cluster` if one is named; the databases are
-    there when it returns."""
-    if not cluster:
-        warehouse.create_database()
-        return warehouse.command
-    rendering = cluster_of(cluster, warehouse.database, folder)
-    server = warehouse.in_database("default")
-    for statement in rendering.databases:
-        server.command(statement)
-    server.close()
-    shard = warehouse.in_database(rendering.shard_database)
-
-    def run(statement: str) -> None:
-        for rendered in rendering.render(statement):
-            shard.command(rendered)
-
-    return run
+def _rebuild_rollups(warehouse: Warehouse, cluster: str) -> None:
+    """Only after all migrations: a rebuild computes the measures of this version, which may need each of them."""
+    if cluster:
+        log.warning("rollups_not_rebuilt", reason="this is not supported on a cluster yet; see CHANGELOG.md")
+        return
+    log.info("rebuilding_rollups_after_a_migration")
+    if not all(drift.is_zero for drift in rebuild(warehouse, EVERYTHING, reason="migration")):
+        raise MigrationError("rows arrived faster than rollups were rebuilt: run it again, or stop the workers for it")

@@ -12,7 +12,7 @@ from typing import Any
 
 from aggregator.clickhouse.client import Warehouse
 from aggregator.clickhouse.cluster import ClusterError, is_cluster
-from aggregator.clickhouse.migrate import runner
+from aggregator.clickhouse.migration_files import runner
 from aggregator.clickhouse.tables import REQUEST_LOGS, REQUEST_PAYLOADS
 from aggregator.errors import InsightsError
 from aggregator.times import EPOCH, Span

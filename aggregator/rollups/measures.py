@@ -1,7 +1,7 @@
 """The measures, the dimensions, and the rollups that hold measures by dimensions.
 
 The planner, `rollups verify`, `rollups rebuild` and the tests all read this list. The tables and views are in
-aggregator/clickhouse/migrations/0004_rollups.sql.
+aggregator/clickhouse/migrations, 0004_rollups.sql and 0009_rollups_without_cost.sql.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _GROWTH = "(1.01 / 0.99)"
 # Slot 0 is for unknown durations, 1 for 0 ms, n for those over growth^(n - 3) up to growth^(n - 2) ms; at most 1,111.
 _MS = "assumeNotNull(duration_ms)"
 _SLOT = f"toUInt16(1 + ({_MS} > 0) + ceil(log(greatest({_MS}, 1)) / log({_GROWTH})))"
-_MIDDLE_MS = f"multiIf(slot = 0, nan, slot = 1, 0, 2 * pow({_GROWTH}, slot - 2) / (1 + {_GROWTH}))"
+_MIDDLE_MS = f"if(slot = 1, 0, 2 * pow({_GROWTH}, slot - 2) / (1 + {_GROWTH}))"
 _QUANTILES = f"({', '.join(map(str, LEVELS))})"
 
 
@@ -36,13 +36,18 @@ class Measure:
     """A mergeable aggregate, stored under `name` in every rollup.
 
     These are SQL: `from_raw` aggregates rows of request_logs to the state that a rollup stores, `merge` combines
-    stored states into one, and `finish` turns a combined state into the answer. `{column}` is the state's column.
+    stored states into one, and `finish` turns a combined state into the answer. `{column}` is the state's column,
+    `{table}` where it and those of other measures are.
     """
 
     name: str
     from_raw: str
     merge: str = "sum({column})"
     finish: str = "sum({column})"
+
+    def finished(self, table: str) -> str:
+        """SQL for the answer over the states of `table`."""
+        return self.finish.format(column=f"{table}.{self.name}", table=table)
 
 
 def _summed(column: str) -> Measure:
@@ -51,7 +56,16 @@ def _summed(column: str) -> Measure:
 
 REQUESTS = Measure("requests", "count()")
 ERRORS = Measure("errors", "countIf(is_error)")
-UNPRICED = Measure("unpriced", f"countIf(isNull({REQUEST_LOGS}.cost))")
+# Requests without a cost. There is usage and no price for it: the operator's work. A request that succeeded reported no
+# usage: the gateway's work. One that failed reported none: nothing to do.
+_NO_COST = f"isNull({REQUEST_LOGS}.cost)"
+_USAGE = (
+    f"(isNotNull({REQUEST_LOGS}.input_tokens) OR isNotNull({REQUEST_LOGS}.output_tokens) OR {REQUEST_LOGS}.usage != '')"
+)
+UNPRICED = Measure("unpriced", f"countIf({_NO_COST} AND {_USAGE})")
+MISSING_USAGE = Measure("missing_usage", f"countIf({_NO_COST} AND NOT {_USAGE} AND NOT is_error)")
+FAILED_WITHOUT_USAGE = Measure("failed_without_usage", f"countIf({_NO_COST} AND NOT {_USAGE} AND is_error)")
+WITHOUT_COST = (UNPRICED, MISSING_USAGE, FAILED_WITHOUT_USAGE)
 INPUT_TOKENS = _summed("input_tokens")
 OUTPUT_TOKENS = _summed("output_tokens")
 CACHED_INPUT_TOKENS = _summed("cached_input_tokens")
@@ -66,18 +80,30 @@ CACHE_CREATION_INPUT_TOKENS_COST = _summed("cache_creation_input_tokens_cost")
 OUTPUT_TOKENS_COST = _summed("output_tokens_cost")
 DURATION_SUM = Measure("duration_ms_sum", "sum(ifNull(duration_ms, 0))")
 DURATION_COUNT = Measure("duration_ms_count", "count(duration_ms)")
-# By level, NaN where no duration is known.
+# Of no known duration: bounds that leave every percentile as it is. So do the columns' defaults, 0 and the largest
+# number, which stand for rows whose extremes nobody has kept.
+DURATION_MIN = Measure(
+    "duration_ms_min", f"ifNull(min({REQUEST_LOGS}.duration_ms), 4294967295)", "min({column})", "min({column})"
+)
+DURATION_MAX = Measure(
+    "duration_ms_max", f"ifNull(max({REQUEST_LOGS}.duration_ms), 0)", "max({column})", "max({column})"
+)
+# By level, NaN where no duration is known; never beyond the extremes, so a question names DURATION_MIN and DURATION_MAX
+# beside it.
 DURATION_HISTOGRAM = Measure(
     "duration_ms_histogram",
     f"quantilesExactWeightedStateIf{_QUANTILES}({_SLOT}, 1, isNotNull(duration_ms))",
     merge=f"quantilesExactWeightedMergeState{_QUANTILES}({{column}})",
-    finish=f"arrayMap(slot -> {_MIDDLE_MS}, quantilesExactWeightedMerge{_QUANTILES}({{column}}))",
+    finish=(
+        f"arrayMap(slot -> if(slot = 0, nan, least(greatest({_MIDDLE_MS}, min({{table}}.duration_ms_min)),"
+        f" max({{table}}.duration_ms_max))), quantilesExactWeightedMerge{_QUANTILES}({{column}}))"
+    ),
 )
 
 MEASURES = (
     REQUESTS,
     ERRORS,
-    UNPRICED,
+    *WITHOUT_COST,
     INPUT_TOKENS,
     OUTPUT_TOKENS,
     CACHED_INPUT_TOKENS,
@@ -91,6 +117,8 @@ MEASURES = (
     OUTPUT_TOKENS_COST,
     DURATION_SUM,
     DURATION_COUNT,
+    DURATION_MIN,
+    DURATION_MAX,
     DURATION_HISTOGRAM,
 )
 

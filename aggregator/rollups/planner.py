@@ -229,9 +229,7 @@ def compile_answer(question: Question, order_by: str, limit: int) -> tuple[str, 
     `order_by` is an expression over the measures' names; it comes from code, never from a request.
     """
     states, parameters = compile_states(question)
-    finished = ", ".join(
-        f"{measure.finish.format(column=f'states.{measure.name}')} AS {measure.name}" for measure in question.measures
-    )
+    finished = ", ".join(f"{measure.finished('states')} AS {measure.name}" for measure in question.measures)
     sql = (
         f"SELECT group_key, grouping(group_key) AS is_total, {finished}\nFROM (\n{states}\n) AS states\n"
         f"GROUP BY GROUPING SETS ((), (group_key))\n"

@@ -187,7 +187,8 @@ def rebuild(
 
     Readers see each partition either before or after the rebuild, and ingestion continues. It is safe to interrupt
     and to run again. `progress` is called with (partitions done, partitions in all). Times whose rows retention has
-    deleted keep their sums. Raises ClusterError on a cluster, and RetentionError as `verify` does.
+    deleted keep their sums, in partitions that have every column and projection. Raises ClusterError on a cluster, and
+    RetentionError as `verify` does.
     """
     refuse_on_cluster(warehouse, "rebuilding rollups")
     aligned = align(span)
@@ -197,7 +198,7 @@ def rebuild(
         closed = current_generation(warehouse)
         warehouse.command(OPEN_GENERATION, {"generation": closed + 1, "reason": reason})
         time.sleep(SETTLE_SECONDS)
-        pieces = list(_slices(warehouse, with_rows(warehouse, aligned), closed))
+        pieces = list(_slices(warehouse, aligned, closed))
         for done, piece in enumerate(pieces, start=1):
             # For each piece, since days may pass meanwhile.
             whole = with_rows(warehouse, aligned)

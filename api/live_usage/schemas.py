@@ -15,7 +15,9 @@ class MinuteUsage(BaseModel):
     minute: datetime = Field(description="When the minute began, UTC.")
     requests: int = Field(0, description="Requests.")
     errors: int = Field(0, description="Requests that failed.")
-    unpriced: int = Field(0, description="Requests without a cost, which `cost` leaves out.")
+    unpriced: int = Field(0, description="Requests with usage and no known price, which `cost` leaves out.")
+    missing_usage: int = Field(0, description="Requests that succeeded and reported no usage.")
+    failed_without_usage: int = Field(0, description="Requests that failed and reported no usage.")
     input_tokens: int = Field(0, description="Tokens of the prompts.")
     output_tokens: int = Field(0, description="Tokens of the answers.")
     cost: Annotated[Decimal, PlainSerializer(plain, return_type=str)] = Field(
@@ -30,7 +32,9 @@ EXAMPLE_MINUTE: dict[str, Any] = {
     "minute": "2026-11-24T12:00:00Z",
     "requests": 312,
     "errors": 2,
-    "unpriced": 2,
+    "unpriced": 0,
+    "missing_usage": 1,
+    "failed_without_usage": 2,
     "input_tokens": 402110,
     "output_tokens": 90120,
     "cost": "1.904",

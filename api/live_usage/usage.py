@@ -14,7 +14,7 @@ from aggregator.rollups.measures import (
     INPUT_TOKENS,
     OUTPUT_TOKENS,
     REQUESTS,
-    UNPRICED,
+    WITHOUT_COST,
 )
 from aggregator.times import EPOCH, Span
 from api.live_usage.parameters import LiveParameters
@@ -23,7 +23,7 @@ from api.security.reader import Reader
 
 MINUTE = timedelta(minutes=1)
 MINUTES = 60
-MEASURES = (REQUESTS, ERRORS, UNPRICED, INPUT_TOKENS, OUTPUT_TOKENS, COST, DURATION_SUM, DURATION_COUNT)
+MEASURES = (REQUESTS, ERRORS, *WITHOUT_COST, INPUT_TOKENS, OUTPUT_TOKENS, COST, DURATION_SUM, DURATION_COUNT)
 CONDITIONS = {
     SubjectKind.TOTAL: "",
     SubjectKind.MODEL: "model_name = {value:String}",
@@ -54,11 +54,11 @@ def minutes_of(rows: Iterable[Mapping[str, Any]]) -> dict[int, MinuteUsage]:
 
 def _usage(row: Mapping[str, Any]) -> MinuteUsage:
     duration_count = row["duration_ms_count"]
-    names = ("requests", "errors", "unpriced", "input_tokens", "output_tokens", "cost")
+    durations = (DURATION_SUM, DURATION_COUNT)
     return MinuteUsage(
         minute=EPOCH + int(row["minute"]) * MINUTE,
         avg_duration_ms=round(row["duration_ms_sum"] / duration_count, 3) if duration_count else None,
-        **{name: row[name] for name in names},
+        **{measure.name: row[measure.name] for measure in MEASURES if measure not in durations},
     )
 
 

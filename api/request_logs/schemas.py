@@ -1,10 +1,11 @@
 """What the endpoints of request logs answer with."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypeAliasType
 
+from aggregator.cost_explanation import Reason
 from api.request_logs.examples import EXAMPLE_EXPLANATION, EXAMPLE_LOG
 from api.wire_types import Dollars, JsonObject, Moment, PlainNumber, Rate
 
@@ -137,7 +138,7 @@ class RequestLog(BaseModel):
 
 
 CostBucket = TypeAliasType("CostBucket", Literal["input", "cached_input", "cache_creation_input", "output", "other"])
-UnpricedReason = TypeAliasType("UnpricedReason", Literal["no_usage", "no_price"])
+UnpricedReason = TypeAliasType("UnpricedReason", Reason)
 
 
 class CostCharge(BaseModel):
@@ -197,8 +198,8 @@ class ExplainedLog(RequestLog):
 
     cost_explanation: CostExplanation | None = Field(description="How the cost came about; null when there is none.")
     unpriced_reason: UnpricedReason | None = Field(
-        description="Why there is no cost: no usage was reported, or no price is known for this model, time and usage;"
-        " null when there is a cost."
+        description="Why there is no cost: no price is known for this model, time and usage; it succeeded and no usage"
+        " was reported; or it failed without usage. null when there is a cost."
     )
 
 
@@ -224,13 +225,20 @@ class LogPage(BaseModel):
     total_count_is_approximate: bool = Field(description="True: there are at least total_count logs.")
 
 
+Unpriced = Annotated[int, Field(description="Requests with usage and no known price.")]
+MissingUsage = Annotated[int, Field(description="Requests that succeeded and reported no usage.")]
+FailedWithoutUsage = Annotated[int, Field(description="Requests that failed and reported no usage.")]
+
+
 class StatsGroup(BaseModel):
-    """Sums leave unknown values out: cost is that of priced requests, unpriced_count says how many are not."""
+    """Sums leave unknown values out: cost is that of requests with a cost. Three counts say how many have none, why."""
 
     group: str = Field(description="The key; for hour and day the start of it in UTC, RFC 3339.")
     count: int = Field(description="Requests.")
     error_count: int = Field(description="Requests that failed.")
-    unpriced_count: int = Field(description="Requests without a cost, which `cost` leaves out.")
+    unpriced_count: Unpriced
+    missing_usage_count: MissingUsage
+    failed_without_usage_count: FailedWithoutUsage
     input_tokens: int = Field(description="Tokens of the prompts, cache reads and cache writes included.")
     output_tokens: int = Field(description="Tokens of the answers, thinking included.")
     cached_input_tokens: int = Field(description="Of the input tokens, those read from a cache.")
@@ -263,7 +271,9 @@ class StatsAnswer(BaseModel):
                             "group": "gpt-5-mini",
                             "count": 120,
                             "error_count": 2,
-                            "unpriced_count": 2,
+                            "unpriced_count": 0,
+                            "missing_usage_count": 1,
+                            "failed_without_usage_count": 2,
                             "input_tokens": 144000,
                             "output_tokens": 40800,
                             "cached_input_tokens": 120000,
@@ -282,7 +292,9 @@ class StatsAnswer(BaseModel):
                     "total_cost": "0.090600000000",
                     "avg_duration_ms": 2310.5,
                     "error_count": 2,
-                    "unpriced_count": 2,
+                    "unpriced_count": 0,
+                    "missing_usage_count": 1,
+                    "failed_without_usage_count": 2,
                 }
             ]
         }
@@ -296,4 +308,6 @@ class StatsAnswer(BaseModel):
     total_cost: Dollars = Field(description="Dollars, fee included, of the requests that have a cost.")
     avg_duration_ms: float | None = Field(description="Milliseconds, the average; null when no duration is known.")
     error_count: int = Field(description="Requests that failed.")
-    unpriced_count: int = Field(description="Requests without a cost, which `total_cost` leaves out.")
+    unpriced_count: Unpriced
+    missing_usage_count: MissingUsage
+    failed_without_usage_count: FailedWithoutUsage

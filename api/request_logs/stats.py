@@ -8,12 +8,14 @@ from aggregator.rollups.measures import (
     COST,
     DURATION_COUNT,
     DURATION_HISTOGRAM,
+    DURATION_MAX,
+    DURATION_MIN,
     DURATION_SUM,
     ERRORS,
     INPUT_TOKENS,
     OUTPUT_TOKENS,
     REQUESTS,
-    UNPRICED,
+    WITHOUT_COST,
     Bucket,
     Dimension,
 )
@@ -27,13 +29,15 @@ from api.wire_types import dollars, rfc3339
 MEASURES = (
     REQUESTS,
     ERRORS,
-    UNPRICED,
+    *WITHOUT_COST,
     INPUT_TOKENS,
     OUTPUT_TOKENS,
     CACHED_INPUT_TOKENS,
     COST,
     DURATION_SUM,
     DURATION_COUNT,
+    DURATION_MIN,
+    DURATION_MAX,
     DURATION_HISTOGRAM,
 )
 GROUPS: dict[GroupBy, Dimension | Bucket] = {
@@ -98,6 +102,8 @@ def _stat(row: Row, parameters: StatsParameters) -> StatsGroup:
         count=row["requests"],
         error_count=row["errors"],
         unpriced_count=row["unpriced"],
+        missing_usage_count=row["missing_usage"],
+        failed_without_usage_count=row["failed_without_usage"],
         input_tokens=row["input_tokens"],
         output_tokens=row["output_tokens"],
         cached_input_tokens=row["cached_input_tokens"],
@@ -127,4 +133,6 @@ def answer_stats(reader: Reader, parameters: StatsParameters) -> StatsAnswer:
         avg_duration_ms=_average_ms(total),
         error_count=total["errors"],
         unpriced_count=total["unpriced"],
+        missing_usage_count=total["missing_usage"],
+        failed_without_usage_count=total["failed_without_usage"],
     )

@@ -4,7 +4,8 @@ from urllib.parse import urlsplit
 
 from aggregator.clickhouse.client import UNKNOWN_DATABASE, DatabaseError, Warehouse
 from aggregator.clickhouse.cluster import is_shard
-from aggregator.clickhouse.migrate import Migration, pending, read_migrations
+from aggregator.clickhouse.migrate import pending
+from aggregator.clickhouse.migration_files import Migration, read_migrations
 from aggregator.errors import InsightsError
 from cli.settings import AdminSettings
 

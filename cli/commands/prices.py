@@ -29,7 +29,11 @@ from ingest.transform.decoder import EVENT_SCHEMA, Rejection, decode_one
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 At = typer.Option("--at", parser=moment, metavar="TIME", help="RFC 3339, or a date (UTC); now without.")
-REASONS = {"no_usage": "no usage was reported", "no_price": "no price is known for this model, time and usage"}
+REASONS = {
+    "no_price": "no price is known for this model, time and usage",
+    "no_usage": "no usage was reported",
+    "failed_without_usage": "it failed and reported no usage",
+}
 RATE_HEADINGS = ("input", "cached input", "cache creation", "output")
 NEWEST_OF_ID = """
 SELECT * EXCEPT metadata FROM request_logs WHERE request_id = {request_id:String} ORDER BY timestamp DESC LIMIT 1

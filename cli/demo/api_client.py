@@ -14,6 +14,8 @@ class StatsRow(BaseModel):
     count: int
     error_count: int
     unpriced_count: int
+    missing_usage_count: int
+    failed_without_usage_count: int
     input_tokens: int
     output_tokens: int
     cached_input_tokens: int
@@ -21,6 +23,10 @@ class StatsRow(BaseModel):
     p50_duration_ms: float | None
     p95_duration_ms: float | None
     p99_duration_ms: float | None
+
+    @property
+    def without_cost(self) -> int:
+        return self.unpriced_count + self.missing_usage_count + self.failed_without_usage_count
 
 
 class Stats(BaseModel):
@@ -33,6 +39,8 @@ class Stats(BaseModel):
     total_cost: Decimal
     error_count: int
     unpriced_count: int
+    missing_usage_count: int
+    failed_without_usage_count: int
 
 
 class ApiClient:

@@ -16,6 +16,8 @@ def _tally(group: StatsRow) -> Tally:
         requests=group.count,
         errors=group.error_count,
         unpriced=group.unpriced_count,
+        missing_usage=group.missing_usage_count,
+        failed_without_usage=group.failed_without_usage_count,
         input_tokens=group.input_tokens,
         output_tokens=group.output_tokens,
         cached_input_tokens=group.cached_input_tokens,
@@ -32,7 +34,7 @@ def _tally_difference(got: Tally, wanted: Tally) -> str:
 
 
 def _group_differences(kind: str, stats: Stats, wanted: Mapping[Any, Tally], key_of: Callable[[str], Any]) -> list[str]:
-    nothing = Tally(0, 0, 0, 0, 0, 0)
+    nothing = Tally()
     got = {key_of(group.group): _tally(group) for group in stats.stats}
     wrong = [key for key in sorted(got.keys() | wanted.keys()) if got.get(key, nothing) != wanted.get(key, nothing)]
     sentences = [
@@ -48,6 +50,8 @@ def _total_differences(kind: str, stats: Stats, wanted: Tally) -> list[str]:
         ("requests", stats.total_count, wanted.requests),
         ("errors", stats.error_count, wanted.errors),
         ("unpriced", stats.unpriced_count, wanted.unpriced),
+        ("missing usage", stats.missing_usage_count, wanted.missing_usage),
+        ("failed without usage", stats.failed_without_usage_count, wanted.failed_without_usage),
         ("input tokens", stats.total_input_tokens, wanted.input_tokens),
         ("output tokens", stats.total_output_tokens, wanted.output_tokens),
     )

@@ -46,12 +46,14 @@ DETAILS = ("cached_input_tokens", "cache_creation_input_tokens", "thinking_token
 class Tally(NamedTuple):
     """The sums of a group of requests. Tokens that were not reported count as zero."""
 
-    requests: int
-    errors: int
-    unpriced: int
-    input_tokens: int
-    output_tokens: int
-    cached_input_tokens: int
+    requests: int = 0
+    errors: int = 0
+    unpriced: int = 0
+    missing_usage: int = 0
+    failed_without_usage: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_input_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -292,7 +294,7 @@ def _by_status(by_outcome: dict[int, Tally]) -> dict[str, Tally]:
     totals: dict[str, Tally] = {}
     for number, tally in by_outcome.items():
         status = OUTCOMES[number].status
-        before = totals.get(status, Tally(0, 0, 0, 0, 0, 0))
+        before = totals.get(status, Tally())
         totals[status] = Tally(*(a + b for a, b in zip(before, tally, strict=True)))
     return totals
 
@@ -301,9 +303,13 @@ def expected(traffic: Traffic) -> Expected:
     """The sums that the records of `traffic` must give, computed from its columns."""
     ones = np.ones(len(traffic.moments), dtype=np.int64)
     failed = (traffic.outcome != 0).astype(np.int64)
-    unpriced = ((traffic.model == UNPRICED_MODEL) | ~traffic.usage_known).astype(np.int64)
+    without_cost = (
+        (traffic.model == UNPRICED_MODEL) & traffic.usage_known,
+        ~traffic.usage_known & (failed == 0),
+        ~traffic.usage_known & (failed == 1),
+    )
     used = (traffic.input_tokens, traffic.output_tokens, traffic.cached_tokens)
-    measures = np.stack([ones, failed, unpriced, *(column * traffic.usage_known for column in used)], axis=1)
+    measures = np.stack([ones, failed, *without_cost, *(column * traffic.usage_known for column in used)], axis=1)
     by_hour = _tallies(measures, traffic.moments // MICROS_PER_HOUR)
     by_key = _tallies(measures, traffic.user * KEYS_PER_USER + traffic.key)
     return Expected(

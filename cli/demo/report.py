@@ -126,7 +126,7 @@ def cost_by_model(models: Stats) -> Table:
     highest = max((group.cost for group in groups), default=Decimal(0))
     total = models.total_cost
     for group in groups:
-        cost = group.cost if group.unpriced_count < group.count else None
+        cost = group.cost if group.without_cost < group.count else None
         share = f"{100 * cost / total:.1f} %" if cost is not None and total else ""
         strip = _bar(float(cost or 0), float(highest), "green")
         counts = (f"{group.count:,}", _short(group.input_tokens), _short(group.output_tokens))

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from aggregator.clickhouse.client import DatabaseError, Warehouse, WarehouseUnavailableError
-from aggregator.clickhouse.migrate import MigrationError
+from aggregator.clickhouse.migration_files import MigrationError
 from aggregator.clickhouse.retention import RetentionError, current
 from aggregator.clickhouse.tables import DEAD_LETTERS, REQUEST_LOGS, REQUEST_PAYLOADS
-from aggregator.rollups.measures import ROLLUPS
+from aggregator.rollups.measures import ERRORS, REQUESTS, ROLLUPS, WITHOUT_COST
 from aggregator.rollups.rebuild import verify
 from aggregator.times import Span
 from cli.adapters.clickhouse import missing_migrations
@@ -26,7 +26,7 @@ FREE_DISK_SHARE, LEAST_FREE_DISK_SHARE = 0.15, 0.05
 PARTS_SHARE = 0.3
 MUTATION_HOURS = 1.0
 DEAD_LETTER_SHARE, MOST_DEAD_LETTER_SHARE = 0.01, 0.1
-UNPRICED_SHARE = 0.05
+UNPRICED_SHARE = MISSING_USAGE_SHARE = 0.05
 DRIFT_HOURS = 3
 
 TABLES = """
@@ -53,8 +53,11 @@ DISKS = "SELECT name, free_space, total_space FROM system.disks WHERE total_spac
 REPLICAS = "SELECT table, is_readonly, absolute_delay FROM system.replicas WHERE database = currentDatabase()"
 LAST_DAY = """
 SELECT (SELECT count() FROM dead_letters WHERE created_at >= now() - INTERVAL 1 DAY) AS letters,
-    (SELECT count() FROM request_logs WHERE timestamp >= now() - INTERVAL 1 DAY) AS rows,
-    (SELECT countIf(isNull(cost)) FROM request_logs WHERE timestamp >= now() - INTERVAL 1 DAY) AS unpriced
+    (SELECT count() FROM request_logs WHERE timestamp >= now() - INTERVAL 1 DAY) AS rows
+"""
+WITHOUT_COST_OF_DAY = f"""
+SELECT {", ".join(f"{each.from_raw} AS {each.name}" for each in (REQUESTS, ERRORS, *WITHOUT_COST))}
+FROM request_logs WHERE timestamp >= now() - INTERVAL 1 DAY
 """
 
 
@@ -201,10 +204,18 @@ def dead_letters(warehouse: Warehouse) -> Finding:
 
 
 def unpriced(warehouse: Warehouse) -> Finding:
-    row = warehouse.query(LAST_DAY)[0]
-    share = row["unpriced"] / max(1, row["rows"])
-    advice = "give the prices in INSIGHTS_PRICES_FILE, then `insights reprice`; or let the gateway report usage"
-    return judge("unpriced", f"{share:.1%} of a day's requests", advice, warning=share > UNPRICED_SHARE)
+    row = warehouse.query(WITHOUT_COST_OF_DAY)[0]
+    share = row["unpriced"] / max(1, row["requests"] - row["missing_usage"] - row["failed_without_usage"])
+    advice = "give the prices in INSIGHTS_PRICES_FILE, then `insights reprice`"
+    return judge("unpriced", f"{share:.1%} of a day's requests with usage", advice, warning=share > UNPRICED_SHARE)
+
+
+def missing_usage(warehouse: Warehouse) -> Finding:
+    row = warehouse.query(WITHOUT_COST_OF_DAY)[0]
+    share = row["missing_usage"] / max(1, row["requests"] - row["errors"])
+    advice = "let the gateway report usage, or send the response's body"
+    observed = f"{share:.1%} of a day's successful requests"
+    return judge("missing usage", observed, advice, warning=share > MISSING_USAGE_SHARE)
 
 
 # The checks of the tables run only when the schema is complete.
@@ -220,6 +231,7 @@ OF_THE_TABLES: tuple[Callable[[Warehouse], Finding], ...] = (
     drift,
     dead_letters,
     unpriced,
+    missing_usage,
 )
 
 

@@ -61,8 +61,8 @@ SPEND = Board(
               {"requests": COUNT}, 6, 4),
         GrafanaPanel("Tokens", "stat", f"SELECT sum(r.input_tokens) AS input, sum(r.output_tokens) AS output FROM rollup_user AS r WHERE {IN_TIME} AND {MODEL} AND {USER} AND {KEY}",
               {"input": COUNT, "output": COUNT}, 6, 4),
-        GrafanaPanel("Requests without a cost", "stat", f"SELECT sum(r.unpriced) AS unpriced FROM rollup_user AS r WHERE {IN_TIME} AND {MODEL} AND {USER} AND {KEY}",
-              {"unpriced": COUNT}, 6, 4, description="No price is known, or no usage was reported. They are not in any sum of costs."),
+        GrafanaPanel("Requests without a cost", "stat", f"SELECT sum(r.unpriced) AS no_price, sum(r.missing_usage) AS no_usage FROM rollup_user AS r WHERE {IN_TIME} AND {MODEL} AND {USER} AND {KEY}",
+              {"no_price": COUNT, "no_usage": COUNT}, 6, 4, description="No price is known, or a request that succeeded reported no usage. They are not in any sum of costs. Requests that failed without usage are not counted here."),
         GrafanaPanel("Cost by model", "timeseries", f"SELECT {BY_TIME}, model_name AS model, toFloat64(sum(r.cost)) AS cost FROM rollup_user AS r WHERE {IN_TIME} AND {MODEL} AND {USER} AND {KEY} GROUP BY time, model ORDER BY time",
               {"time": TIME, "model": TEXT, "cost": DOLLARS}),
         GrafanaPanel("Tokens by kind", "timeseries", f"SELECT {BY_TIME}, sum(r.input_tokens) - sum(r.cached_input_tokens) - sum(r.cache_creation_input_tokens) AS uncached_input, sum(r.cached_input_tokens) AS cached_input, sum(r.cache_creation_input_tokens) AS cache_creation, sum(r.output_tokens) AS output FROM rollup_user AS r WHERE {IN_TIME} AND {MODEL} AND {USER} AND {KEY} GROUP BY time ORDER BY time",
@@ -79,19 +79,26 @@ SPEND = Board(
     {"model": VALUES_OF_MODEL, "user": VALUES_OF_USER, "key": VALUES_OF_KEY},
 )  # fmt: skip
 
-_P = DURATION_HISTOGRAM.finish.format(column="duration_ms_histogram")
+
+def _percentile(values: str, level: float) -> str:
+    """From a sketch within 1 %, and never beyond the least and the largest value."""
+    return f"least(greatest(quantileDD(0.01, {level})({values}), min({values})), max({values}))"
+
+
+_DELAY_MS = "greatest(dateDiff('millisecond', timestamp, created_at), 0)"
+_P = DURATION_HISTOGRAM.finished("r")
 LATENCY = Board(
     "insights-latency",
     "Latency and errors",
     "How long requests take, and which fail.",
     (
-        GrafanaPanel("Duration", "timeseries", f"SELECT time, p[1] AS p50, p[2] AS p95, p[3] AS p99 FROM (SELECT {BY_TIME}, {_P} AS p FROM rollup_model WHERE {IN_TIME} AND {MODEL} GROUP BY time) ORDER BY time",
+        GrafanaPanel("Duration", "timeseries", f"SELECT time, p[1] AS p50, p[2] AS p95, p[3] AS p99 FROM (SELECT {BY_TIME}, {_P} AS p FROM rollup_model AS r WHERE {IN_TIME} AND {MODEL} GROUP BY time) ORDER BY time",
               {"time": TIME, "p50": MS, "p95": MS, "p99": MS}, description="Within 1 % of the true percentiles."),
         GrafanaPanel("Share of requests that failed", "timeseries", f"SELECT {BY_TIME}, sum(r.errors) / sum(r.requests) AS failed FROM rollup_model AS r WHERE {IN_TIME} AND {MODEL} GROUP BY time ORDER BY time",
               {"time": TIME, "failed": SHARE}),
         GrafanaPanel("Requests by status", "timeseries", f"SELECT {BY_TIME}, status, sum(r.requests) AS requests FROM rollup_model AS r WHERE {IN_TIME} GROUP BY time, status ORDER BY time",
               {"time": TIME, "status": TEXT, "requests": COUNT}),
-        GrafanaPanel("Time to first token", "timeseries", f"SELECT $__timeInterval(timestamp) AS time, quantileDD(0.01, 0.5)(time_to_first_token_ms) AS p50, quantileDD(0.01, 0.95)(time_to_first_token_ms) AS p95 FROM request_logs WHERE {IN_TIME_RAW} AND {MODEL} AND isNotNull(time_to_first_token_ms) GROUP BY time ORDER BY time",
+        GrafanaPanel("Time to first token", "timeseries", f"SELECT $__timeInterval(timestamp) AS time, {_percentile('time_to_first_token_ms', 0.5)} AS p50, {_percentile('time_to_first_token_ms', 0.95)} AS p95 FROM request_logs WHERE {IN_TIME_RAW} AND {MODEL} AND isNotNull(time_to_first_token_ms) GROUP BY time ORDER BY time",
               {"time": TIME, "p50": MS, "p95": MS}, description="From rows: no rollup has it."),
         GrafanaPanel("Models", "table", f"SELECT model, requests, failed, p[1] AS p50, p[2] AS p95, p[3] AS p99 FROM (SELECT model_name AS model, sum(r.requests) AS requests, sum(r.errors) / sum(r.requests) AS failed, {_P} AS p FROM rollup_model AS r WHERE {IN_TIME} AND {MODEL} GROUP BY model) ORDER BY requests DESC LIMIT 100",
               {"model": TEXT, "requests": COUNT, "failed": SHARE, "p50": MS, "p95": MS, "p99": MS}),
@@ -130,14 +137,14 @@ INGEST = Board(
     (
         GrafanaPanel("Requests", "timeseries", f"SELECT {BY_TIME}, sum(r.requests) AS requests FROM rollup_model AS r WHERE {IN_TIME} GROUP BY time ORDER BY time",
               {"time": TIME, "requests": COUNT}),
-        GrafanaPanel("From request to row", "timeseries", f"SELECT $__timeInterval(created_at) AS time, quantileDD(0.01, 0.5)(greatest(dateDiff('millisecond', timestamp, created_at), 0)) / 1000 AS p50, quantileDD(0.01, 0.99)(greatest(dateDiff('millisecond', timestamp, created_at), 0)) / 1000 AS p99 FROM request_logs WHERE {IN_TIME_RAW} GROUP BY time ORDER BY time",
+        GrafanaPanel("From request to row", "timeseries", f"SELECT $__timeInterval(created_at) AS time, {_percentile(_DELAY_MS, 0.5)} / 1000 AS p50, {_percentile(_DELAY_MS, 0.99)} / 1000 AS p99 FROM request_logs WHERE {IN_TIME_RAW} GROUP BY time ORDER BY time",
               {"time": TIME, "p50": SECONDS, "p99": SECONDS}, description="From rows: no rollup has the time of writing. Requests that are replayed late show here."),
         GrafanaPanel("Dead letters by reason", "timeseries", "SELECT $__timeInterval(created_at) AS time, reason, count() AS letters FROM dead_letters WHERE $__timeFilter_ms(created_at) GROUP BY time, reason ORDER BY time",
               {"time": TIME, "reason": TEXT, "letters": COUNT}),
         GrafanaPanel("Dead letters", "table", "SELECT reason, field, count() AS letters, min(created_at) AS first, max(created_at) AS last FROM dead_letters WHERE $__timeFilter_ms(created_at) GROUP BY reason, field ORDER BY letters DESC LIMIT 100",
               {"reason": TEXT, "field": TEXT, "letters": COUNT, "first": TIME, "last": TIME}),
-        GrafanaPanel("Requests without a cost", "timeseries", f"SELECT {BY_TIME}, model_name AS model, sum(r.unpriced) AS unpriced FROM rollup_model AS r WHERE {IN_TIME} GROUP BY time, model HAVING unpriced > 0 ORDER BY time",
-              {"time": TIME, "model": TEXT, "unpriced": COUNT}),
+        GrafanaPanel("Requests without a cost", "timeseries", f"SELECT {BY_TIME}, model_name AS model, sum(r.unpriced) AS no_price, sum(r.missing_usage) AS no_usage FROM rollup_model AS r WHERE {IN_TIME} GROUP BY time, model HAVING no_price + no_usage > 0 ORDER BY time",
+              {"time": TIME, "model": TEXT, "no_price": COUNT, "no_usage": COUNT}, description="Prices are the operator's work, usage the gateway's."),
         GrafanaPanel("Partitions", "table", f"SELECT source_topic AS topic, source_partition AS partition, count() AS rows, max(source_offset) AS last_offset, max(created_at) AS last_written FROM request_logs WHERE {IN_TIME_RAW} GROUP BY topic, partition ORDER BY topic, partition LIMIT 500",
               {"topic": TEXT, "partition": TEXT, "rows": COUNT, "last_offset": COUNT, "last_written": TIME}, description="From rows: no rollup has partitions."),
     ),

@@ -17,6 +17,7 @@ from ingest.consumer.batch import Batch
 from ingest.consumer.dead_letter_limit import NO_LIMIT, DeadLetterLimit, DeadLetterWatch
 from ingest.consumer.usage_increments import usage_of
 from ingest.pricing import PriceBook, ReloadingPriceBook, price_events
+from ingest.pricing.without_cost import unpriced_reasons
 from ingest.transform.decoder import Decoder, Rejection
 from ingest.transform.enrichment import with_derived
 from ingest.transform.rows import dead_letters, request_logs, request_payloads
@@ -28,11 +29,10 @@ TRACER = get_tracer(__name__)
 GENERATION_SECONDS = 1.0
 
 
-def _count_unpriced(events: pa.Table, costs: pa.Table) -> None:
-    is_unpriced, is_missing = pc.is_null(costs["cost"]), pc.equal(events["usage_source"], "missing")
-    no_usage = pc.sum(pc.and_(is_unpriced, is_missing)).as_py() or 0
-    metrics.UNPRICED.labels("no_usage").inc(no_usage)
-    metrics.UNPRICED.labels("no_price").inc(costs["cost"].null_count - no_usage)
+def _count_unpriced(rows: pa.Table) -> None:
+    reasons = unpriced_reasons(rows, rows["is_error"], rows["cost"])
+    for found in pc.value_counts(reasons.drop_null()).to_pylist():
+        metrics.UNPRICED.labels(found["values"]).inc(found["counts"])
 
 
 class Sink:
@@ -93,7 +93,7 @@ class Sink:
             self._insert(REQUEST_LOGS, rows, batch)
         self._chosen.pop(batch.token, None)
         self._count(batch, len(events), rejections, decoded.unknown_fields)
-        _count_unpriced(events, costs)
+        _count_unpriced(rows)
         return usage_of(events, rows["is_error"], costs["cost"])
 
     def _prices_for(self, batch: Batch) -> PriceBook:

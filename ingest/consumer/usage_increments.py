@@ -22,6 +22,7 @@ from aggregator.budgets.topics import INCREMENTS, create_budget_topics
 from aggregator.topic_creation import TopicError
 from ingest import metrics
 from ingest.consumer.batch import Batch
+from ingest.pricing.without_cost import unpriced_reasons
 
 log = structlog.get_logger(__name__)
 
@@ -32,7 +33,8 @@ SEND_SECONDS = 1.0
 PAUSE_SECONDS = 5.0
 CLOSE_SECONDS = 0.5
 
-SUMS = ("requests", "errors", "unpriced", "tokens", "cost", "duration_ms_sum", "duration_ms_count")
+SUMS = SCHEMA.names[3:]
+WITHOUT_COST = {"unpriced": "no_price", "missing_usage": "no_usage", "failed_without_usage": "failed_without_usage"}
 SCOPE_COLUMNS = (("model", "model_name"), ("user", "user_id"), ("api_key", "api_key_id"))
 MICROSECONDS_PER_MINUTE = 60_000_000
 
@@ -45,13 +47,14 @@ def _counts(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def _measures(events: pa.Table, is_error: pa.ChunkedArray, cost: pa.ChunkedArray) -> pa.Table:
     """The sums that each event adds to, with its minute."""
     dollars = SCHEMA.field("cost").type
+    reasons = unpriced_reasons(events, is_error, cost)
     micros = pc.cast(pc.floor_temporal(events["timestamp"], unit="minute"), pa.int64())
     return pa.table(
         {
             "minute": pc.divide(micros, MICROSECONDS_PER_MINUTE),
             "requests": pa.repeat(pa.scalar(1, pa.int64()), len(events)),
             "errors": _counts(is_error),
-            "unpriced": _counts(pc.is_null(cost)),
+            **{name: _counts(pc.equal(reasons, reason)) for name, reason in WITHOUT_COST.items()},
             "tokens": pc.add(_counts(events["input_tokens"]), _counts(events["output_tokens"])),
             "cost": pc.fill_null(cost.cast(dollars), pa.scalar(0, pa.int64()).cast(dollars)),
             "duration_ms_sum": _counts(events["duration_ms"]),

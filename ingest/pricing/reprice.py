@@ -27,6 +27,7 @@ from aggregator.rollups import rebuild
 from aggregator.rollups.rebuild import Drift
 from aggregator.times import EPOCH, Span
 from ingest.pricing import PRICED_SCHEMA, PriceBook, price_events
+from ingest.pricing.without_cost import unpriced_reasons
 
 PIECE_ROWS = 250_000
 POLL_SECONDS = 0.2
@@ -45,7 +46,7 @@ TOKENS = tuple(
     f"{kind}_tokens" for kind in ("input", "output", "cached_input", "cache_creation_input", "thinking")
 )  # fmt: skip
 USED = ("timestamp", "provider", "model_name", "user_id", "api_key_id", "service_tier", "usage", *TOKENS)
-READ = (*KEY, *USED, *(name for name in AMOUNTS if name not in FEES), *FEES_OF_ROW)
+READ = (*KEY, *USED, "is_error", *(name for name in AMOUNTS if name not in FEES), *FEES_OF_ROW)
 LEFTOVERS = """
 SELECT name FROM system.tables WHERE database = currentDatabase() AND match(name, '^reprice_[0-9a-f]{32}$')
 AND metadata_modification_time < now() - INTERVAL 1 DAY
@@ -222,12 +223,18 @@ def _totals(rows: pa.Table, priced: pa.Table, is_changed: pa.ChunkedArray) -> It
         "changed_rows": is_changed.cast(pa.int64()),
         "old_cost": pc.fill_null(rows["cost"], Decimal(0)),
         "new_cost": pc.fill_null(priced["cost"], Decimal(0)),
-        "old_unpriced": pc.is_null(rows["cost"]).cast(pa.int64()),
-        "new_unpriced": pc.is_null(priced["cost"]).cast(pa.int64()),
+        "old_unpriced": _has_no_price(rows, rows["cost"]),
+        "new_unpriced": _has_no_price(rows, priced["cost"]),
     }
     grouped = pa.table({"model_name": rows["model_name"].cast(pa.string())} | columns).group_by("model_name")
     for row in grouped.aggregate([(name, "sum") for name in columns]).to_pylist():
         yield ModelTotals(row["model_name"], **{name: row[f"{name}_sum"] for name in columns})
+
+
+def _has_no_price(rows: pa.Table, cost: pa.ChunkedArray) -> pa.ChunkedArray:
+    """1 for a row with usage and no known price: rows without usage have no cost under any prices."""
+    is_unpriced = pc.equal(unpriced_reasons(rows, rows["is_error"].cast(pa.bool_()), cost), "no_price")
+    return pc.fill_null(is_unpriced, False).cast(pa.int64())
 
 
 def _apply(warehouse: Warehouse, span: Span, changes: str, progress: Progress) -> None:

@@ -13,7 +13,8 @@ import chdb
 from rich.progress import Progress
 
 from aggregator.clickhouse.client import Warehouse
-from aggregator.clickhouse.migrate import migrate, read_migrations
+from aggregator.clickhouse.migrate import migrate
+from aggregator.clickhouse.migration_files import read_migrations
 from aggregator.rollups.measures import ROLLUPS
 from tests.benchmarks.events import SEED
 

@@ -11,7 +11,8 @@ import pytest
 from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 
 from aggregator.clickhouse.client import Warehouse, is_transient
-from aggregator.clickhouse.migrate import MIGRATIONS_FOLDER, migrate, read_migrations
+from aggregator.clickhouse.migrate import migrate
+from aggregator.clickhouse.migration_files import MIGRATIONS_FOLDER, read_migrations
 from aggregator.rollups import rebuild
 from aggregator.rollups.measures import ROLLUPS
 from ingest.consumer.sink import Sink

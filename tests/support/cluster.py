@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from aggregator.clickhouse.client import Warehouse
-from aggregator.clickhouse.migrate import CREATE_LEDGER, cluster_of, read_migrations
+from aggregator.clickhouse.migration_files import CREATE_LEDGER, cluster_of, read_migrations
 from tests.support.clickhouse_http import ClickHouseServer
 
 NAME, DATABASE = "insights", "insights"

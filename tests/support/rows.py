@@ -119,6 +119,14 @@ def _costs(rng: random.Random) -> Row:
     return {name: Decimal(rng.randrange(10**13)).scaleb(-12) for name in _COST_FIELDS}
 
 
+def _sometimes_without_usage(rng: random.Random) -> Row:
+    """Nobody said what it used, so it has no cost."""
+    if rng.random() < 0.85:
+        return {}
+    tokens = dict.fromkeys(_tokens(rng))
+    return {**tokens, **dict.fromkeys(_COST_FIELDS), "usage_source": "missing"}
+
+
 def _times(rng: random.Random, start: datetime, span: timedelta) -> Row:
     """Whole milliseconds mostly, and one of a few moments often, so that timestamps repeat."""
     moment = start + span * rng.choice((rng.random(), rng.random(), rng.randrange(10) / 10))
@@ -207,9 +215,19 @@ def random_rows(
             **_durations(rng),
             **_costs(rng),
             **_rest(rng),
+            **_sometimes_without_usage(rng),
         }
         for number in range(count)
     ]
+
+
+def why_unpriced(row: Row) -> str:
+    """In words of the tests: whose work it is that a row has no cost; '' if it has one."""
+    if row["cost"] is not None:
+        return ""
+    if row["input_tokens"] is not None or row["output_tokens"] is not None or row["usage"]:
+        return "no_price"
+    return "failed_without_usage" if row["is_error"] else "no_usage"
 
 
 def payload_of(row: Row) -> Row:

@@ -14,7 +14,7 @@ from aggregator.rollups.measures import (
     RELATIVE_ERROR,
     REQUESTS,
     THINKING_TOKENS,
-    UNPRICED,
+    WITHOUT_COST,
     Measure,
 )
 from api.analytics.charts.request import ChartMetric, ChartSpec, Measured
@@ -114,7 +114,7 @@ def _percentile(value: Value, column: str, beside: Sequence[Value]) -> str:
     return (
         f"multiIf(count({column}) = 0, NULL, count({column}) <= {EXACT_ROWS},"
         f" arrayReduce('quantilesExactInclusive({levels})', groupArray({EXACT_ROWS + 1})({number}))[{place}],"
-        f" quantilesDD({RELATIVE_ERROR}, {levels})({number})[{place}])"
+        f" least(greatest(quantilesDD({RELATIVE_ERROR}, {levels})({number})[{place}], min({number})), max({number})))"
     )
 
 
@@ -153,14 +153,14 @@ def rollup_measures(value: Value) -> tuple[Measure, ...]:
     if value.metric is ChartMetric.AVG and value.field == "latency_ms":
         return (DURATION_SUM, DURATION_COUNT)
     if value.metric is ChartMetric.AVG and value.field == "cost":
-        return (COST, REQUESTS, UNPRICED)
+        return (COST, REQUESTS, *WITHOUT_COST)
     return ()
 
 
 def rollup_sql(value: Value) -> str:
     """The metric over the merged measures, a subquery called `states`."""
-    merged = [measure.finish.format(column=f"states.{measure.name}") for measure in rollup_measures(value)]
+    merged = [measure.finished("states") for measure in rollup_measures(value)]
     if value.metric is not ChartMetric.AVG:
         return merged[0]
-    known = merged[1] if len(merged) == 2 else f"({merged[1]} - {merged[2]})"
+    known = f"({' - '.join(merged[1:])})"
     return f"if({known} = 0, NULL, toFloat64({merged[0]}) / {known})"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from aggregator.clickhouse.migrate import read_migrations
+from aggregator.clickhouse.migration_files import read_migrations
 from cli.main import main
 from tests.support.insights import insights, processes_naming, query
 

@@ -11,7 +11,8 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from aggregator.clickhouse.client import Warehouse
-from aggregator.clickhouse.migrate import migrate, read_migrations
+from aggregator.clickhouse.migrate import migrate
+from aggregator.clickhouse.migration_files import read_migrations
 from cli.doctor import clickhouse, kafka
 from cli.doctor.clickhouse import PARTS_SHARE
 from cli.doctor.finding import Finding, Severity
@@ -51,9 +52,9 @@ def test_a_healthy_warehouse_has_nothing_to_mend(filled: Warehouse) -> None:
         **dict.fromkeys(
             ("ClickHouse version", "schema", "clock", "deduplication windows", "rollup views"), Severity.OK
         ),
+        **dict.fromkeys(("unpriced", "missing usage"), Severity.OK),
         **dict.fromkeys(
-            ("parts", "projections", "mutations", "replicas", "retention", "rollup drift", "dead letters", "unpriced"),
-            Severity.OK,
+            ("parts", "projections", "mutations", "replicas", "retention", "rollup drift", "dead letters"), Severity.OK
         ),
     }
     assert all(not finding.advice for finding in findings if finding.level is Severity.OK)
@@ -90,9 +91,20 @@ def write_dead_letters(warehouse: Warehouse) -> None:
     warehouse.command("INSERT INTO dead_letters (created_at, reason) SELECT now64(3), 'json_invalid' FROM numbers(40)")
 
 
-def write_unpriced_rows(warehouse: Warehouse) -> None:
+def write_rows_without_cost(warehouse: Warehouse, **fields: Any) -> None:
     rows = random_rows(3, 30, datetime.now(UTC) - timedelta(hours=5), timedelta(hours=1), first_offset=1000)
-    insert_rows(warehouse, [row | {"cost": None} for row in rows])
+    insert_rows(warehouse, [row | {"cost": None, **fields} for row in rows])
+
+
+def write_unpriced_rows(warehouse: Warehouse) -> None:
+    write_rows_without_cost(warehouse, input_tokens=7)
+
+
+NO_USAGE = {"input_tokens": None, "output_tokens": None, "usage": ""}
+
+
+def write_rows_without_usage(warehouse: Warehouse) -> None:
+    write_rows_without_cost(warehouse, **NO_USAGE, is_error=False)
 
 
 def forget_a_migration(warehouse: Warehouse) -> None:
@@ -107,6 +119,7 @@ PLANTED: dict[str, Callable[[Warehouse], None]] = {
     "mutations": leave_a_mutation_that_fails,
     "dead letters": write_dead_letters,
     "unpriced": write_unpriced_rows,
+    "missing usage": write_rows_without_usage,
     "schema": forget_a_migration,
 }
 
@@ -119,6 +132,11 @@ def test_a_planted_fault_is_named(filled: Warehouse, check: str, plant: Callable
     assert findings[check].advice
     others = {name for name, finding in findings.items() if finding.level is not Severity.OK}
     assert others <= {check, "free disk"}
+
+
+def test_requests_that_failed_without_usage_are_nobodys_work(filled: Warehouse) -> None:
+    write_rows_without_cost(filled, **NO_USAGE, is_error=True)
+    assert all(finding.level is Severity.OK for finding in clickhouse.examine(filled) if finding.check != "free disk")
 
 
 def test_the_advice_about_projections_mends_them(filled: Warehouse) -> None:

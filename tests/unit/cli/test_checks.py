@@ -31,6 +31,8 @@ def stats_of(tallies: Mapping[Any, Tally], name_of: Callable[[Any], str] = str) 
             count=tally.requests,
             error_count=tally.errors,
             unpriced_count=tally.unpriced,
+            missing_usage_count=tally.missing_usage,
+            failed_without_usage_count=tally.failed_without_usage,
             input_tokens=tally.input_tokens,
             output_tokens=tally.output_tokens,
             cached_input_tokens=tally.cached_input_tokens,
@@ -50,6 +52,8 @@ def stats_of(tallies: Mapping[Any, Tally], name_of: Callable[[Any], str] = str) 
         total_cost=sum((group.cost for group in groups), Decimal(0)),
         error_count=total.errors,
         unpriced_count=total.unpriced,
+        missing_usage_count=total.missing_usage,
+        failed_without_usage_count=total.failed_without_usage,
     )
 
 
@@ -73,6 +77,8 @@ def test_answers_that_agree_leave_nothing_to_say() -> None:
         ("count", "requests"),
         ("error_count", "errors"),
         ("unpriced_count", "unpriced"),
+        ("missing_usage_count", "missing_usage"),
+        ("failed_without_usage_count", "failed_without_usage"),
         ("input_tokens", "input_tokens"),
         ("output_tokens", "output_tokens"),
         ("cached_input_tokens", "cached_input_tokens"),

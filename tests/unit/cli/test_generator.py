@@ -49,7 +49,9 @@ def tally(event: RequestEvent) -> Tally:
     return Tally(
         requests=1,
         errors=event.status != "success",
-        unpriced=unknown_price or event.input_tokens is None,
+        unpriced=unknown_price and event.input_tokens is not None,
+        missing_usage=event.input_tokens is None and event.status == "success",
+        failed_without_usage=event.input_tokens is None and event.status != "success",
         input_tokens=event.input_tokens or 0,
         output_tokens=event.output_tokens or 0,
         cached_input_tokens=event.cached_input_tokens or 0,

@@ -1,7 +1,7 @@
 """The alert rules ask for metrics that exist, and the operations page explains each alert."""
 
 import re
-from typing import Any
+from typing import Any, get_args
 
 import promql_parser
 import pytest
@@ -12,6 +12,7 @@ from prometheus_client.metrics import MetricWrapperBase
 import aggregator.budgets.metrics
 import api.metrics
 import ingest.metrics
+from aggregator.cost_explanation import Reason
 from tests.support.checkout import ROOT
 
 LOADED = (aggregator.budgets.metrics, api.metrics, ingest.metrics)
@@ -43,6 +44,17 @@ def test_a_rule_asks_for_metrics_and_labels_that_exist(rule: dict[str, Any]) -> 
     asked |= {name.strip() for inner in re.findall(r"by \(([^)]*)\)", rule["expr"]) for name in inner.split(",")}
     asked |= set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]))
     assert asked <= set().union(*(known[name] for name in names))
+
+
+def test_each_reason_of_a_missing_cost_has_the_alert_of_whose_work_it_is() -> None:
+    """One that failed without usage has none."""
+    asked = {
+        rule["alert"]: re.findall(r'insights_unpriced_rows_total\{reason="(\w+)"\}', rule["expr"])
+        for rule in rules()
+        if "insights_unpriced_rows_total" in rule["expr"]
+    }
+    assert asked == {"InsightsUnpriced": ["no_price"], "InsightsUsageMissing": ["no_usage"]}
+    assert {"no_price", "no_usage", "failed_without_usage"} == set(get_args(Reason))
 
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])

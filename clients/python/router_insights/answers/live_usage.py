@@ -10,12 +10,15 @@ from router_insights.table import Table
 
 
 class MinuteUsage(msgspec.Struct, frozen=True, kw_only=True):
-    """The requests of the minute that began at `minute`. `cost` is dollars; `unpriced` requests are not in it."""
+    """The requests of the minute that began at `minute`. `cost` is dollars, without the requests of the three counts
+    that have none: `unpriced` (no known price), `missing_usage` (succeeded, no usage), `failed_without_usage`."""
 
     minute: datetime
     requests: int
     errors: int
     unpriced: int
+    missing_usage: int
+    failed_without_usage: int
     input_tokens: int
     output_tokens: int
     cost: Decimal

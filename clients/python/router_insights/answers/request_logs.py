@@ -126,7 +126,8 @@ class CostExplanation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExplainedLog(RequestLog, frozen=True, kw_only=True):
-    """One request, and why it costs what it costs, or why its cost is unknown (`no_usage`, `no_price`)."""
+    """One request, and why it costs what it costs, or why it has no cost (`no_price`, `no_usage`,
+    `failed_without_usage`)."""
 
     cost_explanation: CostExplanation | None
     unpriced_reason: str | None
@@ -150,7 +151,8 @@ class RequestLogPage(Table, frozen=True, kw_only=True):
 
 
 class RequestLogStat(msgspec.Struct, frozen=True, kw_only=True):
-    """The requests of one group. Sums leave unknown values out; `unpriced_count` says how many `cost` lacks.
+    """The requests of one group. Sums leave unknown values out; the three counts after `error_count` say how many
+    requests `cost` lacks, and why.
 
     `value` is the metric that was asked for: dollars as Decimal for `cost`, else a number.
     """
@@ -159,6 +161,8 @@ class RequestLogStat(msgspec.Struct, frozen=True, kw_only=True):
     count: int
     error_count: int
     unpriced_count: int
+    missing_usage_count: int
+    failed_without_usage_count: int
     input_tokens: int
     output_tokens: int
     cached_input_tokens: int
@@ -182,6 +186,8 @@ class RequestLogStats(Table, frozen=True, kw_only=True):
     avg_duration_ms: float | None
     error_count: int
     unpriced_count: int
+    missing_usage_count: int
+    failed_without_usage_count: int
 
     @property
     def rows(self) -> Sequence[RequestLogStat]:

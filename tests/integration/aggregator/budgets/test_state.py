@@ -36,7 +36,7 @@ def reconciled(state: BudgetState, warehouse: Warehouse) -> None:
 
 
 def increment(offset: int, key: int, requests: int) -> Increment:
-    usage = Usage("api_key", f"key-{key}", minutes(NOW), requests, 0, 0, 0, Decimal(0), 0, 0)
+    usage = Usage("api_key", f"key-{key}", minutes(NOW), requests, 0, 0, 0, 0, 0, Decimal(0), 0, 0)
     return Increment(Source(topic="events", topic_id="id", partition=0, first=offset, last=offset), [usage])
 
 

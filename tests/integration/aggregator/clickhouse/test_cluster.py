@@ -6,7 +6,8 @@ import pytest
 
 from aggregator.clickhouse.client import Warehouse
 from aggregator.clickhouse.cluster import Cluster, ClusterError, is_shard
-from aggregator.clickhouse.migrate import CREATE_LEDGER, Migration, cluster_of, migrate, read_migrations
+from aggregator.clickhouse.migrate import migrate
+from aggregator.clickhouse.migration_files import CREATE_LEDGER, Migration, cluster_of, read_migrations
 from aggregator.clickhouse.retention import Retention, set_retention
 from aggregator.rollups.measures import COST, REQUESTS, Dimension
 from aggregator.rollups.planner import Question, compile_answer

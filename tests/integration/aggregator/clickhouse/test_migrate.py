@@ -1,24 +1,40 @@
 import random
 import re
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from aggregator.clickhouse.client import DatabaseError, Warehouse
-from aggregator.clickhouse.migrate import (
-    ForeignSchemaError,
-    MigrationError,
-    migrate,
-    pending,
-    read_migrations,
-)
+from aggregator.clickhouse.migrate import ForeignSchemaError, migrate, pending
+from aggregator.clickhouse.migration_files import MigrationError, read_migrations
 from aggregator.clickhouse.retention import WRITTEN_COLUMNS
 from aggregator.clickhouse.tables import DETAIL_COLUMNS
 from aggregator.cost_explanation import COST_COLUMNS
-from aggregator.rollups.measures import MEASURES, ROLLUPS, Rollup
+from aggregator.rollups import measures, rebuild
+from aggregator.rollups.measures import (
+    DURATION_HISTOGRAM,
+    DURATION_MAX,
+    DURATION_MIN,
+    MEASURES,
+    REQUESTS,
+    ROLLUPS,
+    UNPRICED,
+    Bucket,
+    Dimension,
+    Rollup,
+)
+from aggregator.rollups.planner import Question, compile_answer
+from aggregator.times import Span
 from api.security.permissions import CONTENT_COLUMNS
+from cli.doctor.clickhouse import projections
+from cli.doctor.finding import Severity
 from ingest.pricing import PRICED_SCHEMA
 from tests.conftest import CREATED
+from tests.support.rows import Row, insert_rows, random_rows, why_unpriced
 
 LEDGER = "SELECT number, name FROM schema_migrations ORDER BY number"
 THINGS = "CREATE TABLE IF NOT EXISTS things (x UInt8) ENGINE = MergeTree ORDER BY x;\n"
@@ -138,27 +154,127 @@ def test_processes_that_migrate_at_once_or_are_killed_leave_the_same(
     assert found == created
 
 
-def _of_rollup(rollup: Rollup) -> tuple[str, str]:
-    """The statements that create its table and its view."""
+def _of_rollup(rollup: Rollup) -> tuple[str, str, dict[str, str]]:
+    """The statements that create its table and, last, its view; what was last said of each projection."""
     statements = [statement for migration in read_migrations() for statement in migration.statements]
     (table,) = (each for each in statements if each.startswith(f"CREATE TABLE IF NOT EXISTS {rollup.table}\n"))
-    (view,) = (each for each in statements if f" {rollup.table}_view TO {rollup.table} AS" in each)
-    return table, view
+    *_, view = (each for each in statements if f" {rollup.table}_view TO {rollup.table} AS" in each)
+    about = [table, *(each for each in statements if each.startswith(f"ALTER TABLE {rollup.table}\n"))]
+    projections = {
+        found[1]: found[2]
+        for each in about
+        for found in re.finditer(r"PROJECTION (\w+)\n    \(\n(.*?)\n    \)", each, re.DOTALL)
+    }
+    return table, view, projections
+
+
+NAMES = {Bucket.HOUR: "hourly", Bucket.DAY: "daily", Bucket.MONTH: "monthly"}
 
 
 @pytest.mark.parametrize("rollup", ROLLUPS, ids=lambda rollup: rollup.table)
 def test_a_rollup_has_the_measures_and_summaries_of_the_catalogue(rollup: Rollup) -> None:
-    table, view = _of_rollup(rollup)
+    table, view, projections = _of_rollup(rollup)
     keys = ", ".join(rollup.dimensions)
     measured = ",\n    ".join(f"{measure.from_raw} AS {measure.name}" for measure in MEASURES)
     columns = ",\n    ".join(["generation", *rollup.dimensions])
     assert view.endswith(f"{columns},\n    {measured}\nFROM request_logs\nGROUP BY bucket, {keys}, generation")
     assert f"ORDER BY (bucket, {keys})" in table
     merged = ",\n            ".join(measure.merge.format(column=measure.name) for measure in MEASURES)
+    assert set(projections) == {NAMES[summary.grain] for summary in rollup.summaries[:-1]}
     for summary in rollup.summaries[:-1]:
         grouped = f"{', '.join(summary.dimensions)},\n            {summary.start}"
-        assert f"SELECT\n            {grouped},\n            {merged}\n        GROUP BY" in table
-    assert table.count("PROJECTION") == len(rollup.summaries) - 1
+        assert (
+            f"SELECT\n            {grouped},\n            {merged}\n        GROUP BY"
+            in projections[NAMES[summary.grain]]
+        )
+
+
+# What a database of the first schema has to become.
+BEFORE = [migration for migration in read_migrations() if migration.number < 9]
+
+
+@pytest.fixture
+def of_before(empty_warehouse: Warehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
+    """A database of the version whose `unpriced` counted every request without a cost, with rows of two months."""
+    monkeypatch.setattr(rebuild, "SETTLE_SECONDS", 0.05)
+    for migration in BEFORE:
+        (tmp_path / f"{migration.name}.sql").write_text(migration.sql)
+    migrate(empty_warehouse, tmp_path)
+    insert_rows(empty_warehouse, OLD_ROWS)
+    return empty_warehouse
+
+
+OLD_ROWS = random_rows(5, 400, span=timedelta(days=5))
+LATE_ROWS = random_rows(6, 40, span=timedelta(days=5), first_offset=10_000)
+SUMS = ", ".join(f"{measure.merge.format(column=measure.name)} AS {measure.name}" for measure in MEASURES[:-1])
+
+
+def assert_counted_by_reason(warehouse: Warehouse, rows: list[Row]) -> None:
+    reasons = Counter(map(why_unpriced, rows))
+    durations = [row["duration_ms"] for row in rows if row["duration_ms"] is not None]
+    for rollup in ROLLUPS:
+        [found] = warehouse.query(f"SELECT {SUMS} FROM {rollup.table}")
+        assert (found["requests"], found["unpriced"]) == (len(rows), reasons["no_price"])
+        assert found["missing_usage"] == reasons["no_usage"]
+        assert found["failed_without_usage"] == reasons["failed_without_usage"]
+        assert (found["duration_ms_min"], found["duration_ms_max"]) == (min(durations), max(durations))
+    assert all(drift.is_zero for drift in rebuild.verify(warehouse))
+    assert projections(warehouse).level is Severity.OK
+
+
+def test_rows_of_before_are_counted_by_why_they_have_no_cost(of_before: Warehouse) -> None:
+    assert min(Counter(map(why_unpriced, OLD_ROWS)).values()) > 10
+    assert [migration.number for migration in migrate(of_before)] == [9]
+    assert_counted_by_reason(of_before, OLD_ROWS)
+    assert migrate(of_before) == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_upgrade_that_is_killed_anywhere_while_rows_arrive_is_completed_by_the_next(
+    of_before: Warehouse, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    rng = random.Random(seed)
+    [migration] = pending(of_before, read_migrations())
+    for statement in migration.statements[: rng.randint(0, len(migration.statements))]:
+        of_before.command(statement)
+    # Workers go on: also while there is no view.
+    insert_rows(of_before, LATE_ROWS)
+    pieces, rebuild_slice = iter(range(rng.randint(0, 3))), rebuild._rebuild_slice
+
+    def dies(*arguments: Any) -> None:
+        if next(pieces, None) is None:
+            raise KeyboardInterrupt
+        rebuild_slice(*arguments)
+
+    with monkeypatch.context() as killing:
+        killing.setattr(rebuild, "_rebuild_slice", dies)
+        with pytest.raises(KeyboardInterrupt):
+            migrate(of_before)
+    assert pending(of_before, read_migrations()) == [migration]
+    assert migrate(of_before) == [migration]
+    assert_counted_by_reason(of_before, OLD_ROWS + LATE_ROWS)
+
+
+def test_times_whose_rows_have_gone_keep_their_sums_and_their_percentiles(of_before: Warehouse) -> None:
+    """Nobody knows any more why they have no cost, or what their extremes were."""
+    question = Question((REQUESTS, UNPRICED, DURATION_MIN, DURATION_MAX, DURATION_HISTOGRAM), group_by=Dimension.MODEL)
+    before = [row["p"] for row in of_before.query(PERCENTILES_OF_BEFORE)]
+    of_before.command("INSERT INTO retention_marks (rows_from) VALUES ('2026-03-01')")
+    of_before.command("TRUNCATE TABLE request_logs")
+    insert_rows(of_before, random_rows(7, 5, datetime(2026, 3, 5, tzinfo=UTC), timedelta(days=1), 20_000))
+    migrate(of_before)
+    until_march = replace(question, span=Span(None, datetime(2026, 3, 1, tzinfo=UTC)))
+    totals, *groups = of_before.query(*compile_answer(until_march, "group_key", 100))
+    assert totals["requests"] == len(OLD_ROWS)
+    assert totals["unpriced"] == sum(row["cost"] is None for row in OLD_ROWS)
+    assert [row["duration_ms_histogram"] for row in groups] == before
+    assert projections(of_before).level is Severity.OK
+
+
+PERCENTILES_OF_BEFORE = f"""
+SELECT arrayMap(slot -> {measures._MIDDLE_MS}, quantilesExactWeightedMerge(0.5, 0.95, 0.99)(duration_ms_histogram)) AS p
+FROM rollup_model GROUP BY model_name ORDER BY model_name
+"""
 
 
 def test_details_hold_what_is_said_of_them_and_nothing_that_changes_after_ingest() -> None:

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from aggregator.clickhouse.client import Warehouse
-from aggregator.clickhouse.migrate import cluster_of
+from aggregator.clickhouse.migration_files import cluster_of
 from aggregator.clickhouse.retention import (
     LEAST_ROW_DAYS,
     Retention,

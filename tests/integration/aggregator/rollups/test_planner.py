@@ -20,7 +20,7 @@ from aggregator.rollups.measures import FINE_SECONDS, MEASURES, ROLLUPS, Bucket,
 from aggregator.rollups.planner import Question, compile_answer, compile_states
 from aggregator.times import Span
 from tests.support.api import filled_warehouse
-from tests.support.rows import KEYS, MODELS, START, STATUSES, USERS, Row, random_rows
+from tests.support.rows import KEYS, MODELS, START, STATUSES, USERS, Row, random_rows, why_unpriced
 
 ROWS = 3_000
 # Over two whole months and some days on both sides; before Lord Howe changes its clocks by half an hour on 5 April,
@@ -132,7 +132,10 @@ def assert_measures(found: dict[str, Any], rows: list[Row]) -> None:
     durations = sorted(row["duration_ms"] for row in rows if row["duration_ms"] is not None)
     assert found["requests"] == len(rows)
     assert found["errors"] == sum(row["is_error"] for row in rows)
-    assert found["unpriced"] == sum(row["cost"] is None for row in rows)
+    reasons = [why_unpriced(row) for row in rows]
+    assert found["unpriced"] == reasons.count("no_price")
+    assert found["missing_usage"] == reasons.count("no_usage")
+    assert found["failed_without_usage"] == reasons.count("failed_without_usage")
     assert found["input_tokens"] == total("input_tokens")
     assert found["cost"] == total("cost", Decimal(0))
     assert found["output_tokens_cost"] == total("output_tokens_cost", Decimal(0))
@@ -146,6 +149,7 @@ def assert_measures(found: dict[str, Any], rows: list[Row]) -> None:
         low, high = durations[math.floor(place)], durations[math.ceil(place)]
         error = measures.RELATIVE_ERROR * 1.001
         assert low * (1 - error) <= counted <= high * (1 + error)
+        assert durations[0] <= counted <= durations[-1]
 
 
 @given(question=questions)

@@ -18,7 +18,7 @@ from api.live_usage import routes
 from api.security import keyring, rate_limits
 from cli.serving import listen, make_server
 from tests.support.api import KEY, client_of, get, rfc3339, settings
-from tests.support.rows import Row, insert_rows, random_rows
+from tests.support.rows import Row, insert_rows, random_rows, why_unpriced
 
 
 def expected_minute(rows: list[Row], moment: datetime) -> dict[str, Any]:
@@ -28,7 +28,9 @@ def expected_minute(rows: list[Row], moment: datetime) -> dict[str, Any]:
         "minute": rfc3339(moment).replace(".000000Z", "Z"),
         "requests": len(mine),
         "errors": sum(row["is_error"] for row in mine),
-        "unpriced": sum(row["cost"] is None for row in mine),
+        "unpriced": sum(why_unpriced(row) == "no_price" for row in mine),
+        "missing_usage": sum(why_unpriced(row) == "no_usage" for row in mine),
+        "failed_without_usage": sum(why_unpriced(row) == "failed_without_usage" for row in mine),
         "input_tokens": sum(row["input_tokens"] or 0 for row in mine),
         "output_tokens": sum(row["output_tokens"] or 0 for row in mine),
         "cost": sum((row["cost"] or Decimal(0) for row in mine), Decimal(0)),

@@ -1,7 +1,7 @@
 """GET /v1/request-logs/stats answers what a plain loop over the same rows answers."""
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 from aggregator.clickhouse.client import Warehouse
 from tests.support.api import client_of, filled_warehouse, get, in_range, rfc3339
-from tests.support.rows import MODELS, START, USERS, Row, insert_rows, random_rows
+from tests.support.rows import MODELS, START, USERS, Row, insert_rows, random_rows, why_unpriced
 
 UNCHECKED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
@@ -52,10 +52,13 @@ def known(rows: Sequence[Row], name: str) -> list[Any]:
 
 def summary(rows: Sequence[Row]) -> dict[str, Any]:
     durations = known(rows, "duration_ms")
+    reasons = Counter(map(why_unpriced, rows))
     return {
         "count": len(rows),
         "error_count": sum(row["is_error"] for row in rows),
-        "unpriced_count": sum(row["cost"] is None for row in rows),
+        "unpriced_count": reasons["no_price"],
+        "missing_usage_count": reasons["no_usage"],
+        "failed_without_usage_count": reasons["failed_without_usage"],
         "input_tokens": sum(known(rows, "input_tokens")),
         "output_tokens": sum(known(rows, "output_tokens")),
         "cached_input_tokens": sum(known(rows, "cached_input_tokens")),
@@ -92,6 +95,8 @@ def expected_totals(rows: Sequence[Row]) -> dict[str, Any]:
         "avg_duration_ms": total["avg_duration_ms"],
         "error_count": total["error_count"],
         "unpriced_count": total["unpriced_count"],
+        "missing_usage_count": total["missing_usage_count"],
+        "failed_without_usage_count": total["failed_without_usage_count"],
     }
 
 

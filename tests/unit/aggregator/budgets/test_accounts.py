@@ -62,7 +62,7 @@ budgets = st.lists(
 def usages(records: Sequence[Event]) -> list[Usage]:
     """The usage that ingest reports for a batch: the total and by user."""
     return [
-        Usage(kind, value, event.minute, 1, 0, 0, event.tokens, event.cost, 0, 0)
+        Usage(kind, value, event.minute, 1, 0, 0, 0, 0, event.tokens, event.cost, 0, 0)
         for event in records
         for kind, value in (("total", ""), ("user", event.user))
     ]

@@ -14,10 +14,13 @@ from aggregator.budgets.period import minutes
 NOW = datetime(2026, 11, 24, 12, 30, 30, tzinfo=UTC)
 
 
-def usage(ago: int, requests: int, errors: int = 0, unpriced: int = 0, mean_ms: int = 100) -> Usage:
+def usage(
+    ago: int, requests: int, errors: int = 0, unpriced: int = 0, missing: int = 0, failed: int = 0, mean_ms: int = 100
+) -> Usage:
     return Usage(
-        "model", "gpt", minutes(NOW) - ago, requests, errors, unpriced, 0, Decimal(0), requests * mean_ms, requests
-    )
+        "model", "gpt", minutes(NOW) - ago, requests, errors, unpriced, missing, failed,
+        0, Decimal(0), requests * mean_ms, requests,
+    )  # fmt: skip
 
 
 def kinds(*found: Usage, now: datetime = NOW) -> list[AlertKind]:
@@ -44,11 +47,24 @@ def kinds(*found: Usage, now: datetime = NOW) -> list[AlertKind]:
         pytest.param([usage(60, 719)], [], id="silence of a model that was hardly used"),
         pytest.param([usage(60, 720)], [AlertKind.SILENCE], id="silence of a busy model"),
         pytest.param([usage(60, 720), usage(4, 1)], [], id="one request is no silence"),
-        pytest.param([usage(10, 100), usage(4, 100, unpriced=9)], [], id="few without a cost"),
-        pytest.param([usage(10, 100), usage(4, 100, unpriced=10)], [AlertKind.UNPRICED], id="a tenth without a cost"),
+        pytest.param([usage(10, 100), usage(4, 100, unpriced=9)], [], id="few without a price"),
+        pytest.param([usage(10, 100), usage(4, 100, unpriced=10)], [AlertKind.UNPRICED], id="a tenth without a price"),
+        pytest.param([usage(10, 100), usage(4, 100, missing=9)], [], id="few without usage"),
         pytest.param(
-            [usage(10, 100, 30), usage(4, 100, errors=30, unpriced=30)], [], id="failed requests need no cost"
+            [usage(10, 100), usage(4, 100, missing=10)], [AlertKind.MISSING_USAGE], id="a tenth without usage"
         ),
+        pytest.param([usage(10, 100, 90), usage(4, 100, 90, failed=90)], [], id="failed requests need no usage"),
+        pytest.param(
+            [usage(10, 200, 100), usage(4, 200, 100, unpriced=10, failed=100)],
+            [AlertKind.UNPRICED],
+            id="a tenth of those with usage",
+        ),
+        pytest.param(
+            [usage(10, 200, 100), usage(4, 200, 100, missing=10, failed=100)],
+            [AlertKind.MISSING_USAGE],
+            id="a tenth of those that succeeded",
+        ),
+        pytest.param([usage(10, 100), usage(4, 100, missing=51, unpriced=49)], [AlertKind.MISSING_USAGE], id="too few"),
     ],
 )
 def test_a_rule_speaks_from_its_edge_on(found: list[Usage], expected: list[AlertKind]) -> None:
@@ -61,7 +77,7 @@ def test_each_kind_speaks_once_per_model_and_hour() -> None:
     assert len(list(model_health.new_alerts(history, known, NOW))) == 2
     assert list(model_health.new_alerts(history, known, NOW + timedelta(minutes=1))) == []
     later = NOW.replace(hour=13, minute=0)
-    history.add([Usage("model", "gpt", minutes(later), 100, 90, 0, 0, Decimal(0), 90_000, 100)])
+    history.add([Usage("model", "gpt", minutes(later), 100, 90, 0, 0, 0, 0, Decimal(0), 90_000, 100)])
     assert [alert.kind for alert in model_health.new_alerts(history, known, later)] == [AlertKind.ERROR_RATE]
 
 
