@@ -18,6 +18,11 @@ class ValuesTooLargeError(ValueError):
     """The bound values are more than ClickHouse takes in one query."""
 
 
+def ascii_lower(text: str) -> str:
+    """As ClickHouse's lower(): ASCII letters only."""
+    return text.encode().lower().decode()
+
+
 def all_of(*conditions: str) -> str:
     """The conditions joined by AND. An empty text is no condition, and `1` is what is left of none."""
     return " AND ".join(condition for condition in conditions if condition) or "1"

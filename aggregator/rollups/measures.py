@@ -7,6 +7,7 @@ aggregator/clickhouse/migrations, 0004_rollups.sql and 0009_rollups_without_cost
 from dataclasses import dataclass
 from enum import StrEnum
 
+from aggregator.clickhouse.sql import ascii_lower
 from aggregator.clickhouse.tables import REQUEST_LOGS
 
 # The relative error e of every percentile. Durations are counted in buckets whose bounds grow by (1 + e) / (1 - e), and
@@ -29,6 +30,16 @@ class Dimension(StrEnum):
     STATUS = "status"
     USER = "user_id"
     API_KEY = "api_key_id"
+
+    @property
+    def sql(self) -> str:
+        """What questions filter and group by. A status is stored as the gateway wrote it, and read without its case, so
+        that old rows and new ones are one group."""
+        return f"lower({self.value})" if self is Dimension.STATUS else self.value
+
+    def meant_by(self, value: str) -> str:
+        """The value that `sql` is compared with."""
+        return ascii_lower(value) if self is Dimension.STATUS else value
 
 
 @dataclass(frozen=True)

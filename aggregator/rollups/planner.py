@@ -175,7 +175,7 @@ def plan(question: Question) -> Plan:
 def _where(column: str, spans: Sequence[Span], question: Question, binder: Binder) -> str:
     ranges = [time_range(column, span) for span in spans]
     within = f"({' OR '.join(ranges)})" if all(ranges) else ""
-    equals = [f"{dimension.value} = {binder.text(value)}" for dimension, value in question.equals.items()]
+    equals = [f"{each.sql} = {binder.text(each.meant_by(value))}" for each, value in question.equals.items()]
     return all_of(within, *equals, question.condition.sql)
 
 
@@ -191,7 +191,7 @@ def _key(column: str, group_by: Dimension | Bucket | None, question: Question, b
     if group_by is None:
         return "''"
     if isinstance(group_by, Dimension):
-        return f"toString({group_by.value})"
+        return f"toString({group_by.sql})"
     return bucket_key(column, group_by, binder.text(question.timezone))
 
 

@@ -11,6 +11,14 @@ from api.parameters import TimeRange, check_order
 MAX_UINT32 = 2**32 - 1
 
 Milliseconds = Annotated[int, Field(ge=0, le=MAX_UINT32)]
+IsError = Annotated[
+    bool | None,
+    Field(
+        description="Only requests that failed (true), by their status, status code or error type, or only the others;"
+        " without it, all.",
+        examples=[True],
+    ),
+]
 StatusCode = Annotated[int, Field(ge=0, le=999)]
 
 
@@ -44,7 +52,7 @@ class StatsMetric(StrEnum):
 
 
 class LogParameters(TimeRange):
-    """Filters are joined by AND and compare exactly. An empty text and a 0 filter nothing."""
+    """Filters are joined by AND and compare exactly, but for the case of a status. An empty text and a 0 filter nothing."""
 
     user_id: str | None = Field(None, description="Only logs of this user; without it, of all.", examples=["user-17"])
     api_key_id: str | None = Field(
@@ -55,10 +63,11 @@ class LogParameters(TimeRange):
     )
     status: str | None = Field(
         None,
-        description="Only logs of this status: `success`, `error`, `timeout`, or the gateway's own word. Without it, of"
-        " all.",
+        description="Only logs of this status: `success`, `error`, `timeout`, or the gateway's own word, in upper or"
+        " lower case. Without it, of all.",
         examples=["error"],
     )
+    is_error: IsError = None
     status_code: StatusCode | None = Field(
         None, description="Only logs with this HTTP status; without it, with any and with none.", examples=[429]
     )
@@ -96,6 +105,7 @@ class StatsParameters(TimeRange):
     model_name: str | None = Field(
         None, description="Only requests of this model; without it, of all.", examples=["gpt-5-mini"]
     )
+    is_error: IsError = None
     group_by: GroupBy = Field(GroupBy.MODEL, description="What a group is; `model` without it.")
     metric: StatsMetric = Field(
         StatsMetric.COUNT,

@@ -19,7 +19,7 @@ from aggregator.rollups.measures import (
     Bucket,
     Dimension,
 )
-from aggregator.rollups.planner import Question, compile_answer
+from aggregator.rollups.planner import Condition, Question, compile_answer
 from api.request_logs.parameters import GroupBy, StatsMetric, StatsParameters
 from api.request_logs.schemas import StatsAnswer, StatsGroup
 from api.request_rows import Row
@@ -48,6 +48,12 @@ GROUPS: dict[GroupBy, Dimension | Bucket] = {
     GroupBy.HOUR: Bucket.HOUR,
     GroupBy.DAY: Bucket.DAY,
 }
+# No rollup tells rows apart by it.
+CONDITIONS = {
+    None: Condition(),
+    True: Condition("is_error", dimensions=None),
+    False: Condition("NOT is_error", dimensions=None),
+}
 ORDERS = {
     StatsMetric.COUNT: "requests DESC",
     StatsMetric.TOKENS: "input_tokens + output_tokens DESC",
@@ -65,6 +71,7 @@ def _question(parameters: StatsParameters) -> Question:
         {dimension: value for dimension, value in equals.items() if value is not None},
         GROUPS[parameters.group_by],
         parameters.timezone,
+        condition=CONDITIONS[parameters.is_error],
     )
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from aggregator.clickhouse.sql import Binder, all_of, time_range
+from aggregator.rollups.measures import Dimension
 from api.request_logs.parameters import LogParameters
 
 # The comparison with the value, and the value's type.
@@ -10,7 +11,8 @@ COMPARISONS = {
     "user_id": ("user_id =", "String"),
     "api_key_id": ("api_key_id =", "String"),
     "model_name": ("model_name =", "String"),
-    "status": ("status =", "String"),
+    "status": (f"{Dimension.STATUS.sql} =", "String"),
+    "is_error": ("is_error =", "Bool"),
     "status_code": ("status_code =", "UInt16"),
     "min_duration_ms": ("duration_ms >=", "UInt32"),
     "max_duration_ms": ("duration_ms <=", "UInt32"),
@@ -27,5 +29,7 @@ def where(parameters: LogParameters, binder: Binder) -> str:
     terms = []
     for name, value in filters_of(parameters).items():
         comparison, type_name = COMPARISONS[name]
+        if name == Dimension.STATUS:
+            value = Dimension.STATUS.meant_by(value)
         terms.append(f"{comparison} {binder.bind(value, type_name)}")
     return all_of(time_range("timestamp", parameters.span), *terms)

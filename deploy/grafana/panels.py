@@ -85,7 +85,7 @@ def _percentile(values: str, level: float) -> str:
     return f"least(greatest(quantileDD(0.01, {level})({values}), min({values})), max({values}))"
 
 
-_DELAY_MS = "greatest(dateDiff('millisecond', timestamp, created_at), 0)"
+_DELAY_MS = "toFloat64(greatest(dateDiff('millisecond', timestamp, created_at), 0))"
 _P = DURATION_HISTOGRAM.finished("r")
 LATENCY = Board(
     "insights-latency",
@@ -96,7 +96,7 @@ LATENCY = Board(
               {"time": TIME, "p50": MS, "p95": MS, "p99": MS}, description="Within 1 % of the true percentiles."),
         GrafanaPanel("Share of requests that failed", "timeseries", f"SELECT {BY_TIME}, sum(r.errors) / sum(r.requests) AS failed FROM rollup_model AS r WHERE {IN_TIME} AND {MODEL} GROUP BY time ORDER BY time",
               {"time": TIME, "failed": SHARE}),
-        GrafanaPanel("Requests by status", "timeseries", f"SELECT {BY_TIME}, status, sum(r.requests) AS requests FROM rollup_model AS r WHERE {IN_TIME} GROUP BY time, status ORDER BY time",
+        GrafanaPanel("Requests by status", "timeseries", f"SELECT {BY_TIME}, lower(r.status) AS status, sum(r.requests) AS requests FROM rollup_model AS r WHERE {IN_TIME} GROUP BY time, status ORDER BY time",
               {"time": TIME, "status": TEXT, "requests": COUNT}),
         GrafanaPanel("Time to first token", "timeseries", f"SELECT $__timeInterval(timestamp) AS time, {_percentile('time_to_first_token_ms', 0.5)} AS p50, {_percentile('time_to_first_token_ms', 0.95)} AS p95 FROM request_logs WHERE {IN_TIME_RAW} AND {MODEL} AND isNotNull(time_to_first_token_ms) GROUP BY time ORDER BY time",
               {"time": TIME, "p50": MS, "p95": MS}, description="From rows: no rollup has it."),

@@ -18,12 +18,14 @@ MAX_DEAD_LETTER_BYTES = 1_000_000
 TRUNCATION_MARK = b"... [truncated]"
 TEXT_FIELDS = ("input_text", "output_text")
 ERROR_STATUSES = pa.array(["error", "timeout"])
+ERROR_CODE = 400
 
 
 def is_error(events: pa.Table) -> pa.ChunkedArray:
-    """A request failed if it says so in any of three places: its status, its status code, its error type."""
-    by_status = pc.is_in(pc.utf8_lower(events["status"]), ERROR_STATUSES)
-    by_code = pc.fill_null(pc.greater_equal(events["status_code"], 400), False)
+    """What counts as an error, everywhere: a request that says so in any of three places. Its status is `error` or
+    `timeout` in any case, its status code is 400 or more, or it has an error type. Stored, and never judged again."""
+    by_status = pc.is_in(pc.ascii_lower(events["status"]), ERROR_STATUSES)
+    by_code = pc.fill_null(pc.greater_equal(events["status_code"], ERROR_CODE), False)
     return pc.or_(pc.or_(by_status, by_code), pc.not_equal(events["error_type"], ""))
 
 

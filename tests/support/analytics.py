@@ -33,7 +33,7 @@ NUMBERS = (
     "tool_call_count",
 )
 ARRAYS = ("tags", "metadata_keys", "output_keys", "input_variable_keys", "tool_names")
-BOOLEANS = ("is_json", "is_tool_call", "is_plain_text", "has_trace")
+BOOLEANS = ("is_json", "is_tool_call", "is_plain_text", "has_trace", "is_error")
 NESTED = ("metadata", "output", "input_variables")
 TEXTS = ("input_text", "output_text")
 TIMES = ("request_start_time", "request_end_time")
@@ -56,6 +56,8 @@ def value(row: Row, field: str) -> Any:
     if field == "request_end_time":
         duration_ms = row["duration_ms"]
         return None if duration_ms is None else row["timestamp"] + timedelta(milliseconds=duration_ms)
+    if field == "status":
+        return _ascii_lower(row["status"])
     if field == "has_trace":
         return row["trace_id"] != ""
     return row[COLUMNS.get(field, field)]

@@ -50,11 +50,14 @@ def migrate_cluster(address: str) -> None:
     everywhere.close()
     shards = [Warehouse(address, name) for name in SHARDS]
     replicated = Warehouse(address, REPLICATED)
+    created = set[str]()
     for statement in [CREATE_LEDGER.strip(), *(each for found in read_migrations() for each in found.statements)]:
         for shard in shards:
             shard.command(statement)
         rendered, *facades = (text.replace(f" ON CLUSTER `{NAME}`", "") for text in rendering.render(statement))
-        if rendered.startswith("CREATE"):
+        # Without a Keeper they are read-only: no table gets further columns, and no view over these.
+        if rendered.startswith("CREATE") and rendered.splitlines()[0] not in created:
+            created.add(rendered.splitlines()[0])
             replicated.command(rendered)
         for facade in facades:
             distributed = facade.replace(f"`{DATABASE}`", DISTRIBUTED)

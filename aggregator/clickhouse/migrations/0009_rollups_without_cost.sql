@@ -3,6 +3,7 @@
 -- Then: rebuild rollups
 -- The line above says that the rows of before are counted again when these statements are done. The defaults of the
 -- extremes stand for rows that retention has deleted: they leave percentiles as they are.
+-- `alter_sync`: on a cluster every replica has the columns before its view names them.
 
 ALTER TABLE rollup_model
     DROP PROJECTION IF EXISTS monthly,
@@ -95,7 +96,8 @@ ALTER TABLE rollup_model
             max(duration_ms_max),
             quantilesExactWeightedMergeState(0.5, 0.95, 0.99)(duration_ms_histogram)
         GROUP BY status, toStartOfHour(bucket)
-    );
+    )
+SETTINGS alter_sync = 2;
 
 DROP VIEW IF EXISTS rollup_model_view;
 
@@ -192,7 +194,8 @@ ALTER TABLE rollup_user
             max(duration_ms_max),
             quantilesExactWeightedMergeState(0.5, 0.95, 0.99)(duration_ms_histogram)
         GROUP BY user_id, api_key_id, model_name, status, toStartOfDay(bucket)
-    );
+    )
+SETTINGS alter_sync = 2;
 
 DROP VIEW IF EXISTS rollup_user_view;
 

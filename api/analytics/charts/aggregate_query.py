@@ -198,7 +198,7 @@ class _RawSql:
         spec = BY_NAME[key.field]
         if spec.kind is FieldKind.ARRAY:
             return self._each(place, f"arrayDistinct({spec.column})", within)
-        column = spec.column
+        column = spec.text_column
         if spec.kind is FieldKind.NUMERIC:
             self.where.append(f"isNotNull({column})")
             column = f"toString(assumeNotNull({column}))"

@@ -7,7 +7,7 @@ also holds where the field is absent.
 import re
 from typing import Any
 
-from aggregator.clickhouse.sql import Binder, text_of, time_range
+from aggregator.clickhouse.sql import Binder, ascii_lower, text_of, time_range
 from aggregator.clickhouse.tables import KEY_COLUMNS
 from aggregator.rollups.measures import Dimension
 from aggregator.times import EVERYTHING, Span, from_micros
@@ -34,10 +34,9 @@ ROW_KEY = ", ".join(KEY_COLUMNS)
 
 
 def _equal_text(spec: Field, values: list[str], binder: Binder) -> str:
-    column = spec.column
     if spec.ignores_case:
-        # ASCII letters only, as lower() has it.
-        column, values = f"lower({column})", [value.encode().lower().decode() for value in values]
+        values = [ascii_lower(value) for value in values]
+    column = spec.text_column
     return f"{column} = {binder.text(values[0])}" if len(values) == 1 else f"{column} IN {binder.texts(values)}"
 
 

@@ -76,6 +76,11 @@ class Field:
     is_content: bool = False
 
     @property
+    def text_column(self) -> str:
+        """What filters compare, charts group by and suggestions name."""
+        return f"lower({self.column})" if self.ignores_case else self.column
+
+    @property
     def operators(self) -> tuple[str, ...]:
         return OPERATORS[self.kind]
 
@@ -116,6 +121,7 @@ FIELDS = (
         ignores_case=True,
         dimension=Dimension.STATUS,
     ),
+    Field("is_error", FieldKind.BOOLEAN, "is_error", "it failed: by its status, its status code or its error type"),
     Field("error_type", FieldKind.STRING, "error_type", "why it failed", can_group=True),
     Field("user_id", FieldKind.STRING, "user_id", "who asked", can_group=True, dimension=Dimension.USER),
     Field("api_key_id", FieldKind.STRING, "api_key_id", "with which key", can_group=True, dimension=Dimension.API_KEY),

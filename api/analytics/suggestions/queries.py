@@ -53,7 +53,7 @@ def _values(parameters: SuggestionParameters, binder: Binder) -> str:
     if parameters.field is SuggestedField.PROMPT:
         return "prompt_name"
     spec = BY_NAME[parameters.field]
-    return f"arrayJoin(arrayDistinct({spec.column}))" if spec.kind is FieldKind.ARRAY else spec.column
+    return f"arrayJoin(arrayDistinct({spec.column}))" if spec.kind is FieldKind.ARRAY else spec.text_column
 
 
 def _from_rows(reader: Reader, parameters: SuggestionParameters, span: Span, condition: Condition) -> list[str]:

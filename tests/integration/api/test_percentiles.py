@@ -4,7 +4,7 @@ percentiles are answered: statistics, charts of few and of many requests, the ov
 import math
 import random
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -46,7 +46,7 @@ def durations() -> dict[str, list[int]]:
     return groups
 
 
-def assert_within(shown: float | None, values: list[int], where: Any) -> None:
+def assert_within(shown: float | None, values: Sequence[float], where: Any) -> None:
     if not values:
         assert shown is None or math.isnan(shown)
         return

@@ -13,7 +13,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from prometheus_client import REGISTRY
 
-from aggregator.budgets.increment import Source, decode, encode
+from aggregator.budgets.increment import ADDED, SOURCE, Source, decode, encode
 from aggregator.budgets.subject import SubjectKind, partition_of
 from aggregator.budgets.topics import INCREMENTS, create_budget_topics, partitions_of
 from aggregator.clickhouse.client import Warehouse
@@ -24,7 +24,7 @@ from ingest.transform.rows import is_error
 from tests.integration.ingest.test_sink import encode as event
 from tests.integration.ingest.test_worker import make_settings, produce, running
 from tests.support.kafka import PATIENCE_SECONDS
-from tests.support.rows import LOG_SCHEMA, Row, random_rows
+from tests.support.rows import LOG_SCHEMA, Row, random_rows, why_unpriced
 
 PARTITIONS = 6
 Sums = dict[tuple[str, str, int], list[Any]]
@@ -41,12 +41,12 @@ def scopes(row: Row) -> set[tuple[str, str]]:
 
 
 def brute_force(rows: list[Row]) -> Sums:
-    sums: Sums = defaultdict(lambda: [0, 0, 0, 0, Decimal(0), 0, 0])
+    sums: Sums = defaultdict(lambda: [0, 0, 0, 0, 0, 0, Decimal(0), 0, 0])
     for row in rows:
         added = [
             1,
             int(row["is_error"]),
-            int(row["cost"] is None),
+            *(int(why_unpriced(row) == reason) for reason in ("no_price", "no_usage", "failed_without_usage")),
             (row["input_tokens"] or 0) + (row["output_tokens"] or 0),
             row["cost"] or Decimal(0),
             row["duration_ms"] or 0,
@@ -69,6 +69,27 @@ class OneRecord:
 
 def batch(first: int = 5, count: int = 3) -> Batch:
     return Batch("events", 4, [OneRecord(first + n) for n in range(count)], 0, 0)
+
+
+def test_messages_of_an_earlier_and_of_a_later_version_are_read() -> None:
+    """An earlier one knew no reasons, a later one may have more columns. Without another it is no increment."""
+    source = Source(topic="events", topic_id="id", partition=1, first=2, last=3)
+    table = usage_table(random_rows(seed=12, count=20))
+    today = decode(encode(source, table))
+
+    def message(columns: pa.Table) -> bytes:
+        schema = columns.schema.with_metadata({SOURCE: source.model_dump_json().encode()})
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, schema) as writer:
+            writer.write_table(columns.cast(schema))
+        return bytes(sink.getvalue())
+
+    later = table.append_column("tomorrow", pa.array(range(len(table))))
+    assert decode(message(later)) == today
+    earlier = decode(message(table.drop_columns(list(ADDED))))
+    assert earlier.usage == [usage._replace(missing_usage=0, failed_without_usage=0) for usage in today.usage]
+    with pytest.raises(ValueError, match="an increment has a column"):
+        decode(message(table.drop_columns(["cost"])))
 
 
 def test_the_messages_hold_every_sum_once_and_in_the_partition_of_its_scope() -> None:

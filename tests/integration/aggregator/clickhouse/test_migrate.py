@@ -224,7 +224,7 @@ def assert_counted_by_reason(warehouse: Warehouse, rows: list[Row]) -> None:
 
 def test_rows_of_before_are_counted_by_why_they_have_no_cost(of_before: Warehouse) -> None:
     assert min(Counter(map(why_unpriced, OLD_ROWS)).values()) > 10
-    assert [migration.number for migration in migrate(of_before)] == [9]
+    assert migrate(of_before) == read_migrations()[len(BEFORE) :]
     assert_counted_by_reason(of_before, OLD_ROWS)
     assert migrate(of_before) == []
 
@@ -234,8 +234,9 @@ def test_an_upgrade_that_is_killed_anywhere_while_rows_arrive_is_completed_by_th
     of_before: Warehouse, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     rng = random.Random(seed)
-    [migration] = pending(of_before, read_migrations())
-    for statement in migration.statements[: rng.randint(0, len(migration.statements))]:
+    todo = pending(of_before, read_migrations())
+    statements = [statement for migration in todo for statement in migration.statements]
+    for statement in statements[: rng.randint(0, len(statements))]:
         of_before.command(statement)
     # Workers go on: also while there is no view.
     insert_rows(of_before, LATE_ROWS)
@@ -250,8 +251,8 @@ def test_an_upgrade_that_is_killed_anywhere_while_rows_arrive_is_completed_by_th
         killing.setattr(rebuild, "_rebuild_slice", dies)
         with pytest.raises(KeyboardInterrupt):
             migrate(of_before)
-    assert pending(of_before, read_migrations()) == [migration]
-    assert migrate(of_before) == [migration]
+    assert pending(of_before, read_migrations()) == todo
+    assert migrate(of_before) == todo
     assert_counted_by_reason(of_before, OLD_ROWS + LATE_ROWS)
 
 

@@ -115,7 +115,7 @@ def test_rows_and_what_people_wrote_go_in_their_time_and_no_sum_of_a_rollup_chan
     expected = [row["timestamp"] for row in rows_of_90_days()]
     assert count(filled, "request_logs") == sum(moment >= first_row for moment in expected) > 300
     young = sum(moment >= first_body for moment in expected)
-    assert count(filled, "request_payloads") == count(filled, "request_logs", HAS_WRITTEN) == young > 80
+    assert count(filled, "request_payloads") == count(filled, "request_logs", HAS_WRITTEN) == young > 60
     assert count(filled, "request_logs", LACKS_WRITTEN) == count(filled, "request_logs") - young
     assert sums(filled) == before
     assert current(filled) == KEPT

@@ -10,7 +10,7 @@ from api.analytics.suggestions import queries
 from api.analytics.suggestions.schemas import MAX_VALUES
 from tests.support.analytics import flatten, holds
 from tests.support.analytics_stack import Analytics
-from tests.support.rows import Row
+from tests.support.rows import Row, folded
 
 COLUMNS = {
     "engine": "model_name",
@@ -40,6 +40,8 @@ def values_of(row: Row, field: str) -> set[str]:
     if field in NESTED:
         return set(flatten(row[NESTED[field]]).get(KEYS[field], []))
     found = row[COLUMNS[field]]
+    if field == "status":
+        return {folded(found)}
     return set(found) if isinstance(found, list) else {found}
 
 

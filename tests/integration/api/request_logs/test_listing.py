@@ -46,7 +46,9 @@ FILTERS: list[dict[str, Any]] = [
     *({"user_id": user} for user in (*USERS, "nobody")),
     *({"api_key_id": key} for key in KEYS),
     *({"model_name": model} for model in (*MODELS, "gpt")),
-    *({"status": status} for status in sorted({*STATUSES, "Success"})),
+    *({"status": status} for status in sorted({*STATUSES, "Success", "ERROR"})),
+    {"is_error": True},
+    {"is_error": False, "model_name": MODELS[0]},
     *({"status_code": code} for code in (200, 429, 500, 0, 999)),
     {"start_time": EXACT_TIME},
     {"end_time": EXACT_TIME},
@@ -113,6 +115,7 @@ any_filters = st.builds(
             "api_key_id": some(KEYS),
             "model_name": some(MODELS),
             "status": some(STATUSES),
+            "is_error": some((True, False)),
             "status_code": some((200, 429, 500)),
         }
     ),

@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 from aggregator.clickhouse.client import Warehouse
 from tests.support.api import client_of, filled_warehouse, get, in_range, rfc3339
-from tests.support.rows import MODELS, START, USERS, Row, insert_rows, random_rows, why_unpriced
+from tests.support.rows import MODELS, START, USERS, Row, folded, insert_rows, random_rows, why_unpriced
 
 UNCHECKED = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
@@ -38,7 +38,8 @@ def stats(client: TestClient, **parameters: Any) -> Any:
 
 def group_of(row: Row, group_by: str, timezone: str) -> str:
     if group_by in GROUPS:
-        return str(row[GROUPS[group_by]])
+        found = str(row[GROUPS[group_by]])
+        return folded(found) if group_by == "status" else found
     local = row["timestamp"].astimezone(ZoneInfo(timezone))
     start = local.replace(minute=0, second=0, microsecond=0)
     if group_by == "day":
@@ -140,6 +141,7 @@ moments = (
     st.none() | st.tuples(moments, moments).map(sorted),
     st.none() | st.sampled_from(USERS),
     st.none() | st.sampled_from(MODELS),
+    st.none() | st.booleans(),
 )
 def test_any_question_is_answered_as_a_loop_would(
     client: TestClient,
@@ -149,9 +151,10 @@ def test_any_question_is_answered_as_a_loop_would(
     span: list[datetime] | None,
     user_id: str | None,
     model_name: str | None,
+    is_error: bool | None,
 ) -> None:
     start, end = span or (None, None)
-    parameters = {"user_id": user_id, "model_name": model_name}
+    parameters = {"user_id": user_id, "model_name": model_name, "is_error": is_error}
     times = {"start_time": start and rfc3339(start), "end_time": end and rfc3339(end)}
     answer = stats(client, group_by=group_by, metric=metric, timezone=timezone, **times, **parameters)
     # The empty text filters nothing.
