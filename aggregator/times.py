@@ -8,7 +8,7 @@ from zoneinfo import available_timezones
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
-from router_insights.emitter.contract import END_OF_TIME, EPOCH, RFC3339
+from router_insights.emitter.contract import END_OF_TIME, EPOCH, RFC3339, START_OF_TIME
 
 __all__ = [
     "END_OF_TIME",
@@ -16,6 +16,7 @@ __all__ = [
     "EVERYTHING",
     "LAST_END",
     "RFC3339",
+    "START_OF_TIME",
     "TIMEZONES",
     "Span",
     "Timezone",

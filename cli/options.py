@@ -7,14 +7,16 @@ import typer
 from pydantic_core import PydanticCustomError
 
 from aggregator.settings import kafka_addresses
-from aggregator.times import Span
+from aggregator.times import EPOCH, Span
 from router_insights.emitter.event import parse_timestamp
 
 
 def moment(text: str) -> datetime:
     """RFC 3339 with a zone, or a date, which stands for its midnight in UTC."""
     try:
-        return parse_timestamp(f"{text}T00:00:00Z" if len(text) == len("2026-01-31") else text)
+        stamp = f"{text}T00:00:00Z" if len(text) == len("2026-01-31") else text
+        # Rows of before 2015 may be stored.
+        return parse_timestamp(stamp, earliest=EPOCH)
     except PydanticCustomError as error:
         raise typer.BadParameter(f"{text!r} {error.message()}; a date alone is its midnight in UTC") from error
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import ValidationError
 
-from aggregator.times import END_OF_TIME, EPOCH
+from aggregator.times import END_OF_TIME, START_OF_TIME
 from ingest.transform.strict_json import (
     HEADER_FIELDS,
     MAX_EVENT_BYTES,
@@ -94,7 +94,7 @@ def _timestamps(values: Sequence[str | int]) -> pa.Array:
         last_ms = int(END_OF_TIME.timestamp() * 1000)
         numbers = [value * 1000 if isinstance(value, int) and value < last_ms else None for value in values]
         moments = pc.coalesce(moments, pa.array(numbers, pa.int64()).cast(_MICROSECONDS))
-    in_range = pc.and_(pc.greater_equal(moments, EPOCH), pc.less(moments, END_OF_TIME))
+    in_range = pc.and_(pc.greater_equal(moments, START_OF_TIME), pc.less(moments, END_OF_TIME))
     return pc.if_else(in_range, moments, None)
 
 

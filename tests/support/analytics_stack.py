@@ -169,7 +169,7 @@ def events(count: int) -> list[Event]:
     rng = random.Random(7)
     ends = [
         {"request_id": f"end-{n}", "timestamp": moment, "model_name": "gpt-4o", "status": "success", "duration_ms": 5}
-        for n, moment in enumerate(("1970-01-01T00:00:00Z", "2099-12-31T23:59:59.999999Z"))
+        for n, moment in enumerate(("2015-01-01T00:00:00Z", "2099-12-31T23:59:59.999999Z"))
     ]
     return [*EXAMPLES, *(random_event(rng, number) for number in range(count)), *ends]
 

@@ -140,13 +140,23 @@ def _time_key(spec: ChartSpec, context: Context, extent: Sequence[AggregateRow])
 
 
 def _bucket_starts(key: TimeKey, seconds: Sequence[int], context: Context) -> list[datetime]:
-    """All buckets of the query's range, where open of that of the rows. Raises ApiError 400 for too many."""
-    first = context.span.start or _instant(min(seconds))
-    last = context.span.end - timedelta(microseconds=1) if context.span.end else _instant(max(seconds))
-    if about_count(key.bucket, first, last) > MAX_BUCKETS and key.bucket is not Bucket.YEAR:
+    """All buckets of the query's range, where open of that of the rows.
+
+    Too many: of an open range the newest MAX_BUCKETS up to now, since otherwise one request with a wrong time would
+    take the chart from everybody. Raises ApiError 400 for a range that was asked for.
+    """
+    zone, span = ZoneInfo(key.timezone), context.span
+    first = span.start or _instant(min(seconds))
+    last = span.end - timedelta(microseconds=1) if span.end else _instant(max(seconds))
+    if about_count(key.bucket, first, last) <= MAX_BUCKETS or key.bucket is Bucket.YEAR:
+        return list(starts(key.bucket, first, last, zone))
+    if span.end is None:
+        now = datetime.now(UTC).timestamp()
+        last = _instant(max((each for each in seconds if each <= now), default=max(seconds)))
+    if span.start is not None and about_count(key.bucket, first, last) > MAX_BUCKETS:
         message = f"the range has more than {MAX_BUCKETS} buckets of a {key.bucket}: narrow it, or take wider ones"
         raise ApiError(400, f"{context.path}.timeBucket: {message}")
-    return list(starts(key.bucket, first, last, ZoneInfo(key.timezone)))
+    return list(starts(key.bucket, first, last, zone))[-MAX_BUCKETS:]
 
 
 def _over_time(spec: ChartSpec, context: Context) -> Steps:

@@ -85,7 +85,7 @@ def test_a_file_longer_than_a_chunk_keeps_ids_order_and_tokens(tmp_path: Path) -
             "16.11.2023,1,2",
             "TIMESTAMP must be RFC 3339 with a zone, or epoch milliseconds as an integer",
         ),
-        ("1969-11-16 18:15:46,1,2", "TIMESTAMP must be from 1970-01-01 up to, not including, 2100-01-01"),
+        ("1969-11-16 18:15:46,1,2", "TIMESTAMP must be from 2015-01-01 up to, not including, 2100-01-01"),
         ("2023-11-16 18:15:46,99999999999,2", "token counts must be at most 1000000000"),
         ("\xff\xfe", f"is not {HEADER}"),
     ],

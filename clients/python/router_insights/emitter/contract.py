@@ -6,7 +6,10 @@ from datetime import datetime, timezone
 REQUEST_EVENTS_TOPIC = "request-events"
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-# Every event starts from EPOCH up to, not including, this. ClickHouse's DateTime (buckets of rollups) and DateTime64
+# Every event starts from this on. No gateway of language models is older; seconds that are taken for milliseconds are.
+# Earlier versions took events from EPOCH on, so such rows may be stored.
+START_OF_TIME = datetime(2015, 1, 1, tzinfo=timezone.utc)
+# Every event starts up to, not including, this. ClickHouse's DateTime (buckets of rollups) and DateTime64
 # (rows) both hold these times, and the ends of requests that start within them.
 END_OF_TIME = datetime(2100, 1, 1, tzinfo=timezone.utc)
 # RFC 3339 with a zone, in groups from the year to the offset's minutes. The standard allows a space in place of the T.

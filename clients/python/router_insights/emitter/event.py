@@ -24,7 +24,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from router_insights.emitter.contract import END_OF_TIME, EPOCH, RFC3339, TOKEN_COLUMNS
+from router_insights.emitter.contract import END_OF_TIME, EPOCH, RFC3339, START_OF_TIME, TOKEN_COLUMNS
 from router_insights.errors import ErrorDetail, InvalidEventError
 
 MAX_REQUEST_ID_CHARS = 128
@@ -60,25 +60,42 @@ def _parse_rfc3339(text: str) -> datetime:
         raise _reject("timestamp_format", "is not a date and time that exists") from None
 
 
-def parse_timestamp(value: Any) -> datetime:
+def _guessed_unit(number: int) -> str:
+    """What a number that is no time in milliseconds may be; '' where no unit makes it one."""
+    milliseconds = {"seconds": number * 1_000, "microseconds": number // 1_000, "nanoseconds": number // 1_000_000}
+    for unit, value in milliseconds.items():
+        if _milliseconds(START_OF_TIME) <= value < _milliseconds(END_OF_TIME):
+            return f"; {number} looks like {unit}, the field takes milliseconds"
+    return ""
+
+
+def _milliseconds(moment: datetime) -> int:
+    return (moment - EPOCH) // timedelta(milliseconds=1)
+
+
+def parse_timestamp(value: Any, *, earliest: datetime = START_OF_TIME) -> datetime:
     """RFC 3339 text with a zone, or epoch milliseconds, to an aware UTC datetime of whole microseconds.
 
     Digits past the microsecond are cut. Raises PydanticCustomError for anything else, leap seconds and
-    moments outside 1970-2099 included.
+    moments outside `earliest` to 2099 included; for a number it says in which unit it would be inside.
     """
     if isinstance(value, datetime) and value.tzinfo is not None:
         moment = value.astimezone(timezone.utc)
     elif isinstance(value, str):
         moment = _parse_rfc3339(value)
     elif isinstance(value, int) and not isinstance(value, bool):
-        if not 0 <= value < END_OF_TIME.timestamp() * 1000:
-            raise _reject("timestamp_range", "must be from 1970-01-01 up to, not including, 2100-01-01")
+        if not _milliseconds(earliest) <= value < _milliseconds(END_OF_TIME):
+            raise _reject("timestamp_range", f"{_bounds(earliest)}{_guessed_unit(value)}")
         moment = EPOCH + timedelta(milliseconds=value)
     else:
         raise _reject("timestamp_format", "must be RFC 3339 with a zone, or epoch milliseconds as an integer")
-    if not EPOCH <= moment < END_OF_TIME:
-        raise _reject("timestamp_range", "must be from 1970-01-01 up to, not including, 2100-01-01")
+    if not earliest <= moment < END_OF_TIME:
+        raise _reject("timestamp_range", _bounds(earliest))
     return moment
+
+
+def _bounds(earliest: datetime) -> str:
+    return f"must be from {earliest:%Y-%m-%d} up to, not including, {END_OF_TIME:%Y-%m-%d}"
 
 
 def field_path(location: Sequence[str | int]) -> str:
@@ -225,10 +242,20 @@ class RequestEvent(BaseModel):
     timestamp: Annotated[
         datetime,
         BeforeValidator(parse_timestamp),
-        WithJsonSchema({"anyOf": [{"type": "string", "format": "date-time"}, {"type": "integer", "minimum": 0}]}),
-    ] = Field(description="When the request began: RFC 3339 with a zone, or epoch milliseconds.")
+        WithJsonSchema(
+            {
+                "anyOf": [
+                    {"type": "string", "format": "date-time"},
+                    {"type": "integer", "minimum": _milliseconds(START_OF_TIME)},
+                ]
+            }
+        ),
+    ] = Field(
+        description="When the request began, from 2015 up to, not including, 2100: RFC 3339 with a zone, or epoch"
+        " milliseconds."
+    )
     model_name: Name = Field(description="The model, as the gateway writes it.")
-    status: Word = Field(description="`success`, `error`, `timeout`, or the gateway's own word.")
+    status: Word = Field(description="`success`, `error`, `timeout`, or the gateway's own word, in any case.")
 
     provider: Text | None = Field(
         None,

@@ -2,6 +2,7 @@
 
 import math
 import os
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -9,11 +10,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from aggregator.clickhouse.client import Warehouse
 from aggregator.rollups import planner
 from api.analytics.charts import aggregate_query
 from api.analytics.filters.fields import GROUP_FIELDS, METRIC_FIELDS
-from tests.support.analytics import data_of, holds
+from tests.support.analytics import bucket_key, data_of, holds
 from tests.support.analytics_stack import Analytics
+from tests.support.api import client_of
+from tests.support.rows import insert_rows, random_rows
 
 EXAMPLES = int(os.environ.get("ANALYTICS_EXAMPLES", "40"))
 ZONES = ("UTC", "America/New_York", "Asia/Kathmandu", "Europe/Berlin", "Pacific/Auckland")
@@ -150,11 +154,37 @@ def test_a_range_that_was_asked_for_is_filled_to_its_ends(analytics: Analytics) 
 
 
 def test_too_many_buckets_are_refused_with_the_path(analytics: Analytics) -> None:
-    body = {"customCharts": [bar(metric="count", timeSeries=True, timeBucket="day")]}
-    message = analytics.post("analytics/custom-analytics", body, 400)["message"]
-    assert message.startswith("customCharts[0].timeBucket: the range has more than 1000 buckets of a day")
+    days = {"field": "request_start_time", "operator": "between", "value": ["2023-01-01", "2026-03-21"]}
+    for operand in (days, {**days, "operator": "after", "value": "2020-01-01"}):
+        tree = {"filters": [operand]}
+        body = {"filter_group": tree, "customCharts": [bar(metric="count", timeSeries=True, timeBucket="day")]}
+        message = analytics.post("analytics/custom-analytics", body, 400)["message"]
+        assert message.startswith("customCharts[0].timeBucket: the range has more than 1000 buckets of a day")
     (auto,) = analytics.charts(bar(metric="count", timeSeries=True))
-    assert (auto["data"][0]["bucketKey"], auto["data"][-1]["bucketKey"]) == ("1970-01-01", "2099-01-01")
+    assert (auto["data"][0]["bucketKey"], auto["data"][-1]["bucketKey"]) == ("2015-01-01", "2099-01-01")
+
+
+@pytest.mark.parametrize("bucket", ["day", "week", "month"])
+def test_requests_with_a_wrong_time_take_no_chart_from_anybody(warehouse: Warehouse, bucket: str) -> None:
+    """Rows of 1970, which earlier versions stored, and of a clock that is far ahead. Without a range a chart has its
+    newest buckets up to now."""
+    good = random_rows(21, 40, datetime(2026, 3, 1, tzinfo=UTC), timedelta(days=9))
+    wrong = [datetime(1970, 1, 21, tzinfo=UTC), datetime(2099, 12, 31, tzinfo=UTC)]
+    rows = [row | {"timestamp": moment} for row, moment in zip(random_rows(22, 2), wrong, strict=True)]
+    insert_rows(warehouse, good + [row | {"source_offset": 900 + n} for n, row in enumerate(rows)])
+    chart = {"id": "c", "chartType": "bar", "metric": "count", "timeSeries": True, "timeBucket": bucket}
+    with client_of(warehouse) as client:
+        for more in ({}, {"groupByField": "engine"}):
+            body = {"customCharts": [{**chart, **more}]}
+            answer = client.post("/api/public/v2/requests/analytics/custom-analytics", json=body)
+            assert answer.status_code == 200, answer.text
+            data = answer.json()["customCharts"][0]["data"]
+            newest = max(row["timestamp"] for row in good)
+            assert data[-1]["bucketKey"] == bucket_key(newest, bucket, ZoneInfo("UTC"))
+            assert len({row["bucketKey"] for row in data}) <= 1_000
+            is_month = bucket == "month"
+            assert sum(row["value"] for row in data) == len(good) + is_month
+        assert client.post("/api/public/v2/requests/analytics", json={}).status_code == 200
 
 
 NOTHING = {"filters": [{"field": "engine", "operator": "is", "value": "none such"}]}

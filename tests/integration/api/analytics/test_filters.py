@@ -20,7 +20,17 @@ from tests.support.analytics_stack import KEYS, ODD_TEXTS, Analytics
 EXAMPLES = int(os.environ.get("ANALYTICS_EXAMPLES", "40"))
 ODD_VALUES = (*ODD_TEXTS, "nobody", "a\0b", "\0", "x" * 300, "\u2028", "%_\\", "'; DROP TABLE request_logs --")
 NUMBERS = (0, 1, -1, 7, 42, 100, 1200, 0.1, 0.02, 0.15, 1e-9, 1e300, 2**53, -0.0, 2.5)
-DATES = ("1970-01-01", "2025-06-01", "2025-06-02", "2026-03-25", "2026-03-29", "2099-12-31", "2100-01-01", "0001-01-01")
+DATES = (
+    "1970-01-01",
+    "2015-01-01",
+    "2025-06-01",
+    "2025-06-02",
+    "2026-03-25",
+    "2026-03-29",
+    "2099-12-31",
+    "2100-01-01",
+    "0001-01-01",
+)
 ORDER = "ORDER BY timestamp, request_id"
 
 

@@ -1,4 +1,5 @@
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -99,6 +100,8 @@ def test_every_odd_value_in_every_field_is_judged_like_the_model_does(decoder: D
         pytest.param(encode(duration_ms=1.5), "int_type", "duration_ms", id="fraction of a count"),
         pytest.param(encode(timestamp="2026-11-21T10:00:00"), "timestamp_format", "timestamp", id="no zone"),
         pytest.param(encode(timestamp="1969-12-31T23:59:59Z"), "timestamp_range", "timestamp", id="year 1969"),
+        pytest.param(encode(timestamp="2014-12-31T23:59:59Z"), "timestamp_range", "timestamp", id="year 2014"),
+        pytest.param(encode(timestamp=1_763_719_200), "timestamp_range", "timestamp", id="seconds"),
         pytest.param(encode(timestamp="9999-01-01T00:00:00Z"), "timestamp_range", "timestamp", id="year 9999"),
         pytest.param(encode(tags=["a", 1]), "string_type", "tags[1]", id="number among tags"),
         pytest.param(encode(metadata=[1]), "dict_type", "metadata", id="metadata no object"),
@@ -115,6 +118,35 @@ def test_rejection_names_the_reason_and_the_field(decoder: Decoder, value: bytes
         (1, reason, field)
     ]
     assert decoded.events["row_index"].to_pylist() == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "guess"),
+    [
+        pytest.param(1_763_719_200, "; 1763719200 looks like seconds, the field takes milliseconds", id="seconds"),
+        pytest.param(1_420_070_400, "; 1420070400 looks like seconds, the field takes milliseconds", id="first second"),
+        pytest.param(1_420_070_399, "", id="a second before"),
+        pytest.param(1_763_719_200_000_000, "; 1763719200000000 looks like microseconds, the", id="microseconds"),
+        pytest.param(1_763_719_200_000_000_000, "; 1763719200000000000 looks like nanoseconds, the", id="nanoseconds"),
+        pytest.param(1_420_070_399_999, "", id="2014 in milliseconds"),
+        pytest.param(4_102_444_800_000, "", id="2100 in milliseconds"),
+        pytest.param(0, "", id="nothing"),
+        pytest.param(-1, "", id="before 1970"),
+        pytest.param(10**30, "", id="beyond any unit"),
+        pytest.param("1970-01-21T09:55:19Z", "", id="text"),
+    ],
+)
+def test_a_time_out_of_range_is_refused_with_the_unit_that_it_looks_like(timestamp: Any, guess: str) -> None:
+    [rejection] = Decoder().decode([encode(timestamp=timestamp)]).rejections
+    assert (rejection.reason, rejection.field) == ("timestamp_range", "timestamp")
+    assert rejection.message.startswith(f"must be from 2015-01-01 up to, not including, 2100-01-01{guess}")
+    assert ("looks like" in rejection.message) == bool(guess)
+
+
+@pytest.mark.parametrize("first", [1_420_070_400_000, "2015-01-01T00:00:00Z", "2015-01-01T01:00:00+01:00"])
+def test_the_first_moment_of_2015_is_a_time(first: int | str) -> None:
+    [row] = Decoder().decode([encode(timestamp=first)]).events.to_pylist()
+    assert row["timestamp"] == datetime(2015, 1, 1, tzinfo=UTC)
 
 
 def test_unknown_fields_are_ignored_and_counted(decoder: Decoder) -> None:
