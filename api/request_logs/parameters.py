@@ -52,7 +52,7 @@ class StatsMetric(StrEnum):
 
 
 class LogParameters(TimeRange):
-    """Filters are joined by AND and compare exactly, but for the case of a status. An empty text and a 0 filter nothing."""
+    """Filters are joined by AND and compare exactly, a status in any case. An empty text and a 0 filter nothing."""
 
     user_id: str | None = Field(None, description="Only logs of this user; without it, of all.", examples=["user-17"])
     api_key_id: str | None = Field(

@@ -42,6 +42,8 @@ def _text(name: str, value: Any) -> str:
         return rfc3339(name, value)
     if isinstance(value, Enum):
         return str(value.value)
+    if isinstance(value, bool) and name.startswith("is_"):
+        return "true" if value else "false"
     if isinstance(value, str | int | float | Decimal) and not isinstance(value, bool):
         return str(value)
     raise TypeError(f"{name}: must be text, a number or a time, not {type(value).__name__}")

@@ -58,7 +58,8 @@ class BudgetList(Table, frozen=True, kw_only=True):
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
-    """Something to look at. `kind` is `budget`, `error_rate`, `latency`, `silence` or `unpriced`.
+    """Something to look at. `kind` is `budget`, `error_rate`, `latency`, `silence`,
+    `unpriced` or `missing_usage`.
 
     `value` is what was spent, a rate from 0 to 1, or milliseconds; `limit` what it was compared with.
     """

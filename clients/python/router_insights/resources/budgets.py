@@ -34,7 +34,7 @@ class BudgetTerms(TypedDict):
 class AlertFilters(TypedDict, total=False):
     """Which alerts, at most `limit` of them. `start_time` is inclusive, `end_time` exclusive; both need a zone."""
 
-    kind: Literal["budget", "error_rate", "latency", "silence", "unpriced"] | None
+    kind: Literal["budget", "error_rate", "latency", "silence", "unpriced", "missing_usage"] | None
     budget_id: str | None
     start_time: datetime | str | None
     end_time: datetime | str | None

@@ -26,6 +26,7 @@ class LogFilters(TypedDict, total=False):
     api_key_id: str | None
     model_name: str | None
     status: str | None
+    is_error: bool | None
     status_code: int | None
     start_time: datetime | str | None
     end_time: datetime | str | None
@@ -42,6 +43,7 @@ class StatsFilters(TypedDict, total=False):
 
     user_id: str | None
     model_name: str | None
+    is_error: bool | None
     start_time: datetime | str | None
     end_time: datetime | str | None
     group_by: Literal["model", "user", "api_key", "status", "hour", "day"] | None

@@ -18,6 +18,8 @@ QUERIES: list[dict[str, Any]] = [
     {"user_id": "Zoë 😀", "page_size": 3},
     {"user_id": "tab\tline\nend"},
     {"model_name": "meta/llama: 'big'", "status": "error"},
+    {"is_error": True},
+    {"is_error": False, "status": "SUCCESS"},
     {"status_code": 200, "api_key_id": "key-1", "order_by": "duration_ms", "order_direction": "asc"},
     {"min_duration_ms": 10, "max_duration_ms": 2_000, "order_by": "input_tokens"},
     {"start_time": "2026-01-31T00:00:00Z", "end_time": "2026-02-02T05:30:00+05:30", "order_by": "output_tokens"},
@@ -32,7 +34,7 @@ def test_a_page_is_what_everybody_gets(running: Running, client: Client, filters
 
 
 def test_a_mapping_asks_the_same_as_keywords(client: Client) -> None:
-    filters = QUERIES[4]
+    filters = QUERIES[6]
     assert client.request_logs.query_request_logs(filters) == client.request_logs.query_request_logs(**filters)
 
 

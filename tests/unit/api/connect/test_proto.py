@@ -38,8 +38,7 @@ FIELDS = {
     "GetRequestLogResponse": "log",
     "GetRequestLogStatsRequest": "user_id model_name start_time end_time group_by metric",
     "RequestLogStat": """group count error_count unpriced_count input_tokens output_tokens cached_input_tokens cost
-        avg_duration_ms p50_duration_ms p95_duration_ms p99_duration_ms value missing_usage_count
-        failed_without_usage_count""",
+        avg_duration_ms p50_duration_ms p95_duration_ms p99_duration_ms value""",
     "GetRequestLogStatsResponse": """stats total_count total_input_tokens total_output_tokens total_cost avg_duration_ms
         error_count""",
     "ListCustomerRequestLogsRequest": """api_key_id model_name status status_code start_time end_time min_duration_ms
@@ -65,9 +64,13 @@ ONLY_IN_REST = {
         *("prompt_version_number", "prompt_name", "tool_names", "turn_count", "tool_call_count", "session_id"),
         "trace_id",
     },
-    "GetRequestLogStatsRequest": {"limit", "timezone"},
-    "GetRequestLogStatsResponse": {"truncated", "unpriced_count", "missing_usage_count", "failed_without_usage_count"},
-    "ListCustomerRequestLogsRequest": {"user_id"},
+    "QueryRequestLogsRequest": {"is_error"},
+    "GetRequestLogStatsRequest": {"limit", "timezone", "is_error"},
+    "RequestLogStat": {"missing_usage_count", "failed_without_usage_count"},
+    "GetRequestLogStatsResponse": {
+        *("truncated", "unpriced_count", "missing_usage_count", "failed_without_usage_count"),
+    },
+    "ListCustomerRequestLogsRequest": {"user_id", "is_error"},
 }
 SCALARS = {
     FieldDescriptor.TYPE_STRING: "text",
