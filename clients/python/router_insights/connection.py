@@ -3,11 +3,11 @@
 import os
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from tenacity import AsyncRetrying, Retrying
 
+from router_insights import __version__
 from router_insights.call import Answer, Call, decode, error_of
 from router_insights.errors import ApiConnectionError, ApiTimeoutError, RouterInsightsError
 from router_insights.http_library import httpx
@@ -47,7 +47,7 @@ class Endpoint:
     @property
     def options(self) -> dict[str, Any]:
         """Of the HTTP library's clients."""
-        headers = {"Authorization": f"Bearer {self.api_key}", "User-Agent": f"router-insights-client/{_version()}"}
+        headers = {"Authorization": f"Bearer {self.api_key}", "User-Agent": f"router-insights-client/{__version__}"}
         return {"base_url": self.base_url, "headers": headers, "timeout": self.timeout_seconds}
 
     def failure(self, error: Exception) -> RouterInsightsError:
@@ -65,13 +65,6 @@ def _host(url: str) -> str:
         return str(httpx.URL(url).host)
     except httpx.InvalidURL:
         return ""
-
-
-def _version() -> str:
-    try:
-        return version("router-insights-client")
-    except PackageNotFoundError:  # run from a checkout
-        return "0"
 
 
 def _request(call: Call[Any]) -> dict[str, Any]:

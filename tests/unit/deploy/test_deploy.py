@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -267,3 +268,16 @@ def test_the_real_engine_takes_the_users_file(tmp_path: Path) -> None:
     assert "insights_writer" in done.stdout, done.stderr
     assert "ON insights.dead_letters TO insights_grafana" in done.stdout
     assert "TO insights_grafana" in done.stdout.splitlines()[-2] + done.stdout.splitlines()[-1]
+
+
+def test_the_image_is_built_from_every_package_that_the_server_and_its_client_have() -> None:
+    projects = {path: tomllib.loads((ROOT / path / "pyproject.toml").read_text()) for path in (".", "clients/python")}
+    server = projects["."]["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    dockerfile, ignored = (ROOT / "Dockerfile").read_text(), (ROOT / ".dockerignore").read_text().splitlines()
+    for path in [*server, "clients/python"]:
+        assert f"COPY {path} {path}\n" in dockerfile
+        assert f"!{path}" in ignored
+    assert re.search(r"pip wheel .* \./clients/python \. ", dockerfile)
+    client = projects["clients/python"]["project"]
+    needed = f"{client['name']}[kafka]=={client['version']}"
+    assert needed in projects["."]["project"]["dependencies"]

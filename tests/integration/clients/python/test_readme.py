@@ -1,4 +1,5 @@
-"""Every piece of Python in the client's README runs, as a program of its own, against a running API."""
+"""Every piece of Python in the client's README and in docs/clients.md runs, as a program of its own, against a running
+API."""
 
 import os
 import re
@@ -14,7 +15,8 @@ from tests.support.checkout import ROOT
 from tests.support.kafka import has_idempotence, read_topic
 
 PAGE = (ROOT / "clients/python/README.md").read_text()
-ALL = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+ALL = BLOCK.findall(PAGE)
 EMITTING = [program for program in ALL if "EventEmitter" in program]
 PROGRAMS = [program for program in ALL if program not in EMITTING]
 
@@ -26,6 +28,14 @@ def run(program: str, url: str, **more: str) -> str:
     )
     assert (done.stderr, done.returncode) == ("", 0)
     return done.stdout
+
+
+def test_the_page_of_clients_shows_which_requests_failed(running: Running) -> None:
+    [program] = BLOCK.findall((ROOT / "docs/clients.md").read_text())
+    failed = [row for row in running.rows if row["status"] == "error"]
+    printed = run(program, running.url)
+    for row in failed:
+        assert f"{row['timestamp']} {row['model_name']} {row['user_id']} {row['status_code']}\n" in printed
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=range(len(PROGRAMS)))
