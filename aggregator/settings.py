@@ -11,17 +11,37 @@ from typing import Annotated, Any, Literal, Self
 
 from aiokafka.helpers import create_ssl_context
 from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
 
+from aggregator.running_stack import DATA_DIR, RunningStack, addresses
+
 SECRETS_DIR = "INSIGHTS_SECRETS_DIR"
+ADDRESSES = RunningStack.model_fields.keys()
 ADDRESS = re.compile(r"(?:[\w.-]+|\[[0-9A-Fa-f:.]+\])(?::(\d{1,5}))?")
+
+
+class _DataDirSource(PydanticBaseSettingsSource):
+    """The addresses of the stack over the data directory that `INSIGHTS_DATA_DIR` names."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """Raises RunningStackError."""
+        folder = os.environ.get(DATA_DIR, "")
+        wanted = ADDRESSES & self.settings_cls.model_fields.keys() - self.current_state.keys()
+        if not folder or not wanted:
+            return {}
+        return {name: value for name, value in addresses(Path(folder)).items() if name in wanted}
 
 
 class Settings(BaseSettings):
     """What every group of settings has in common.
 
     A setting `name` is the environment variable `INSIGHTS_NAME`, or else the file `insights_name` in the directory
-    that `INSIGHTS_SECRETS_DIR` names, as container platforms mount secrets. The variable goes before the file.
+    that `INSIGHTS_SECRETS_DIR` names, as container platforms mount secrets. The variable goes before the file. Where
+    neither gives an address, and `INSIGHTS_DATA_DIR` names a data directory, its stack does.
     """
 
     model_config = SettingsConfigDict(env_prefix="INSIGHTS_", frozen=True, hide_input_in_errors=True)
@@ -37,7 +57,7 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         folder = os.environ.get(SECRETS_DIR)
         files = (SecretsSettingsSource(settings_cls, secrets_dir=folder),) if folder else ()
-        return (init_settings, env_settings, *files)
+        return (init_settings, env_settings, *files, _DataDirSource(settings_cls))
 
 
 class ClickHouseSettings(Settings):

@@ -39,7 +39,9 @@ def _about_engine(message: str) -> str:
     cause = re.search(r"filesystem error: (.*?), Stack trace", message)
     if cause:
         return f"{opening}: {cause[1]}"
-    return f"{opening}: another process, perhaps an insights up, has it open; stop that one first"
+    return (
+        f"{opening}: another process, perhaps an insights up, has it open; where it runs, INSIGHTS_DATA_DIR leads to it"
+    )
 
 
 def _about_settings(error: ValidationError) -> str | None:

@@ -6,9 +6,15 @@ from typing import Annotated
 import typer
 from pydantic_core import PydanticCustomError
 
+<<<<<<< HEAD
 from aggregator.settings import kafka_addresses
 from aggregator.times import EPOCH, Span
 from router_insights.emitter.event import parse_timestamp
+=======
+from aggregator.settings import KafkaSettings, kafka_addresses
+from aggregator.times import Span
+from ingest.events import parse_timestamp
+>>>>>>> dc2bbff (Look after the one-machine stack while it runs)
 
 
 def moment(text: str) -> datetime:
@@ -37,9 +43,16 @@ def span_between(start: datetime | None, end: datetime | None) -> Span:
 
 From = typer.Option("--from", parser=moment, metavar="TIME", help="Inclusive: RFC 3339, or a date (UTC).")
 To = typer.Option("--to", parser=moment, metavar="TIME", help="Exclusive: RFC 3339, or a date (UTC).")
+
+
+def _known_servers() -> str:
+    return KafkaSettings().kafka_bootstrap_servers
+
+
 Servers = Annotated[
     str,
     typer.Option(
+        default_factory=_known_servers,
         envvar="INSIGHTS_KAFKA_BOOTSTRAP_SERVERS",
         parser=_servers,
         metavar="HOST:PORT",

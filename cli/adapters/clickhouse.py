@@ -1,5 +1,6 @@
 """The warehouse that `INSIGHTS_CLICKHOUSE_URL` names."""
 
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from aggregator.clickhouse.client import UNKNOWN_DATABASE, DatabaseError, Warehouse
@@ -7,7 +8,10 @@ from aggregator.clickhouse.cluster import is_shard
 from aggregator.clickhouse.migrate import pending
 from aggregator.clickhouse.migration_files import Migration, read_migrations
 from aggregator.errors import InsightsError
+from aggregator.running_stack import RunningStack
 from cli.settings import AdminSettings
+
+EMBEDDED = "chdb://"
 
 
 class DatabaseUrlError(InsightsError):
@@ -20,6 +24,9 @@ def open_warehouse(url: str, shard_urls: str = "") -> Warehouse:
     Raises DatabaseUrlError for a URL of an unknown kind, and for a shard that is none; whether a single server answers
     shows with the first query.
     """
+    if url.startswith(EMBEDDED) and (running := RunningStack.find(Path(url.removeprefix(EMBEDDED)).parent)):
+        # The engine lets one process at a time open its directory, and that one serves it.
+        url = running.clickhouse_url
     shards = [_shard(shard_url.strip()) for shard_url in shard_urls.split(",") if shard_url.strip()]
     try:
         return Warehouse(url, shards=shards)

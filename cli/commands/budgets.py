@@ -41,7 +41,7 @@ async def _store(bootstrap_servers: str) -> AsyncIterator[KafkaBudgets]:
 
 
 @app.command("list")
-def list_budgets(bootstrap_servers: Servers = "localhost:9092") -> None:
+def list_budgets(bootstrap_servers: Servers) -> None:
     """Every budget, with what is spent of it."""
 
     async def read() -> tuple[Mapping[str, Budget], Mapping[str, BudgetStatus]]:
@@ -79,6 +79,7 @@ def _budget(terms: Mapping[str, object]) -> Budget:
 def set_budget(
     name: BudgetName,
     limit: Annotated[str, typer.Option(help="Such as 250 or 0.50.")],
+    bootstrap_servers: Servers,
     scope: Annotated[
         str, typer.Option(metavar="total|model:M|user:U|api_key:K|tag:T", help="Whose usage it limits.")
     ] = "total",
@@ -89,7 +90,6 @@ def set_budget(
     threshold: Annotated[
         list[int] | None, typer.Option(help="Percent of the limit at which to alert; may be repeated (50, 80, 100).")
     ] = None,
-    bootstrap_servers: Servers = "localhost:9092",
 ) -> None:
     """Make a budget, or change it; it applies to what was spent already."""
     kind, _, value = scope.partition(":")
@@ -106,7 +106,7 @@ def set_budget(
 
 
 @app.command("delete")
-def delete_budget(name: BudgetName, bootstrap_servers: Servers = "localhost:9092") -> None:
+def delete_budget(name: BudgetName, bootstrap_servers: Servers) -> None:
     """Remove a budget."""
 
     async def delete() -> None:

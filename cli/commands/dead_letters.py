@@ -115,11 +115,11 @@ async def _replay(warehouse: Warehouse, letters: list[DeadLetter], bootstrap_ser
 
 @app.command("replay")
 def replay_dead_letters(
+    bootstrap_servers: Servers,
     reason: Reason = None,
     start: Since = None,
     end: Until = None,
     limit: Limit = 100_000,
-    bootstrap_servers: Servers = "localhost:9092",
 ) -> None:
     """Send them back to the topic they came from, and drop those that Kafka has. Exit 1 when some had to stay."""
     warehouse, selection = admin_warehouse(), Selection(reason, span_between(start, end))

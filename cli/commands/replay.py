@@ -29,9 +29,9 @@ def replay(
     form: Annotated[
         Literal["azure-llm", "events"], typer.Option("--format", help="azure-llm: CSV; events: one JSON object a line.")
     ],
+    bootstrap_servers: Servers,
     speed: Annotated[
         str, typer.Option(metavar="max|X", help="As fast as Kafka takes them, or X times as fast as they happened.")
     ] = "max",
-    bootstrap_servers: Servers = "localhost:9092",
 ) -> None:
     raise typer.Exit(0 if run_replay(files, TraceFormat(form), _speed(speed), bootstrap_servers) else 1)

@@ -66,7 +66,8 @@ def _lag(
     group: str,
 ) -> Finding:
     """A committed offset is where the batch in flight begins, so a worker that keeps up lags by up to one batch."""
-    lag = sum(last[tp] - max(first[tp], committed.get(tp, -1)) for tp in partitions)
+    # The embedded broker's last offset is behind its last batch's first record.
+    lag = sum(max(0, last[tp] - max(first[tp], committed.get(tp, -1))) for tp in partitions)
     unread = sum(last[tp] - first[tp] for tp in partitions if committed.get(tp, -1) < 0)
     if unread:
         advice = "run `insights ingest`; if it runs, see that its INSIGHTS_KAFKA_GROUP is this one"

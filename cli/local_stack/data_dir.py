@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from aggregator.errors import InsightsError
+from aggregator.running_stack import ROWS
 
 KEY_PREFIX = "ak-"
 
@@ -74,7 +75,7 @@ class DataDir:
 
     @property
     def rows(self) -> Path:
-        return self.path / "clickhouse"
+        return self.path / ROWS
 
     @property
     def clickhouse_url(self) -> str:

@@ -23,6 +23,7 @@ from cli.adapters.budget_store import KafkaBudgets
 from cli.local_stack.broker import BrokerError, EmbeddedBroker
 from cli.local_stack.data_dir import DataDir, DataDirError
 from cli.local_stack.drain import drain
+from cli.local_stack.maintenance import serve_engine
 from cli.local_stack.process import READY
 from cli.local_stack.repair import repair_rollups
 from cli.serving import Server, base_url, listen, make_server, serve_metrics, stop_on_signals
@@ -162,6 +163,10 @@ class Stack:
         migrate(self._warehouse)
         await create_topics(self._broker.address, {self._ingest.kafka_topic: PARTITIONS})
         serve_metrics(self._ingest.metrics_port, host=self._host)
+        async with serve_engine(self._data, self._broker.address):
+            await self._run_parts(sock, stop, text)
+
+    async def _run_parts(self, sock: socket, stop: asyncio.Event, text: str) -> None:
         serving = asyncio.create_task(self._server.serve([sock]))
         worker = asyncio.create_task(self._worker.run(self._stop_worker))
         watching = asyncio.create_task(_wait_for_end(self._broker, self._data))

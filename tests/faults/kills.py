@@ -29,7 +29,8 @@ CLIENTS = 16
 SIZES = (1, 1, 1, 1, 5, 40)
 STOP_EVERY = 7
 EARLY_EVERY = 9
-LIFE_SECONDS = (0.1, 2.5)
+LIFE_SECONDS = (0.0, 3.0)
+FIRST_ANSWER_SECONDS = 20.0
 TIMES = "SELECT request_id, count() AS times FROM request_logs GROUP BY request_id"
 
 
@@ -90,13 +91,15 @@ async def _send_for_ever(up: Up, ledger: Ledger, numbers: Iterator[int], chance:
                 await asyncio.sleep(0.25)
 
 
-async def _live(up: Up, chance: random.Random, is_early: bool, is_stopped: bool) -> None:
+async def _live(up: Up, ledger: Ledger, chance: random.Random, is_early: bool, is_stopped: bool) -> None:
     """One life, from its start to its end."""
-    if is_early:
-        await asyncio.sleep(chance.uniform(0.2, 3))
-    else:
+    if not is_early:
         await asyncio.to_thread(up.wait_until_ready)
-        await asyncio.sleep(chance.uniform(*LIFE_SECONDS))
+        # How soon that is depends on the machine, and a life without answers would show little.
+        before, deadline = len(ledger.accepted), time.monotonic() + FIRST_ANSWER_SECONDS
+        while len(ledger.accepted) == before and time.monotonic() < deadline:  # noqa: ASYNC110 - a set
+            await asyncio.sleep(0.02)
+    await asyncio.sleep(chance.uniform(*LIFE_SECONDS))
     up.process.send_signal(signal.SIGINT if is_stopped else signal.SIGKILL)
     status = await asyncio.to_thread(up.process.wait, 120)
     assert status == (0 if is_stopped else -signal.SIGKILL), up.output.read_text()
@@ -110,7 +113,7 @@ async def _run(up: Up, kills: int, ledger: Ledger, chance: random.Random) -> int
     for life in itertools.count(1):
         is_last = killed == kills
         is_stopped = is_last or life % STOP_EVERY == 0
-        await _live(up, chance, is_early=not is_stopped and life % EARLY_EVERY == 0, is_stopped=is_stopped)
+        await _live(up, ledger, chance, is_early=not is_stopped and life % EARLY_EVERY == 0, is_stopped=is_stopped)
         killed += not is_stopped
         stops += is_stopped
         if is_last:

@@ -1,8 +1,8 @@
 """ClickHouse's HTTP interface in front of chDB, in a process of its own: for tests in which the server fails.
 
-The engine, its tables on disk and its deduplication are the real ones; only the HTTP server is ours. It speaks as
-much of the protocol as clickhouse-connect uses. `python -m tests.support.clickhouse_http --data DIR --port P` runs
-it, with `--config FILE` under a configuration; it may be killed at any moment and started again on its data.
+The engine, its tables on disk and its deduplication are the real ones, and the HTTP server is the one of `insights up`.
+`python -m tests.support.clickhouse_http --data DIR --port P` runs it, with `--config FILE` under a configuration. It
+may be killed at any moment and started again on its data.
 
 Faults are given to `POST /faults` as JSON (see `Fault`) and strike the next inserts, in the order they were given;
 `DELETE /faults` forgets them, `GET /faults` lists those that are left.
@@ -17,43 +17,37 @@ import argparse
 import asyncio
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-import uuid
-from collections.abc import Awaitable, Callable, MutableMapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import MutableMapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
-from urllib.parse import parse_qsl
 
 import httpx2
 import uvicorn
 from pydantic import BaseModel, TypeAdapter
 
 from cli.local_stack.broker import HOST, is_listening
+from cli.local_stack.engine_http import (
+    Engine,
+    EngineError,
+    EngineHttp,
+    EngineStatement,
+    Receive,
+    Scope,
+    Send,
+    answer,
+    answer_error,
+    read_body,
+    statement_of,
+)
 from cli.local_stack.supervisor import start_supervised, stop_supervised
 from tests.support.kafka import free_port
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
 START_TIMEOUT_SECONDS = 120.0
-THREADS = 16
-# Parameters of the URL that are no settings of the engine.
-TRANSPORT = """
-query database user password query_id session_id session_timeout session_check compress decompress buffer_size
-wait_end_of_query client_protocol_version send_progress_in_http_headers http_headers_progress_interval_ms
-enable_http_compression quota_key role default_format
-""".split()  # noqa: SIM905 - a list of words is easier to read
-INSERT = re.compile(rb"\s*INSERT\s+INTO\s+([^\s(]+)[^\n]*?\sFORMAT\s+\w+\s*(?:\n|$)", re.IGNORECASE)
-FORMAT = re.compile(r"\sFORMAT\s+(\w+)\s*;?\s*$", re.IGNORECASE)
-CODE = re.compile(r"Code: (\d+)\.")
-STATUS_OF_CODE = {60: 404, 81: 404, 516: 401}
 
 
 class Fault(BaseModel):
@@ -71,67 +65,6 @@ class Fault(BaseModel):
     code: int = 0
 
 
-class EngineError(Exception):
-    """What the engine answers to a statement it cannot run."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
-        found = CODE.search(message)
-        self.code = int(found[1]) if found else 1002
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-class Engine:
-    """chDB on a folder; each statement gets a connection of its own, so settings never leak into another."""
-
-    def __init__(self, folder: Path, config: Path | None = None) -> None:
-        self._folder = str(folder.resolve()) + (f"?config-file={config.resolve()}" if config else "")
-        self._keep_open = self._connect()
-
-    def _connect(self) -> Any:
-        import chdb
-
-        return chdb.connect(self._folder)  # type: ignore[no-untyped-call]
-
-    def run(self, sql: str, parameters: dict[str, str], data: bytes | None) -> bytes:
-        """Run a statement with the parameters of its URL; `data` are the rows of an insert. Raises EngineError."""
-        connection = self._connect()
-        try:
-            if database := parameters.get("database"):
-                connection.query(f"USE `{database}`", "TabSeparated")
-            if settings := ", ".join(
-                f"{name} = {_literal(value)}"
-                for name, value in parameters.items()
-                if name not in TRANSPORT and not name.startswith("param_")
-            ):
-                connection.query(f"SET {settings}", "TabSeparated")
-            bound = {name.removeprefix("param_"): value for name, value in parameters.items() if "param_" in name}
-            if data is not None:
-                return self._insert(connection, sql, data)
-            return bytes(connection.query(sql, "TabSeparated", params=bound).bytes() or b"")
-        except RuntimeError as error:
-            raise EngineError(str(error)) from error
-        finally:
-            connection.close()
-
-    def _insert(self, connection: Any, sql: str, data: bytes) -> bytes:
-        with tempfile.NamedTemporaryFile(suffix=".rows") as file:
-            file.write(data)
-            file.flush()
-            head, form = sql[: FORMAT.search(sql).start()], FORMAT.search(sql)[1]  # type: ignore[union-attr, index]
-            connection.query(f"{head} FROM INFILE {_literal(file.name)} FORMAT {form}", "TabSeparated")
-        return b""
-
-
-def _decompress(body: bytes, encoding: str) -> bytes:
-    from clickhouse_connect.driver._backend.chdb_backend import _decompress
-
-    return body if encoding in {"", "identity"} else _decompress(body, encoding)
-
-
 class RefusedError(Exception):
     """A balancer in front of ClickHouse answers in its place, with this status and a page of its own."""
 
@@ -140,44 +73,26 @@ class RefusedError(Exception):
         self.status = status
 
 
-class Front:
-    """The ASGI application."""
+class Front(EngineHttp):
+    """The front of the product without its secret, and with faults."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._faults: list[Fault] = []
         self._pretended: dict[str, str] = {}
-        self._threads = ThreadPoolExecutor(THREADS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        parts, more = [], True
-        while more:
-            message = await receive()
-            parts.append(message.get("body", b""))
-            more = message.get("more_body", False)
-        body = b"".join(parts)
         if scope["path"] == "/faults":
-            await self._answer(send, 200, self._control(scope["method"], body))
+            await answer(send, 200, self._control(scope["method"], await read_body(receive)))
         elif scope["path"] == "/pretend":
-            self._pretended = TypeAdapter(dict[str, str]).validate_json(body)
-            await self._answer(send, 200, b"")
+            self._pretended = TypeAdapter(dict[str, str]).validate_json(await read_body(receive))
+            await answer(send, 200, b"")
         elif scope["path"] == "/cpu":
-            await self._answer(send, 200, str(time.process_time()).encode())
+            await answer(send, 200, str(time.process_time()).encode())
         elif scope["path"] == "/ping":
-            await self._answer(send, 200, b"Ok.\n")
+            await super().__call__(scope, receive, send)
         else:
-            await self._statement(scope, body, receive, send)
-
-    async def _answer(self, send: Send, status: int, body: bytes, **headers: str) -> None:
-        named = {
-            "X-ClickHouse-Timezone": "UTC",
-            "X-ClickHouse-Query-Id": uuid.uuid4().hex,
-            "X-ClickHouse-Summary": "{}",
-        }
-        named |= {"Content-Length": str(len(body))} | {f"X-ClickHouse-{name}": text for name, text in headers.items()}
-        encoded = [(name.lower().encode(), text.encode()) for name, text in named.items()]
-        await send({"type": "http.response.start", "status": status, "headers": encoded})
-        await send({"type": "http.response.body", "body": body})
+            await self._run_with_faults(statement_of(scope, await read_body(receive)), receive, send)
 
     def _control(self, method: str, body: bytes) -> bytes:
         if method == "POST":
@@ -196,36 +111,25 @@ class Front:
                 return fault
         return None
 
-    async def _statement(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
-        parameters = dict(parse_qsl(scope["query_string"].decode(), keep_blank_values=True))
-        headers = {name.decode(): value.decode() for name, value in scope["headers"]}
-        body = _decompress(body, headers.get("content-encoding", ""))
-        text = b"\n".join(part for part in (parameters.get("query", "").encode(), body) if part)
-        insert = INSERT.match(text)
-        fault = self._strike(insert[1].decode().strip("`")) if insert else None
+    async def _run_with_faults(self, statement: EngineStatement, receive: Receive, send: Send) -> None:
+        fault = self._strike(statement.table) if statement.table else None
+        sql = statement.sql
+        for real, pretended in self._pretended.items():
+            sql = sql.replace(real, pretended)
         try:
             if fault is not None:
                 await self._before(fault, receive)
-            sql, data = (insert[0].decode().strip(), text[insert.end() :]) if insert else (text.decode(), None)
-            for real, pretended in self._pretended.items():
-                sql = sql.replace(real, pretended)
-            loop = asyncio.get_running_loop()
-            answer = await loop.run_in_executor(self._threads, self._engine.run, sql, parameters, data)
+            drops_answer = fault is not None and fault.action == "drop_after"
+            await self.run(replace(statement, sql=sql), _into_nothing if drops_answer else send)
+            if drops_answer:
+                _drop(receive)
         except EngineError as error:
-            status = STATUS_OF_CODE.get(error.code, 500)
-            await self._answer(send, status, str(error).encode(), **{"Exception-Code": str(error.code)})
-            return
+            await answer_error(send, error)
         except RefusedError as error:
             await send({"type": "http.response.start", "status": error.status, "headers": []})
             await send({"type": "http.response.body", "body": b"<html>no healthy upstream</html>"})
-            return
         except ConnectionAbortedError:
-            return
-        if fault is not None and fault.action == "drop_after":
-            _drop(receive)
-            return
-        form = FORMAT.search(sql)
-        await self._answer(send, 200, answer, **({"Format": form[1] if form else "TabSeparated"} if answer else {}))
+            pass
 
     async def _before(self, fault: Fault, receive: Receive) -> None:
         if fault.action == "delay":
@@ -237,6 +141,10 @@ class Front:
         elif fault.action == "drop_before":
             _drop(receive)
             raise ConnectionAbortedError
+
+
+async def _into_nothing(message: MutableMapping[str, Any]) -> None:
+    """Nobody gets the answer."""
 
 
 def _drop(receive: Receive) -> None:

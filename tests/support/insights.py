@@ -70,9 +70,9 @@ def processes_naming(text: str) -> dict[int, str]:
     return {int(pid): command for pid, command in found}
 
 
-def query(data_dir: Path, sql: str) -> list[dict[str, Any]]:
-    """Rows of a stack that has stopped; decimals and times as text."""
-    url = f"chdb://{data_dir}/clickhouse"
+def query(data_dir: Path, sql: str, url: str = "") -> list[dict[str, Any]]:
+    """Rows of a stack that has stopped, or of the one at `url`; decimals and times as text."""
+    url = url or f"chdb://{data_dir}/clickhouse"
     done = subprocess.run([sys.executable, "-c", QUERY, url, sql], capture_output=True, text=True, check=True)
     rows: list[dict[str, Any]] = json.loads(done.stdout)
     return rows

@@ -16,6 +16,7 @@ from tests.support.checkout import ROOT
 CAUGHT_WITHIN = {
     "ApiError",  # the handlers of api/errors.py
     "BudgetsUnavailableError",  # the routes of budgets, and the budgets command
+    "EngineError",  # the HTTP interface of the engine
     "ExtractionError",  # the decoder
     "PartitionLostError",  # the worker
     "TopicChangedError",  # the worker
