@@ -16,6 +16,8 @@ from aggregator.clickhouse.address_space import check_address_space
 from aggregator.errors import InsightsError
 
 DEFAULT_DATABASE = "insights"
+# Longer than the largest insert takes.
+TIMEOUT_SECONDS = 300.0
 
 # Sent with every insert. The server's defaults differ between versions (async_insert is on since 26.3),
 # and each of these is part of the exactly-once protocol (docs/architecture.md).
@@ -107,12 +109,19 @@ class Warehouse:
     per process. The database defaults to `insights`. A chDB client serialises its calls and an HTTP client
     keeps per-call state, so each thread gets its own; `close` closes all of them.
 
-    On a cluster `shards` are the warehouses of its shards, in the cluster's order.
+    On a cluster `shards` are the warehouses of its shards, in the cluster's order. A server that sends nothing for
+    `timeout_seconds` is away.
 
     Raises ValueError for a URL of another kind.
     """
 
-    def __init__(self, url: str, database: str | None = None, shards: Sequence["Warehouse"] = ()) -> None:
+    def __init__(
+        self,
+        url: str,
+        database: str | None = None,
+        shards: Sequence["Warehouse"] = (),
+        timeout_seconds: float = TIMEOUT_SECONDS,
+    ) -> None:
         parts = _parse(url)
         self.is_embedded = parts.scheme == "chdb"
         path_database = "" if self.is_embedded else parts.path.strip("/")
@@ -121,6 +130,7 @@ class Warehouse:
         # Without user and password: it stands in messages.
         self._address = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         self._shards = shards
+        self._timeout_seconds = timeout_seconds
         self._local = threading.local()
         self._clients: list[Client] = []
         self._lock = threading.Lock()
@@ -129,7 +139,9 @@ class Warehouse:
         # Without a session an HTTP client runs queries side by side; chDB has no sessions to speak of.
         if self.is_embedded:
             check_address_space()
-        options: dict[str, Any] = {} if self.is_embedded else {"autogenerate_session_id": False}
+        options: dict[str, Any] = {}
+        if not self.is_embedded:
+            options = {"autogenerate_session_id": False, "send_receive_timeout": self._timeout_seconds}
         try:
             return clickhouse_connect.get_client(dsn=self._dsn, database=database, **options)
         except (DatabaseError, OSError) as error:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from aggregator.clickhouse.client import UNKNOWN_DATABASE, DatabaseError, Warehouse
+from aggregator.clickhouse.client import TIMEOUT_SECONDS, UNKNOWN_DATABASE, DatabaseError, Warehouse
 from aggregator.clickhouse.cluster import is_shard
 from aggregator.clickhouse.migrate import pending
 from aggregator.clickhouse.migration_files import Migration, read_migrations
@@ -18,7 +18,7 @@ class DatabaseUrlError(InsightsError):
     """INSIGHTS_CLICKHOUSE_URL is no address of a database; the message says what is allowed."""
 
 
-def open_warehouse(url: str, shard_urls: str = "") -> Warehouse:
+def open_warehouse(url: str, shard_urls: str = "", timeout_seconds: float = TIMEOUT_SECONDS) -> Warehouse:
     """The warehouse at `url`, which writes to the shards at the comma-separated `shard_urls` where there are any.
 
     Raises DatabaseUrlError for a URL of an unknown kind, and for a shard that is none; whether a single server answers
@@ -29,7 +29,7 @@ def open_warehouse(url: str, shard_urls: str = "") -> Warehouse:
         url = running.clickhouse_url
     shards = [_shard(shard_url.strip()) for shard_url in shard_urls.split(",") if shard_url.strip()]
     try:
-        return Warehouse(url, shards=shards)
+        return Warehouse(url, shards=shards, timeout_seconds=timeout_seconds)
     except ValueError as error:
         raise DatabaseUrlError(f"INSIGHTS_CLICKHOUSE_URL: {error}") from error
 

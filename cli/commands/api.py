@@ -26,7 +26,9 @@ def api() -> None:
 async def run_api(settings: ApiCommandSettings) -> None:
     """Serve the API until SIGINT or SIGTERM; events too, where Kafka's address is given."""
     stop = stop_on_signals()
-    warehouse = open_warehouse(settings.clickhouse_url.get_secret_value())
+    # Nobody waits longer for an answer, so no thread waits longer for a server that has stopped to answer.
+    seconds = settings.request_timeout_seconds
+    warehouse = open_warehouse(settings.clickhouse_url.get_secret_value(), timeout_seconds=seconds)
     servers = settings.kafka_bootstrap_servers
     options = settings.client_options()
     publisher = KafkaEventPublisher(servers, settings.kafka_topic, **options) if servers else None

@@ -1,6 +1,7 @@
 """Readers who ask more than ClickHouse can answer: what others notice, and what is left when they are gone."""
 
 import asyncio
+import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from aggregator.clickhouse.client import Warehouse
+from aggregator.clickhouse.client import Warehouse, WarehouseUnavailableError
 from aggregator.clickhouse.migrate import migrate
 from aggregator.tables.api_keys import create_key
 from api.load.call import CallOverError, ReadCall
@@ -203,3 +204,12 @@ def test_every_query_of_a_request_has_what_is_left_of_its_time(warehouse: Wareho
     time.sleep(reader.call.remaining_seconds())
     with pytest.raises(CallOverError):
         reader.query(limit, {})
+
+
+def test_a_server_that_stops_to_answer_keeps_a_thread_no_longer_than_anybody_waits() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        warehouse = Warehouse(f"http://127.0.0.1:{silent.getsockname()[1]}/insights", timeout_seconds=1)
+        started = time.monotonic()
+        with pytest.raises(WarehouseUnavailableError):
+            warehouse.query("SELECT 1")
+        assert time.monotonic() - started < SOON_SECONDS
