@@ -53,12 +53,14 @@ class MethodsApplication(ConnectWSGIApplication):
 
 
 def respond(request: Request, body: bytes, application: MethodsApplication) -> Response:
-    """Blocks while the application works."""
+    """Blocks while the application works. Raises RuntimeError for a fault in it, such as an answer it cannot write."""
     if GRPC.match(request.headers.get("content-type", "")):
         return Response(status_code=415, headers={"Accept-Post": "application/json, application/proto"})
     started: list[Any] = []
     environ = _environ(request, body)
     content = b"".join(application(environ, lambda *start: started.extend(start)))  # type: ignore[arg-type]
+    if faults := environ["wsgi.errors"].getvalue():
+        raise RuntimeError(faults)
     status, headers = started
     response = Response(content, int(status.split()[0]))
     for name, value in headers:
