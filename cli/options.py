@@ -6,15 +6,9 @@ from typing import Annotated
 import typer
 from pydantic_core import PydanticCustomError
 
-<<<<<<< HEAD
-from aggregator.settings import kafka_addresses
+from aggregator.settings import KafkaSettings, kafka_addresses
 from aggregator.times import EPOCH, Span
 from router_insights.emitter.event import parse_timestamp
-=======
-from aggregator.settings import KafkaSettings, kafka_addresses
-from aggregator.times import Span
-from ingest.events import parse_timestamp
->>>>>>> dc2bbff (Look after the one-machine stack while it runs)
 
 
 def moment(text: str) -> datetime:
