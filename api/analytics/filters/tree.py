@@ -182,11 +182,8 @@ class Filter(BaseModel):
                     {"type": "string"},
                     {"type": "number"},
                     {"type": "boolean"},
-                    {
-                        "type": "array",
-                        "items": {"anyOf": [{"type": "string"}, {"type": "number"}, {"type": "boolean"}]},
-                        "maxItems": MAX_ELEMENTS,
-                    },
+                    # Of texts, numbers or booleans; lists of a choice are more than some generators can read.
+                    {"type": "array", "items": {}, "maxItems": MAX_ELEMENTS},
                     {"type": "null"},
                 ]
             }

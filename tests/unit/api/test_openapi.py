@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -45,7 +45,7 @@ UNITS = {
 def document() -> Json:
     # Nothing connects before it is asked for something.
     publisher = KafkaEventPublisher("nowhere:9092", "request-events")
-    app = create_app(settings(), cast(Warehouse, None), publisher)
+    app = create_app(settings(), Warehouse("chdb:///nowhere"), publisher)
     found: Json = json.loads(json.dumps(app.openapi()))
     return found
 
