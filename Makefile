@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 	bench-analytics clean
 
 help: ## Show this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-13s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "  make %-17s %s\n", $$1, $$2}'
 
 demo: $(VENV)/installed ## Run 50,000 requests through the whole stack and show the report (ARGS=--keep leaves it running)
 	@$(BIN)/insights demo $(ARGS)
