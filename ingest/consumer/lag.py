@@ -3,7 +3,8 @@
 A fetch tells how far the log reaches, but none is made of a partition whose buffer is full, and after the last one its
 number stands for ever. So Kafka is asked. The end is the last stable offset: what open transactions have written cannot
 be read. Markers of transactions and aborted records take offsets, too; they count until the consumer has passed them,
-which it does without the worker seeing any record.
+which it does without the worker seeing any record. The embedded broker counts the last
+batch of a producer as one record until it is fetched.
 """
 
 import asyncio

