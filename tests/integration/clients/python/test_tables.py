@@ -1,9 +1,11 @@
 """Answers of the Python client as tables of Arrow, pandas and Polars."""
 
 import sys
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pytest
 
@@ -90,6 +92,7 @@ def test_a_library_that_is_missing_is_named_with_what_to_install(
 
 
 def test_money_keeps_all_its_digits() -> None:
-    zero = dict.fromkeys(("requests", "errors", "unpriced", "input_tokens", "output_tokens"), 0)
-    minute = MinuteUsage(minute=None, avg_duration_ms=None, cost=Decimal("12345678901234567.000000000001"), **zero)  # type: ignore[arg-type]
+    zero: dict[str, Any] = {field.name: 0 for field in msgspec.structs.fields(MinuteUsage) if field.type is int}
+    cost = Decimal("12345678901234567.000000000001")
+    minute = MinuteUsage(minute=datetime.now(UTC), avg_duration_ms=None, cost=cost, **zero)
     assert to_arrow([minute]).column("cost").to_pylist() == [minute.cost]
