@@ -16,6 +16,7 @@ from tests.support.connect import FORMS, Answer, answered_of, as_proto_json, ask
 from tests.support.rows import USERS, insert_rows, payload_of, random_rows
 
 ROWS = random_rows(seed=23, count=120)
+OF_A_USER = next(row for row in ROWS if row["user_id"])
 LOGS, STATS = "/v1/request-logs", "/v1/request-logs/stats"
 QUERIES: list[dict[str, Any]] = [
     {},
@@ -31,7 +32,12 @@ QUERIES: list[dict[str, Any]] = [
 STATS_QUERIES: list[dict[str, Any]] = [
     *({"group_by": group} for group in ("model", "user", "api_key", "status", "hour", "day")),
     *({"metric": metric} for metric in ("count", "tokens", "cost", "latency", "errors")),
-    {"user_id": USERS[3], "model_name": "gpt-5", "group_by": "day", "start_time": "2026-01-30T21:20:00Z"},
+    {
+        "user_id": OF_A_USER["user_id"],
+        "model_name": OF_A_USER["model_name"],
+        "group_by": "day",
+        "start_time": rfc3339(OF_A_USER["timestamp"]),
+    },
 ]
 
 
