@@ -9,12 +9,39 @@ from pydantic_settings import SettingsError
 
 from aggregator.clickhouse.client import NOT_MIGRATED_CODES, DatabaseError
 from aggregator.errors import InsightsError
-from router_insights.errors import RouterInsightsError
+from router_insights.errors import (
+    ApiConnectionError,
+    AuthenticationError,
+    DeadlineExceededError,
+    InvalidRequestError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitedError,
+    RouterInsightsError,
+    UnavailableError,
+)
+
+# What a script can tell apart; docs/clients.md has the list. 2 is also what a wrong option ends with.
+EXIT_CODES: dict[type[Exception], int] = {
+    InvalidRequestError: 2,
+    AuthenticationError: 3,
+    PermissionDeniedError: 3,
+    NotFoundError: 4,
+    RateLimitedError: 5,
+    UnavailableError: 5,
+    DeadlineExceededError: 5,
+    ApiConnectionError: 5,
+}
+
+
+def exit_code_for(error: Exception) -> int:
+    """2 wrong question, 3 not allowed, 4 not found, 5 try again later, else 1."""
+    return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)
 
 
 def sentence_for(error: Exception) -> str | None:
     """None for an error that the program did not expect: a fault, which deserves its traceback."""
-    if isinstance(error, InsightsError | RouterInsightsError | SettingsError):
+    if isinstance(error, InsightsError | SettingsError | RouterInsightsError):
         return str(error)
     if isinstance(error, ValidationError):
         return _about_settings(error)

@@ -29,6 +29,9 @@ COMMANDS = {
     "budgets": "How much a user, key, model or tag may use, and when to speak up.",
     "retention": "How long rows and bodies are kept.",
     "prices": "What costs what, and why a request cost what it did.",
+    "request-logs": "Ask the API: logs, one log with its cost explained, statistics.",
+    "analytics": "Ask the API for charts.",
+    "search": "Ask the API for the requests whose texts hold these words, closest first.",
     "topics": "Compare Kafka's topics and rights with a file, or make them so.",
 }
 
@@ -49,7 +52,6 @@ class LazyGroup(TyperGroup):
 app = typer.Typer(
     cls=LazyGroup,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 for name, text in COMMANDS.items():
@@ -80,13 +82,13 @@ def main() -> None:
     try:
         app()
     except Exception as error:
-        from cli.errors import sentence_for
+        from cli.errors import exit_code_for, sentence_for
 
         sentence = sentence_for(error)
         if sentence is None:
             raise
         print(f"insights: {sentence}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(exit_code_for(error))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from aggregator.errors import InsightsError
 from aggregator.running_stack import ROWS
 
 KEY_PREFIX = "ak-"
+# Files for the commands that ask the stack.
+API_KEY_FILE, API_URL_FILE = "api-key", "api-url"
 
 
 class DataDirError(InsightsError):
@@ -60,6 +62,7 @@ class DataDir:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.api_url_file.unlink(missing_ok=True)
         if kind is None:
             os.truncate(self._lock, 0)
         os.close(self._lock)
@@ -83,7 +86,15 @@ class DataDir:
 
     @property
     def key_file(self) -> Path:
-        return self.path / "api-key"
+        return self.path / API_KEY_FILE
+
+    def write_api_url(self, url: str) -> None:
+        """Say where the API of this stack is, for the commands that ask it."""
+        self.api_url_file.write_text(f"{url}\n")
+
+    @property
+    def api_url_file(self) -> Path:
+        return self.path / API_URL_FILE
 
     def api_key(self) -> str:
         """The API key that is kept here, made at random the first time. Only the owner can read the file.

@@ -241,6 +241,7 @@ def run_up(data_dir: Path, host: str, port: int, broker_port: int) -> None:
         api, ingest = api_settings(data, host, port), ingest_settings(data, broker)
         if data.was_killed:
             repair_rollups(data.clickhouse_url)
+        data.write_api_url(base_url(api.host, api.port))
 
         async def run() -> None:
             await Stack(api, ingest, broker, data, UpSettings().events_acked_by).run(
