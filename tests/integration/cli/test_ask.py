@@ -29,6 +29,7 @@ from api.app import create_app
 from api.request_logs.parameters import LogParameters, StatsParameters
 from cli.main import main
 from tests.support.api import KEY, filled_warehouse, id_of, settings
+from tests.support.checkout import ROOT
 from tests.support.insights import COMMAND, environment, insights, wait_until
 from tests.support.rows import Row, insert_rows, payload_of, random_rows
 from tests.support.running_api import running_api, scripted_server
@@ -237,7 +238,7 @@ def test_a_search_finds_what_the_api_finds(running: Running, ask: Ask, tmp_path:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["request-logs", "query", "--page-size", 0], 2, "page_size"),
+        (["request-logs", "query", "--page-size", -1], 2, "page_size"),
         (["request-logs", "query", "--page-size", 1001], 2, "page_size"),
         (["request-logs", "query", "--status-code", "often"], 2, "--status-code"),
         (["request-logs", "query", "--order-by", "price"], 2, "--order-by"),
@@ -293,12 +294,11 @@ def test_without_an_address_the_stack_of_the_data_directory_is_asked_with_its_ow
 
 def new_rows(number: int, count: int) -> list[Row]:
     """Requests of the last minute, in no order."""
-    now = datetime.now(UTC).replace(microsecond=0)
-    return [
-        row | {"model_name": "new-model", "request_id": f"followed-{number}-{at}", "source_partition": 7,
-               "source_offset": 500_000 + number * 1_000 + at, "timestamp": now - timedelta(milliseconds=(at * 7919) % 60_000)}
-        for at, row in enumerate(random_rows(1_000 + number, count))
-    ]  # fmt: skip
+    rows, now = random_rows(1_000 + number, count), datetime.now(UTC).replace(microsecond=0)
+    for at, row in enumerate(rows):
+        row |= {"model_name": "new-model", "request_id": f"followed-{number}-{at}", "source_partition": 7}
+        row |= {"source_offset": 500_000 + number * 1_000 + at, "timestamp": now - timedelta(seconds=at * 7919 % 60)}
+    return rows
 
 
 def test_follow_shows_what_is_there_and_then_what_comes_each_once(running: Running, tmp_path: Path) -> None:
@@ -379,3 +379,15 @@ def test_a_shell_completes_commands_options_and_values() -> None:
     assert "--group-by" in completed("insights request-logs stats --gr", 3)
     assert completed("insights request-logs stats --metric c", 4) == ["count", "cost"]
     assert "--show-completion" in insights("--help").stdout
+
+
+def test_the_commands_of_the_page_about_clients_run(running: Running, tmp_path: Path) -> None:
+    page = (ROOT / "docs/clients.md").read_text()
+    section = page[page.index("## The command line") :].split("\n## ")[0]
+    [script] = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    shell = environment(INSIGHTS_API_URL=running.url, INSIGHTS_API_KEY=KEY, PATH=path)
+    ran = subprocess.run(["bash", "-euxo", "pipefail", "-c", script], env=shell, cwd=tmp_path, capture_output=True,
+                         text=True, check=False)  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert pyarrow.parquet.read_table(tmp_path / "errors.parquet").num_rows > 0

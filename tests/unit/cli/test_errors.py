@@ -19,6 +19,7 @@ CAUGHT_WITHIN = {
     "EngineError",  # the HTTP interface of the engine
     "ExtractionError",  # the decoder
     "PartitionLostError",  # the worker
+    "QueueFullError",  # who asks for a turn, which answers 503
     "TopicChangedError",  # the worker
     "ValuesTooLargeError",  # the request that binds the values
     # Ends the worker as a fault does, with a traceback.

@@ -42,8 +42,10 @@ def spans() -> Iterator[tuple[str, str]]:
 
 
 def words(line: str) -> list[str]:
-    """Of a command line, without its comment and without what is set for it."""
+    """Of a command line, without its comment, without what is set for it and where its output goes."""
     found = shlex.split(line, comments=True)
+    if ">" in found:
+        del found[found.index(">") :]
     while found and re.fullmatch(r"[A-Z_]+=.*", found[0]):
         found.pop(0)
     return found
