@@ -19,6 +19,7 @@ CAUGHT_WITHIN = {
     "EngineError",  # the HTTP interface of the engine
     "ExtractionError",  # the decoder
     "PartitionLostError",  # the worker
+    "CallOverError",  # the handlers of api/errors.py
     "QueueFullError",  # who asks for a turn, which answers 503
     "TopicChangedError",  # the worker
     "ValuesTooLargeError",  # the request that binds the values
