@@ -21,7 +21,7 @@ def test_an_answer_has_the_status_and_headers_of_the_protocol() -> None:
         return METHODS[0].answered(next_page_token="t")
 
     response = respond(request(), b"{}", MethodsApplication(answer))
-    assert (response.status_code, json.loads(response.body)) == (200, {"nextPageToken": "t"})
+    assert (response.status_code, json.loads(bytes(response.body))) == (200, {"nextPageToken": "t"})
     assert response.headers["content-type"] == "application/json"
 
 
