@@ -121,7 +121,9 @@ def in_range(row: Row, start_time: datetime | None, end_time: datetime | None) -
 
 def matches(row: Row, filters: dict[str, Any]) -> bool:
     """Whether the row passes the filters of GET /v1/request-logs (times as datetimes). An empty text and 0 are none."""
-    given = {name: value for name, value in filters.items() if value not in (None, "", 0)}
+    given: dict[str, Any] = {
+        name: value for name, value in filters.items() if value is False or value not in (None, "", 0)
+    }
     low, high = given.pop("min_duration_ms", None), given.pop("max_duration_ms", None)
     if not in_range(row, given.pop("start_time", None), given.pop("end_time", None)):
         return False

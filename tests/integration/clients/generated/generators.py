@@ -75,7 +75,7 @@ class Tools:
         options = ",".join(f"{name}={value}" for name, value in properties.items())
         run("java", "-jar", self.jar, "generate", "-i", document, "-g", generator, "-o", output,
             f"--additional-properties={options}", "--git-host=example.com", "--git-user-id=router",
-            "--git-repo-id=insights", cwd=output.parent)  # fmt: skip
+            "--git-repo-id=insights", cwd=document.parent)  # fmt: skip
 
     def run_typescript(self, folder: Path, program: str, **variables: str) -> str:
         """Compile the program and the client in `src/client`, strictly, and run it."""
