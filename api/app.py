@@ -16,6 +16,9 @@ from api.events.publisher import EventPublisher
 from api.live_usage import routes as live_usage
 from api.load.query_threads import QueryThreads
 from api.load.request_threads import RequestThreads
+from api.mcp import errors as mcp_errors
+from api.mcp import routes as mcp
+from api.mcp.price_list import PriceList
 from api.middleware import Bounds, HeadAsGet, Inflate, RequestId
 from api.parameters import refuse_repeats
 from api.request_logs import routes as request_logs
@@ -31,10 +34,12 @@ def create_app(
     warehouse: Warehouse,
     event_publisher: EventPublisher | None = None,
     budget_store: BudgetStore | None = None,
+    price_list: PriceList | None = None,
 ) -> FastAPI:
     """The application over `warehouse`, which the caller closes.
 
-    Without `event_publisher` it accepts no events, without `budget_store` it has no budgets.
+    Without `event_publisher` it accepts no events, without `budget_store` it has no budgets, without `price_list` no
+    prices of models.
     """
     app = FastAPI(
         title="router-insights",
@@ -60,7 +65,9 @@ def create_app(
     }
     app.state.event_publisher = event_publisher
     app.state.budget_store = budget_store
-    errors.install(app, analytics_errors.FORMAT, connect_protocol.FORMAT)
+    app.state.price_list = price_list
+    app.state.origins = frozenset(settings.origins)
+    errors.install(app, analytics_errors.FORMAT, connect_protocol.FORMAT, mcp_errors.FORMAT)
     docs_ui.install(app)
     _add_middleware(app, settings)
     _add_routers(app)
@@ -73,6 +80,7 @@ def _add_routers(app: FastAPI) -> None:
     for router, permission in (
         (request_logs.router, Permission.READ),
         (connect.router, Permission.READ),
+        (mcp.router, Permission.READ),
         (events.router, Permission.SEND),
         (analytics.router, Permission.READ),
         (budgets.router, Permission.READ),
@@ -91,7 +99,14 @@ def _add_middleware(app: FastAPI, settings: ApiSettings) -> None:
             CORSMiddleware,
             allow_origins=settings.origins,
             allow_methods=["GET", "POST", "PUT", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "X-API-KEY", "X-Request-ID", *connect_protocol.HEADERS],
+            allow_headers=[
+                "Authorization",
+                "Content-Type",
+                "X-API-KEY",
+                "X-Request-ID",
+                *connect_protocol.HEADERS,
+                *mcp.HEADERS,
+            ],
             expose_headers=["Retry-After", "X-Request-ID", *connect_protocol.ANSWER_HEADERS],
         )
     app.add_middleware(RequestId)

@@ -19,6 +19,7 @@ COMMANDS = {
     "migrate": "Bring the database at INSIGHTS_CLICKHOUSE_URL up to date, on all nodes of INSIGHTS_CLICKHOUSE_CLUSTER.",
     "ingest": "Run an ingest worker: Kafka records to priced rows.",
     "api": "Run the read API.",
+    "mcp": "Serve the tools of a running API to an MCP client on standard input and output.",
     "aggregate": "Run an aggregator: spend in windows, budgets and alerts.",
     "reprice": "Give stored rows the prices in force now, then rebuild their rollups, while ingestion goes on.",
     "doctor": "Check Kafka, ClickHouse and what is in them, and say what to do. Exit 1 when there is a fault.",

@@ -1,5 +1,6 @@
 """Settings of the commands whose settings are in no other package, from `INSIGHTS_*` environment variables."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
@@ -40,5 +41,9 @@ class ApiCommandSettings(ApiSettings, KafkaSettings):
         "kafka",
         description="what has to have events before POST /v1/events answers 202: kafka, with all its replicas;"
         " only insights up, whose worker is in the same process, knows clickhouse",
+    )
+    prices_file: Path | None = Field(
+        None,
+        description="YAML with prices and fees of your own (pricing.md): the workers' file, for whoever asks by MCP",
     )
     api_metrics_port: int = Field(9465, ge=0, le=65535, description="port of the Prometheus metrics, 0 for none")

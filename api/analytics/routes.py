@@ -34,13 +34,14 @@ async def get_analytics_meta(_: Annotated[NoParameters, Query()]) -> AnalyticsMe
     return ANALYTICS_META
 
 
-def _check_content(query: RequestQuery, caller: Caller, groups: Iterable[str] = ()) -> None:
+def check_content(query: RequestQuery, caller: Caller, groups: Iterable[str] = ()) -> None:
+    """Raises ApiError 403 for a question about content, and a caller who may not see it."""
     if asks_for_content(query, groups):
         require(caller, Permission.CONTENT)
 
 
-def _count_words(request: Request, query: RequestQuery, caller: Caller) -> None:
-    """Words cost the same wherever they are looked for: they count in the limit of searches."""
+def count_words(request: Request, query: RequestQuery, caller: Caller) -> None:
+    """Words cost the same wherever they are looked for: they count in the limit of searches. Raises ApiError 429."""
     if query.q and not query.q.isspace():
         limits: RateLimits = request.app.state.rate_limits
         limits.count_endpoint("search", caller.name)
@@ -51,8 +52,8 @@ async def request_analytics(
     request: Request, query: RequestLogQuery, _: Annotated[NoParameters, Query()], reading: AppReading
 ) -> AnalyticsAnswer:
     """An overview of the requests that the filter leaves: totals, over time, by model, provider, prompt and more."""
-    _check_content(query, reading.reader.caller)
-    _count_words(request, query, reading.reader.caller)
+    check_content(query, reading.reader.caller)
+    count_words(request, query, reading.reader.caller)
     return await reading.run(answer_analytics, query)
 
 
@@ -64,8 +65,8 @@ async def custom_analytics(
     request: Request, query: CustomAnalyticsQuery, _: Annotated[NoParameters, Query()], reading: AppReading
 ) -> CustomAnalyticsAnswer:
     """Charts over the requests that the filter leaves, in the order they are asked for."""
-    _check_content(query, reading.reader.caller, query.group_fields)
-    _count_words(request, query, reading.reader.caller)
+    check_content(query, reading.reader.caller, query.group_fields)
+    count_words(request, query, reading.reader.caller)
     return await reading.run(answer_custom_analytics, query)
 
 
@@ -81,7 +82,7 @@ async def search_requests(query: SearchQuery, _: Annotated[NoParameters, Query()
     With words and without `sort_by`, texts that have every word as it is go first, then those with longer words, then
     those with typos; each newest first.
     """
-    _check_content(query, reading.reader.caller)
+    check_content(query, reading.reader.caller)
     return await reading.run(answer_search, query)
 
 

@@ -7,6 +7,7 @@ import typer
 from api.app import create_app
 from cli.adapters.budget_store import KafkaBudgets
 from cli.adapters.clickhouse import open_warehouse
+from cli.adapters.price_list import BookPrices
 from cli.logging_config import configure_logs
 from cli.serving import listen, make_server, serve_metrics, stop_on_signals
 from cli.settings import ApiCommandSettings
@@ -33,7 +34,8 @@ async def run_api(settings: ApiCommandSettings) -> None:
     options = settings.client_options()
     publisher = KafkaEventPublisher(servers, settings.kafka_topic, **options) if servers else None
     budgets = KafkaBudgets(servers, **options) if servers else None
-    server = make_server(create_app(settings, warehouse, publisher, budgets), settings)
+    application = create_app(settings, warehouse, publisher, budgets, BookPrices(settings.prices_file))
+    server = make_server(application, settings)
     serve_metrics(settings.api_metrics_port, "INSIGHTS_API_METRICS_PORT", settings.host)
     serving = asyncio.create_task(server.serve([listen(settings.host, settings.port)]))
     stopped = asyncio.create_task(stop.wait())

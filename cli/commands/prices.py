@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,11 +17,10 @@ from rich.table import Table
 from aggregator.clickhouse.client import Warehouse
 from aggregator.cost_explanation import Explanation, explain, unpriced_reason, with_costs_before_fee
 from aggregator.errors import InsightsError
-from aggregator.times import EPOCH
 from cli.adapters.clickhouse import admin_warehouse
+from cli.adapters.price_list import holds, price_key
 from cli.options import moment
-from ingest.pricing import PriceBook, PriceKey, load, price_events
-from ingest.pricing.price_row import PriceRow
+from ingest.pricing import PriceBook, load, price_events
 from ingest.pricing.rate_card import BASE, Rates, plain
 from ingest.settings import IngestSettings
 from ingest.transform.decoder import EVENT_SCHEMA, Rejection, decode_one
@@ -59,12 +58,6 @@ def _percent(rate: Decimal) -> str:
     return f"{plain(rate * 100)}%"
 
 
-def _holds(row: PriceRow, at: datetime) -> bool:
-    at_us = (at - EPOCH) // timedelta(microseconds=1)
-    time_us = at_us % (86_400 * 10**6)
-    return row.since_us <= at_us < row.until_us and row.day_from_us <= time_us < row.day_until_us
-
-
 def _table(*headings: str) -> Table:
     table = Table(headings[0], box=box.SIMPLE_HEAD)
     for heading in headings[1:]:
@@ -79,16 +72,9 @@ def list_prices(text: Annotated[str, typer.Argument(help="A part of the name.")]
     table = _table("model", *RATE_HEADINGS)
     names = (f"{provider.id}/{model.id}" for provider in providers for model in provider.models)
     for name in (name for name in names if text.lower() in name.lower()):
-        rows = [row for row in book.price_rows(_key(name)) if _holds(row, now) and row.tier.above == BASE]
+        rows = [row for row in book.price_rows(price_key(name)) if holds(row, now) and row.tier.above == BASE]
         table.add_row(name, *(_rates(rows[0].tier.rates) if rows else ["by other units"]))
     Console().print(table if table.row_count else f"no model of the catalogue has {text!r} in its name")
-
-
-def _key(name: str, **fields: str) -> PriceKey:
-    """The key of `name`, which is provider/model or a model as gateways write it."""
-    provider, slash, model = name.partition("/")
-    known = slash and any(provider == each.id for each in providers)
-    return PriceKey(provider, model, **fields) if known else PriceKey("", name, **fields)
 
 
 @app.command("show")
@@ -99,7 +85,7 @@ def show_price(
     """What a model costs, tier by tier."""
     at = at or datetime.now(UTC)
     book = prices_in_force()
-    rows = [row for row in book.price_rows(_key(model)) if _holds(row, at)]
+    rows = [row for row in book.price_rows(price_key(model)) if holds(row, at)]
     if not rows:
         raise PriceQuestionError(f"no price per token is known for {model} at {at.isoformat()}")
     table = _table("more input tokens than", *RATE_HEADINGS, "per request $", "fee")
@@ -147,7 +133,7 @@ def _priced(event: Mapping[str, Any], at: datetime) -> dict[str, Any]:
     `event` holds the fields of an event but for those that say which one it is. Raises PriceQuestionError when they
     contradict one another.
     """
-    key = _key(event["model_name"])
+    key = price_key(event["model_name"])
     given = {name: value for name, value in event.items() if value != ""}
     given |= {"model_name": key.model_name, "timestamp": at.isoformat(), "request_id": "-", "status": "-"}
     if key.provider:

@@ -20,6 +20,7 @@ from aggregator.clickhouse.migrate import migrate
 from api.app import create_app
 from api.settings import ApiSettings
 from cli.adapters.budget_store import KafkaBudgets
+from cli.adapters.price_list import BookPrices
 from cli.local_stack.broker import BrokerError, EmbeddedBroker
 from cli.local_stack.data_dir import DataDir, DataDirError
 from cli.local_stack.drain import drain
@@ -147,7 +148,7 @@ class Stack:
         awaited = self._receipts if acked_by == "clickhouse" else None
         self._publisher = KafkaEventPublisher(broker.address, ingest.kafka_topic, awaited)
         self._budgets = KafkaBudgets(broker.address)
-        app = create_app(api, self._warehouse, self._publisher, self._budgets)
+        app = create_app(api, self._warehouse, self._publisher, self._budgets, BookPrices(ingest.prices_file))
         self._host = api.host
         self._server = make_server(app, api)
         self._worker = Worker(ingest, self._warehouse, self._receipts)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aggregator.clickhouse.sql import Binder, all_of, time_range
+from aggregator.clickhouse.tables import REQUEST_LOGS
 from aggregator.rollups.measures import Bucket
 from aggregator.rollups.planner import Question, bucket_key, compile_states, plan
 from api.analytics.charts.metric_sql import (
@@ -126,6 +127,13 @@ def _rollup_question(request_filter: RequestFilter, grouping: Grouping, values: 
         confined_to=request_filter.confined_to,
     )
     return question if plan(question).rollup is not None else None
+
+
+def source_of(request_filter: RequestFilter, query: AggregateQuery) -> str:
+    """The table that answers a query; both kinds give the same answer."""
+    question = _rollup_question(request_filter, query.grouping, query.values)
+    rollup = plan(question).rollup if question else None
+    return rollup.table if rollup else REQUEST_LOGS
 
 
 def statements(request_filter: RequestFilter, queries: Sequence[AggregateQuery]) -> list[Statement]:

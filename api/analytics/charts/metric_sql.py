@@ -9,6 +9,7 @@ from aggregator.rollups.measures import (
     COST,
     DURATION_COUNT,
     DURATION_SUM,
+    ERRORS,
     INPUT_TOKENS,
     OUTPUT_TOKENS,
     RELATIVE_ERROR,
@@ -93,6 +94,8 @@ class Value:
 
 
 COUNT = Value(ChartMetric.COUNT)
+# Counts of some requests only. No chart asks for them: a count takes no field there.
+SOME_REQUESTS = {Value(ChartMetric.COUNT, measure.name): measure for measure in (ERRORS, *WITHOUT_COST)}
 # Meaningless unless there are requests.
 FIRST_SECONDS = Value(ChartMetric.MIN, "request_start_time")
 LAST_SECONDS = Value(ChartMetric.MAX, "request_start_time")
@@ -121,7 +124,7 @@ def _percentile(value: Value, column: str, beside: Sequence[Value]) -> str:
 def raw_sql(value: Value, binder: Binder, beside: Sequence[Value]) -> str:
     """The metric over rows of request_logs; NULL where no row has a value. `beside` are all values of the statement."""
     if value.metric is ChartMetric.COUNT:
-        return "count()"
+        return SOME_REQUESTS.get(value, REQUESTS).from_raw
     if value.metric is ChartMetric.DISTINCT_COUNT:
         values = nested_values(BY_NAME["metadata"], value.metadata_key or "", binder)
         return f"uniqExactArray({values})"
@@ -147,7 +150,7 @@ def rollup_measures(value: Value) -> tuple[Measure, ...]:
     if value in (FIRST_SECONDS, LAST_SECONDS):
         return (EARLIEST if value == FIRST_SECONDS else LATEST,)
     if value.metric is ChartMetric.COUNT:
-        return (REQUESTS,)
+        return (SOME_REQUESTS.get(value, REQUESTS),)
     if value.metric is ChartMetric.SUM and value.field in SUMS:
         return (SUMS[value.field],)
     if value.metric is ChartMetric.AVG and value.field == "latency_ms":

@@ -60,11 +60,16 @@ def _item(row: Row, with_prompt_name: bool) -> FoundRequest:
     return FoundRequest(**fields)
 
 
-def answer_search(reader: Reader, query: SearchQuery) -> SearchAnswer:
-    """Raises ApiError 400 for words or a filter that cannot be looked for."""
+def found_rows(reader: Reader, query: SearchQuery) -> tuple[SearchTotal, list[Row]]:
+    """How many requests are found, and the rows of the page: the columns that READ names. Raises as answer_search."""
     search = search_of(reader, query)
     total, keys = find(reader, search, query.limit, (query.number - 1) * query.limit)
-    rows = rows_by_key(reader, READ, keys)
+    return total, rows_by_key(reader, READ, keys)
+
+
+def answer_search(reader: Reader, query: SearchQuery) -> SearchAnswer:
+    """Raises ApiError 400 for words or a filter that cannot be looked for."""
+    total, rows = found_rows(reader, query)
     return _envelope(query, total, [_item(row, bool(query.include_prompt_name)) for row in rows])
 
 

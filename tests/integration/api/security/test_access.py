@@ -19,8 +19,10 @@ from api.app import create_app
 from api.live_usage.parameters import LiveParameters
 from api.live_usage.routes import stream_live_usage
 from api.live_usage.usage import live_usage
+from api.mcp.catalogue import TOOLS
 from api.security import permissions
 from api.security.permissions import Caller, Permission, Restriction, Scope
+from tests.support import mcp
 from tests.support.api import KEY, client_as, client_of, filled_warehouse, get, reader_for, settings
 from tests.support.connect import FORMS, SERVICES, path_of
 from tests.support.rows import START, USERS, Row, random_rows
@@ -54,6 +56,7 @@ RULES: dict[tuple[str, str], Permission | None] = {
     ("get", "/v1/events/schema"): Permission.SEND,
     # The methods of the proto services, in every form in which they can be asked.
     **{(form, method): Permission.READ for form in FORMS for method in SERVICES},
+    **{("mcp", tool.name): Permission.READ for tool in TOOLS},
 }
 CHART_GROUPS: list[dict[str, Any]] = [
     {},
@@ -121,6 +124,24 @@ QUERIES: dict[tuple[str, str], list[dict[str, Any]]] = {
 QUERIES |= {(form, "QueryRequestLogs"): QUERIES["get", LOGS][1:6] for form in FORMS}
 QUERIES |= {(form, "GetRequestLog"): QUERIES["get", ONE_LOG][:4] for form in FORMS}
 QUERIES |= {(form, "GetRequestLogStats"): QUERIES["get", STATS][1:8:3] for form in FORMS}
+ALL_OF_IT = {"period": "2026-01-30/2026-02-04"}
+QUERIES |= {
+    ("mcp", "describe_data"): [{"values_of": name} for name in ("engine", "tags", "metadata.team")],
+    ("mcp", "aggregate"): [
+        ALL_OF_IT | {"metrics": ["cost", "errors", "unpriced", "p95:latency_ms"], "group_by": ["engine"]},
+        ALL_OF_IT | {"metrics": ["requests"], "group_by": ["user_id", "day"], "timezone": "Asia/Kolkata"},
+        {"metrics": ["input_tokens", "distinct:team"], "group_by": ["tags", "api_key_id"], "period": "last_7_days"},
+    ],
+    ("mcp", "compare_periods"): [
+        {"period": "2026-02-01/2026-02-04"},
+        {"period": "this_month", "group_by": ["tags", "metadata.team", "api_key_id"], "metric": "errors"},
+    ],
+    ("mcp", "find_requests"): [
+        ALL_OF_IT | {"limit": 7},
+        {"sort_by": "cost", "page": 2, "filters": [OF_A_TAG]},
+    ],
+    ("mcp", "explain_request"): QUERIES["get", ONE_LOG][:4],
+}
 CUSTOMERS = "ListCustomerRequestLogs"
 # Operations that say the same to everybody, or only whether something was done.
 WITHOUT_ROWS = {
@@ -141,6 +162,10 @@ ELSEWHERE = {
         "security/test_access.py",
         "test_a_stream_of_usage_begins_as_the_usage_of_one_moment",
     ),
+    **{
+        ("mcp", tool): ("mcp/test_tools.py", "test_budgets_alerts_prices_and_freshness_are_the_callers_own")
+        for tool in ("budgets_and_alerts", "model_prices")
+    },
     **{(form, CUSTOMERS): ("connect/test_methods.py", "test_a_customer_sees_the_logs_of_their_user") for form in FORMS},
 }
 
@@ -172,6 +197,11 @@ def ask(client: TestClient, method: str, path: str, query: Mapping[str, Any]) ->
     given = dict(query)
     if method in FORMS:
         return FORMS[method](client, path, given)[:2]
+    if method == "mcp":
+        status, answer = mcp.call(client, path, given)
+        if "how" in answer:
+            del answer["how"]["read_from"]  # a restricted caller's rollup is another one
+        return status, answer
     for name in [name for name in query if f"{{{name}}}" in path]:
         path = path.replace(f"{{{name}}}", quote(str(given.pop(name)), safe=""))
     response = client.post(path, json=given) if method == "post" else client.request(method, path, params=given)
@@ -194,6 +224,7 @@ def at_one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("api.live_usage.usage.datetime", Then)
     monkeypatch.setattr("api.live_usage.routes.datetime", Then)
+    monkeypatch.setattr("api.mcp.protocol.datetime", Then)
 
 
 @pytest.fixture(scope="module")
@@ -205,8 +236,10 @@ def full(engine_url: str) -> Iterator[Warehouse]:
 def test_every_operation_has_a_rule(full: Warehouse) -> None:
     with client_of(full) as client:
         document = get(client, "/openapi.json")
+        tools = mcp.post(client, "tools/list", {}).json()["result"]["tools"]
     operations = {(method, path) for path, methods in document["paths"].items() for method in methods}
     operations |= {(form, method) for form in FORMS for method in SERVICES}
+    operations |= {("mcp", tool["name"]) for tool in tools}
     assert operations == set(RULES)
     # And whose answers hold rows is asked with and without a restriction, here or elsewhere.
     assert sorted([*QUERIES, *WITHOUT_ROWS, *ELSEWHERE]) == sorted(operations)
@@ -216,13 +249,13 @@ def test_every_operation_has_a_rule(full: Warehouse) -> None:
 
 def test_no_route_hides_from_the_document(full: Warehouse) -> None:
     """What is served beside the routers of the resources is the reference; these leave no route out of the document,
-    except for the methods of the proto services."""
+    except for the methods of the proto services and the one endpoint of MCP."""
     app = create_app(settings(), full)
     own = [route for route in app.routes if not hasattr(route, "original_router")]
     assert sorted(getattr(route, "path", "") for route in own) == ["/docs", "/docs/assets", "/openapi.json"]
     routers = [route.original_router for route in app.routes if hasattr(route, "original_router")]
     hidden = [route.path for router in routers for route in router.routes if not route.include_in_schema]
-    assert sorted(hidden) == sorted(map(path_of, SERVICES))
+    assert sorted(hidden) == sorted([mcp.PATH, *map(path_of, SERVICES)])
 
 
 # What docs/security.md says of each scope.
