@@ -19,6 +19,8 @@ CAUGHT_WITHIN = {
     "EngineError",  # the HTTP interface of the engine
     "ExtractionError",  # the decoder
     "PartitionLostError",  # the worker
+    "PeriodError",  # the arguments of MCP tools, which answer 400
+    "PricesUnavailableError",  # the tool that tells prices, which answers 503
     "CallOverError",  # the handlers of api/errors.py
     "QueueFullError",  # who asks for a turn, which answers 503
     "TopicChangedError",  # the worker
