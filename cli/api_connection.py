@@ -37,7 +37,18 @@ class ApiConnectionSettingsError(InsightsError):
 
 
 def connect(api_url: str | None, api_key: str | None, data_dir: Path) -> Client:
-    """A client of the API that is named, else of the `insights up` over `data_dir`.
+    """A client of the API that is named, else of the `insights up` over `data_dir`. Raises
+    ApiConnectionSettingsError."""
+    try:
+        return Client(*address_and_key(api_url, api_key, data_dir))
+    except ValueError as error:
+        # Their names of arguments, our names of options.
+        text = str(error).replace("base_url: ", "--api-url: ").replace("api_key: ", "--api-key: ")
+        raise ApiConnectionSettingsError(text) from error
+
+
+def address_and_key(api_url: str | None, api_key: str | None, data_dir: Path) -> tuple[str, str]:
+    """Those that are given, else of the `insights up` over `data_dir`.
 
     The key of a data directory is sent to its own stack only. Raises ApiConnectionSettingsError.
     """
@@ -51,12 +62,7 @@ def connect(api_url: str | None, api_key: str | None, data_dir: Path) -> Client:
         )
     if not api_key:
         raise ApiConnectionSettingsError(f"no key for {api_url}: give --api-key, or set INSIGHTS_API_KEY")
-    try:
-        return Client(api_url, api_key)
-    except ValueError as error:
-        # Their names of arguments, our names of options.
-        text = str(error).replace("base_url: ", "--api-url: ").replace("api_key: ", "--api-key: ")
-        raise ApiConnectionSettingsError(text) from error
+    return api_url, api_key
 
 
 def _read(file: Path) -> str:

@@ -52,7 +52,8 @@ async def test_the_tools_of_the_api_answer_on_standard_output(url: str, mode: st
     ("changed", "sentence"),
     [
         ({"INSIGHTS_API_KEY": "wrong"}, "does not serve MCP: The key is not known."),
-        ({"INSIGHTS_API_KEY": " "}, "INSIGHTS_API_KEY is not set"),
+        ({"INSIGHTS_API_KEY": ""}, "give --api-key, or set INSIGHTS_API_KEY"),
+        ({"INSIGHTS_API_URL": ""}, "no API is named: give --api-url and --api-key"),
         ({"INSIGHTS_API_URL": "http://127.0.0.1:9"}, "the API at http://127.0.0.1:9 does not serve MCP"),
         ({"INSIGHTS_API_URL": "nonsense"}, "the API at nonsense does not serve MCP"),
     ],
