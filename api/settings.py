@@ -52,7 +52,7 @@ class ApiSettings(ClickHouseSettings):
     max_connections: int = Field(
         800,
         ge=1,
-        description="Open connections to the API; one more closes the one that has waited longest for a request.",
+        description="Open connections to the API; one more closes the one that has waited longest for a whole request.",
     )
     head_timeout_seconds: float = Field(
         10, gt=0, description="A connection whose next request's head is not complete by then is closed."

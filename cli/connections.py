@@ -12,7 +12,8 @@ log = structlog.get_logger(__name__)
 
 @dataclass
 class ConnectionBounds:
-    """What the connections of one server share. `waiting` are those without a request, the longest waiting first."""
+    """What the connections of one server share. `waiting` are those without a whole request, the longest waiting
+    first."""
 
     most: int
     head_seconds: float
@@ -27,7 +28,8 @@ class Connection(H11Protocol):
     comes of it. A request that is being answered has limits of its own, but if its client reads nothing for that long,
     the connection is closed as well: uvicorn would wait for ever.
 
-    One connection more than `most` closes the one that has waited longest, so those that send requests stay. Where none
+    One connection more than `most` closes the one that has waited longest for a request, its body included: where that
+    is read before the key is looked at, anybody can leave one unfinished. Those whose request is whole stay. Where none
     waits, uvicorn answers the new one with 503 (`limit_concurrency`).
     """
 
@@ -53,7 +55,7 @@ class Connection(H11Protocol):
 
     def handle_events(self) -> None:
         super().handle_events()
-        if self._is_answering:
+        if self._is_answering and not self.cycle.more_body:
             self._bounds.waiting.pop(self, None)
 
     def on_response_complete(self) -> None:

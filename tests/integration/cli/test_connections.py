@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx2
-import pytest
 
 from aggregator.clickhouse.client import Warehouse
 from tests.support.api import KEY
@@ -167,14 +166,33 @@ async def test_one_connection_too_many_closes_the_one_that_has_waited_longest(wa
         assert all(line.startswith(b"HTTP/1.1 200") for line in lines), "nobody else was closed"
 
 
-@pytest.mark.parametrize("count", [3])
-async def test_where_every_connection_has_a_request_one_more_gets_503(warehouse: Warehouse, count: int) -> None:
-    body = b"POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nAuthorization: Bearer " + KEY.encode()
-    body += b"\r\nContent-Type: application/json\r\n\r\n"
+async def test_bodies_that_nobody_finishes_take_no_connection_from_others(warehouse: Warehouse) -> None:
+    """The body of such a route is read before its key is looked at, so anybody can send half of one."""
+    half = b"POST /api/public/v2/requests/search HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{"
+    async with (
+        served(warehouse, max_connections=20, request_timeout_seconds=60) as client,
+        connected(client, 20) as streams,
+    ):
+        for _, writer in streams:
+            writer.write(half)
+        await asyncio.sleep(0.5)
+        for _ in range(3):
+            assert (await client.get("/healthz", headers={"Connection": "close"})).status_code == 200
+        assert await seconds_until_closed(streams[0][0]) < SLACK_SECONDS
+        # The rest of a body is still welcome.
+        streams[-1][1].write(b"}" + b" " * 7)
+        assert (await streams[-1][0].readline()).startswith(b"HTTP/1.1 401")
+
+
+async def test_where_every_connection_has_a_request_one_more_gets_503(warehouse: Warehouse) -> None:
+    count = 3
+    body = b"POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nAuthorization: Bearer " + KEY.encode()
+    body += b"\r\nContent-Type: application/json\r\n\r\n{}"
 
     class NeverDone:
         async def publish(self, body: bytes, is_ndjson: bool) -> int:
-            raise AssertionError("the body never ends")
+            await asyncio.sleep(3600)
+            raise AssertionError("the request has ended before")
 
         def schema(self) -> dict[str, Any]:
             return {}
