@@ -5,6 +5,7 @@ commands, under a secret that is in this file.
 """
 
 import base64
+import fcntl
 import http.client
 import os
 from pathlib import Path
@@ -17,6 +18,7 @@ from aggregator.errors import InsightsError
 
 DATA_DIR = "INSIGHTS_DATA_DIR"
 FILE = "running.json"
+LOCK = "lock"
 ROWS = "clickhouse"
 # A busy machine may take its time; nothing at all listens where no stack runs.
 PING_SECONDS = 30.0
@@ -24,6 +26,25 @@ PING_SECONDS = 30.0
 
 class RunningStackError(InsightsError):
     """The data directory does not say whether a stack runs on it; the message says why."""
+
+
+def is_in_use(data_dir: Path) -> bool:
+    """Whether a stack runs on `data_dir`, or starts or stops.
+
+    The kernel lets go of the lock when its process ends, however that ends. Addresses that are still there then are
+    nobody's, or by now somebody else's, who must not get a key.
+    """
+    try:
+        handle = os.open(data_dir / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
 
 
 class RunningStack(BaseModel):
@@ -55,7 +76,7 @@ class RunningStack(BaseModel):
                 " of insights up, or delete the file if none runs"
             ) from error
         # A stack that was killed has left its file.
-        return found if found._answers() else None
+        return found if is_in_use(data_dir) and found._answers() else None
 
     def _answers(self) -> bool:
         parts = urlsplit(self.clickhouse_url)

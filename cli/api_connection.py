@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from aggregator.errors import InsightsError
+from aggregator.running_stack import is_in_use
 from cli.local_stack.data_dir import API_KEY_FILE, API_URL_FILE
 from router_insights import Client
 
@@ -50,9 +51,10 @@ def connect(api_url: str | None, api_key: str | None, data_dir: Path) -> Client:
 def address_and_key(api_url: str | None, api_key: str | None, data_dir: Path) -> tuple[str, str]:
     """Those that are given, else of the `insights up` over `data_dir`.
 
-    The key of a data directory is sent to its own stack only. Raises ApiConnectionSettingsError.
+    The key of a data directory is sent to its own stack only, and only while that runs. Raises
+    ApiConnectionSettingsError.
     """
-    if not api_url:
+    if not api_url and is_in_use(data_dir):
         api_url = _read(data_dir / API_URL_FILE)
         api_key = api_key or _read(data_dir / API_KEY_FILE)
     if not api_url:

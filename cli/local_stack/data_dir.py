@@ -3,16 +3,20 @@
 import fcntl
 import os
 import secrets
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from aggregator.errors import InsightsError
-from aggregator.running_stack import ROWS
+from aggregator.running_stack import LOCK, ROWS, forget
 
 KEY_PREFIX = "ak-"
 # Files for the commands that ask the stack.
 API_KEY_FILE, API_URL_FILE = "api-key", "api-url"
+# Commands hold the lock for a moment, to see whether anybody has it.
+LOCK_SECONDS = 0.5
+POLL_SECONDS = 0.01
 
 
 class DataDirError(InsightsError):
@@ -38,11 +42,11 @@ class DataDir:
             raise DataDirError(f"data directory {self.path}: the path must not hold ? or #")
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise DataDirError(f"data directory {self.path} cannot be used: {error.strerror}") from error
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._take_lock()
         except OSError:
             holder = os.read(self._lock, 20).decode(errors="replace").strip() or "unknown"
             os.close(self._lock)
@@ -50,6 +54,9 @@ class DataDir:
                 f"data directory {self.path} is in use by another insights up (process {holder}):"
                 " stop that one or choose another directory with --data-dir"
             ) from None
+        # Those of a stack that was killed.
+        forget(self.path)
+        self.api_url_file.unlink(missing_ok=True)
         self.was_killed = bool(os.pread(self._lock, 1, 0))
         os.truncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
@@ -58,6 +65,18 @@ class DataDir:
         self.rows.chmod(0o700)
         self._rows_status = self.rows.stat()
         return self
+
+    def _take_lock(self) -> None:
+        """Raises OSError when another process keeps the lock."""
+        deadline = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(POLL_SECONDS)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -71,7 +90,7 @@ class DataDir:
     def is_intact(self) -> bool:
         """Whether the directory that was locked, and that of the rows in it, are still at their paths."""
         try:
-            is_same_lock = os.path.samestat((self.path / "lock").stat(), os.fstat(self._lock))
+            is_same_lock = os.path.samestat((self.path / LOCK).stat(), os.fstat(self._lock))
             return is_same_lock and os.path.samestat(self.rows.stat(), self._rows_status)  # type: ignore[arg-type]
         except OSError:
             return False

@@ -27,6 +27,7 @@ import structlog
 from aggregator.clickhouse.client import Warehouse
 from api.app import create_app
 from api.request_logs.parameters import LogParameters, StatsParameters
+from cli.local_stack.data_dir import DataDir
 from cli.main import main
 from tests.support.api import KEY, filled_warehouse, id_of, settings
 from tests.support.checkout import ROOT
@@ -282,14 +283,29 @@ def test_without_an_address_the_stack_of_the_data_directory_is_asked_with_its_ow
     code, _, errors = ask("request-logs", "stats", "--data-dir", tmp_path)
     assert code == 1
     assert "no API is named" in errors
-    (tmp_path / "api-url").write_text(f"{running.url}\n")
     (tmp_path / "api-key").write_text(f"{KEY}\n")
-    assert json.loads(ask("request-logs", "stats", "--data-dir", tmp_path)[1])["total_count"] == len(running.rows)
+    with DataDir(tmp_path) as data:
+        data.write_api_url(running.url)
+        assert json.loads(ask("request-logs", "stats", "--data-dir", tmp_path)[1])["total_count"] == len(running.rows)
     # But it is nobody else's key.
     with scripted_server((200, {}, b"{}")) as (url, asked):
         code, _, errors = ask("request-logs", "stats", "--data-dir", tmp_path, "--api-url", url)
     assert (code, asked) == (1, [])
     assert "no key for" in errors
+
+
+def test_the_port_of_a_stack_that_was_killed_gets_no_key(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("INSIGHTS_API_URL")
+    monkeypatch.delenv("INSIGHTS_API_KEY")
+    with DataDir(tmp_path) as data:
+        data.api_key()
+    with scripted_server((200, {}, b"{}")) as (url, asked):
+        data.write_api_url(url)
+        code, _, errors = ask("request-logs", "stats", "--data-dir", tmp_path)
+    assert (code, asked) == (1, [])
+    assert "no API is named" in errors
 
 
 def new_rows(number: int, count: int) -> list[Row]:

@@ -3,7 +3,10 @@
 import os
 from pathlib import Path
 
-from cli.local_stack.data_dir import DataDir
+import pytest
+
+from aggregator.running_stack import RunningStack, is_in_use
+from cli.local_stack.data_dir import DataDir, DataDirError
 
 
 def test_rows_are_closed_to_others_also_where_the_directory_was_there_before(tmp_path: Path) -> None:
@@ -17,3 +20,34 @@ def test_rows_are_closed_to_others_also_where_the_directory_was_there_before(tmp
     with DataDir(tmp_path / "new") as data:
         assert data.path.stat().st_mode & 0o077 == 0
         assert data.rows.stat().st_mode & 0o077 == 0
+
+
+def test_what_a_killed_stack_has_left_is_believed_by_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its port may be another program's by now, of another user even."""
+    asked: list[RunningStack] = []
+
+    def answers(stack: RunningStack) -> bool:
+        asked.append(stack)
+        return True
+
+    monkeypatch.setattr(RunningStack, "_answers", answers)
+    left = RunningStack(clickhouse_url="http://insights:secret@127.0.0.1:1/insights", kafka_bootstrap_servers="k:1")
+    with DataDir(tmp_path) as data:
+        left.write(data.path)
+        data.write_api_url("http://127.0.0.1:1")
+        assert RunningStack.find(tmp_path) == left
+    data.write_api_url("http://127.0.0.1:1")
+    assert not is_in_use(tmp_path)
+    assert RunningStack.find(tmp_path) is None
+    assert asked == [left]
+    with DataDir(tmp_path) as data:
+        assert is_in_use(tmp_path)
+        assert not data.api_url_file.exists()
+        assert RunningStack.find(tmp_path) is None
+
+
+def test_a_directory_is_of_one_stack_at_a_time(tmp_path: Path) -> None:
+    with DataDir(tmp_path), pytest.raises(DataDirError, match=f"process {os.getpid()}"), DataDir(tmp_path):
+        pass
+    with DataDir(tmp_path):
+        pass
