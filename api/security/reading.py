@@ -34,7 +34,8 @@ class Reading:
         """What `answer(reader, ...)` returns, which may block. Its queries are ended if the client goes away or the
         request runs into its time limit.
 
-        Raises ApiError 429 or 503 for a request too many, 499 when the client has gone, and what `answer` raises.
+        Raises ApiError 429 or 503 for a request too many, 499 when the client has gone, HTTPException for a body that
+        is too large or in no known encoding, and what `answer` raises.
         """
         work = partial(answer, self.reader, *args, **kwargs)
         answering = asyncio.ensure_future(self.requests.run(self.reader.caller.name, work))
@@ -44,6 +45,7 @@ class Reading:
             await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
             why = "failure" if answering.done() else "disconnect"
             if not answering.done():
+                leaving.result()
                 raise ApiError(499, "The connection closed before the answer was there.")
             return answering.result()
         finally:
@@ -59,7 +61,8 @@ class Reading:
 
 
 async def _disconnect(receive: Receive) -> None:
-    """Return when the client has closed the connection. Whatever is left of the body is of no interest."""
+    """Return when the client has closed the connection. Whatever is left of the body is of no interest, but raises
+    HTTPException where it is too large or in no known encoding."""
     while (await receive())["type"] != "http.disconnect":
         pass
 

@@ -112,6 +112,15 @@ async def test_clients_that_hang_up_leave_no_query_behind(endless: Warehouse) ->
         assert (await client.get(ALERTS, headers=HEAVY)).status_code == 200
 
 
+async def test_a_body_that_nobody_asked_for_and_nobody_can_read_is_named(endless: Warehouse) -> None:
+    """It is read while the query runs, to notice when the client hangs up."""
+    async with served(endless) as client:
+        encoded = await client.request("GET", LIVE, headers={**HEAVY, "Content-Encoding": "br"}, content=b"x")
+        large = await client.request("GET", LIVE, headers=HEAVY, content=bytes(2 * 1024 * 1024))
+        assert [encoded.status_code, large.status_code] == [415, 413]
+        await until(lambda: is_idle(endless))
+
+
 async def test_a_request_that_runs_into_its_time_limit_leaves_no_query_behind(endless: Warehouse) -> None:
     async with served(endless, request_timeout_seconds=2) as client:
         started = time.monotonic()
