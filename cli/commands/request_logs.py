@@ -58,7 +58,7 @@ def query(
     api_key: ApiKey = None,
     data_dir: DataDirectory = DEFAULT_DIRECTORY,
 ) -> None:
-    """A page of logs, newest first; filters are joined by AND. Text that is empty finds logs without the value."""
+    """A page of logs, newest first; filters are joined by AND. Text that is empty, and a 0, filter nothing."""
     filters = {
         "user_id": user_id, "api_key_id": api_key_id, "model_name": model_name, "status": status,
         "status_code": status_code, "start_time": start_time, "end_time": end_time,
