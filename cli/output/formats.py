@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 # Rows of a row group of Parquet: what is in memory at a time.
 ROWS_OF_GROUP = 1_000
+# Beside the control characters that JSON itself escapes.
+STEERING = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 class OutputFormat(StrEnum):
@@ -54,8 +57,10 @@ def plain(amount: Decimal) -> str:
 
 
 def json_text(value: Any, dollars: Callable[[Decimal], str | float] = plain, indent: int | None = None) -> str:
+    """What moves a cursor, changes colours or turns the direction is escaped: people look at JSON, too."""
     simple = msgspec.to_builtins(value, builtin_types=[Decimal])
-    return json.dumps(simple, default=dollars, ensure_ascii=False, indent=indent)
+    text = json.dumps(simple, default=dollars, ensure_ascii=False, indent=indent)
+    return STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def write_json(answer: Any, dollars: Callable[[Decimal], str | float] = plain) -> None:
