@@ -32,6 +32,9 @@ Until = Annotated[
 ]
 User = Annotated[str | None, typer.Option("--user-id", "--user", metavar="ID", help="Only of this user.")]
 Model = Annotated[str | None, typer.Option("--model-name", "--model", metavar="NAME", help="Only of this model.")]
+IsError = Annotated[
+    bool | None, typer.Option("--is-error/--no-error", help="Only requests that failed, or only the others.")
+]
 
 
 @app.command("query")
@@ -40,6 +43,7 @@ def query(
     api_key_id: Annotated[str | None, typer.Option(metavar="ID", help="Only of this key of the gateway.")] = None,
     model_name: Model = None,
     status: Annotated[str | None, typer.Option(metavar="WORD", help="Only of this status, like success.")] = None,
+    is_error: IsError = None,
     status_code: Annotated[int | None, typer.Option(metavar="CODE", help="Only with this HTTP status.")] = None,
     start_time: Since = None,
     end_time: Until = None,
@@ -61,7 +65,7 @@ def query(
     """A page of logs, newest first; filters are joined by AND. Text that is empty, and a 0, filter nothing."""
     filters = {
         "user_id": user_id, "api_key_id": api_key_id, "model_name": model_name, "status": status,
-        "status_code": status_code, "start_time": start_time, "end_time": end_time,
+        "is_error": is_error, "status_code": status_code, "start_time": start_time, "end_time": end_time,
         "min_duration_ms": min_duration_ms, "max_duration_ms": max_duration_ms,
     }  # fmt: skip
     ordered = {**filters, "order_by": order_by, "order_direction": order_direction}
@@ -187,6 +191,7 @@ def stats(
     metric: Annotated[StatsMetric, typer.Option(help="What groups are ordered by.")] = StatsMetric.COUNT,
     user_id: User = None,
     model_name: Model = None,
+    is_error: IsError = None,
     start_time: Since = None,
     end_time: Until = None,
     timezone: Annotated[str, typer.Option(metavar="ZONE", help="IANA time zone of hours and days.")] = "UTC",
@@ -200,7 +205,7 @@ def stats(
     form = chosen(output)
     wanted = {
         "group_by": group_by, "metric": metric, "user_id": user_id, "model_name": model_name,
-        "start_time": start_time, "end_time": end_time, "timezone": timezone, "limit": limit,
+        "is_error": is_error, "start_time": start_time, "end_time": end_time, "timezone": timezone, "limit": limit,
     }  # fmt: skip
     with connect(api_url, api_key, data_dir) as client:
         answer = client.request_logs.get_request_log_stats(wanted)

@@ -130,6 +130,21 @@ def test_filters_mean_what_they_mean_in_the_api(running: Running, ask: Ask, filt
     assert json.loads(out)["total_count"] == plain["total_count"]
 
 
+@pytest.mark.parametrize(("option", "value"), [("--is-error", "true"), ("--no-error", "false")])
+@pytest.mark.parametrize(("command", "path"), [("query", "/v1/request-logs"), ("stats", "/v1/request-logs/stats")])
+def test_failed_requests_or_only_the_others(
+    running: Running, ask: Ask, command: str, path: str, option: str, value: str
+) -> None:
+    code, out, errors = ask("request-logs", command, option)
+    assert code == 0, errors
+    count = json.loads(out)["total_count"]
+    assert (
+        count
+        == running.plain(path, is_error=value)["total_count"]
+        == sum(row["is_error"] is (value == "true") for row in running.rows)
+    )
+
+
 @pytest.mark.parametrize("form", ["json", "ndjson", "csv", "parquet"])
 def test_all_pages_in_every_form_hold_every_log_once_and_every_digit_of_cost(
     running: Running, ask: Ask, form: str
