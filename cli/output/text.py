@@ -50,6 +50,6 @@ def table(*names: str, numbers: tuple[str, ...] = ()) -> Table:
     for name in names:
         is_number = name in numbers
         # Only what people wrote may be cut; a number that is cut is another number.
-        made.add_column(name, justify="right" if is_number else "left", no_wrap=True, overflow="ellipsis",
+        made.add_column(Text(name), justify="right" if is_number else "left", no_wrap=True, overflow="ellipsis",
                         min_width=len(name) if not is_number else None)  # fmt: skip
     return made
