@@ -330,3 +330,10 @@ def test_the_exit_says_whether_there_is_a_fault(
     assert "faults: Kafka" in out
     assert "INSIGHTS_KAFKA_BOOTSTRAP_SERVERS" in out
     assert report([]).row_count == 0
+
+
+def test_a_group_that_is_past_the_embedded_broker_s_last_offset_lags_by_nothing() -> None:
+    """Its last offset is one past the first record of its last batch; another partition's lag is not made up for."""
+    ahead, behind = TopicPartition("t", 0), TopicPartition("t", 1)
+    found = kafka._lag([ahead, behind], {ahead: 0, behind: 0}, {ahead: 1, behind: 10}, {ahead: 49, behind: 7}, "group")
+    assert (found.level, found.observed) == (Severity.OK, "3 records")
