@@ -103,7 +103,7 @@ async def test_replay_keeps_the_distances_of_the_trace_at_the_speed_asked_for(
 
 
 async def test_ctrl_c_ends_a_replay_once_what_it_took_is_in_kafka(broker: str, topic: str, tmp_path: Path) -> None:
-    lines = [an_event(f"r-{number}", timestamp=60_000 * number) for number in range(100)]
+    lines = [an_event(f"r-{number}", timestamp=1_790_000_000_000 + 60_000 * number) for number in range(100)]
     (tmp_path / "e.ndjson").write_text("\n".join(json.dumps(line) for line in lines))
     arguments = ("replay", tmp_path / "e.ndjson", "--format", "events", "--speed", "60", "--bootstrap-servers", broker)
     process = start_insights(*arguments, output=tmp_path / "output", INSIGHTS_KAFKA_TOPIC=topic)
