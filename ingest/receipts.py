@@ -47,12 +47,14 @@ class Receipt:
 class Receipts:
     """Who waits for what the worker stores; for one event loop.
 
-    `next_offsets` has the offset after the last stored record of each partition. `is_safe` says whether what was
-    stored is still there; once it is not, every request fails.
+    `next_offsets` has the offset after the last stored record of each partition. `unfinished` has the tokens of batches
+    that the worker has begun to store and not reported as stored: some tables may lack them. `is_safe` says whether
+    what was stored is still there; once it is not, every request fails.
     """
 
     def __init__(self, is_safe: Callable[[], bool] = lambda: True) -> None:
         self.next_offsets: dict[int, int] = {}
+        self.unfinished: set[str] = set()
         self._is_safe = is_safe
         self._waiting: dict[bytes, Receipt] = {}
         self._refusal = ""
@@ -81,8 +83,13 @@ class Receipts:
         except TimeoutError:
             raise NotStoredError(f"{len(receipt.left)} events were not stored within {WAIT_SECONDS:g} s") from None
 
+    def begin(self, batch: Batch) -> None:
+        """The batch is about to be stored."""
+        self.unfinished.add(batch.token)
+
     def add(self, batch: Batch) -> None:
         """The batch is stored."""
+        self.unfinished.discard(batch.token)
         self.next_offsets[batch.partition] = max(batch.next_offset, self.next_offsets.get(batch.partition, 0))
         if not self._waiting:
             return

@@ -33,8 +33,9 @@ class DataDir:
         self.path = path.resolve()
         self._lock = -1
         self._rows_status: os.stat_result | None = None
-        # Whether the process that held the lock before ended without releasing it.
+        # Whether the process that held the lock before ended without releasing it, or left a batch half stored.
         self.was_killed = False
+        self.has_half_stored = False
 
     def __enter__(self) -> Self:
         """Raises DataDirError when another process holds the directory or it cannot be written."""
@@ -82,7 +83,7 @@ class DataDir:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.api_url_file.unlink(missing_ok=True)
-        if kind is None:
+        if kind is None and not self.has_half_stored:
             os.truncate(self._lock, 0)
         os.close(self._lock)
 

@@ -176,6 +176,8 @@ class Stack:
         announcing = asyncio.create_task(_announce(self._server, self._ingest, text))
         await asyncio.wait([serving, worker, watching, stopped], return_when=asyncio.FIRST_COMPLETED)
         await self._stop(serving, worker, aggregating, watching)
+        # The next start mends the rollups that lack it.
+        self._data.has_half_stored = bool(self._receipts.unfinished)
         for task in (watching, announcing, stopped):
             task.cancel()
         await asyncio.gather(watching, announcing, stopped, return_exceptions=True)

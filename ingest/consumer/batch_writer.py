@@ -67,6 +67,8 @@ class BatchWriter:
             batch = await self._next_batch(buffer)
             if batch is not None:
                 get_current_span().set_attributes(_span_attributes(batch))
+                if self.receipts is not None:
+                    self.receipts.begin(batch)
                 increments = await self._retry(buffer, self._insert, buffer, batch)
                 buffer.mark_written(batch.next_offset)
                 if self.receipts is not None:

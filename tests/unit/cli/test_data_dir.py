@@ -51,3 +51,12 @@ def test_a_directory_is_of_one_stack_at_a_time(tmp_path: Path) -> None:
         pass
     with DataDir(tmp_path):
         pass
+
+
+def test_a_stop_that_leaves_a_batch_half_stored_counts_as_a_kill(tmp_path: Path) -> None:
+    with DataDir(tmp_path) as data:
+        data.has_half_stored = True
+    with DataDir(tmp_path) as data:
+        assert data.was_killed
+    with DataDir(tmp_path) as data:
+        assert not data.was_killed
