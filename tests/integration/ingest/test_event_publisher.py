@@ -119,8 +119,8 @@ async def test_the_list_of_problems_has_an_end(broker: str, topic: str) -> None:
 
 async def test_an_invalid_body_says_the_first_problem_in_its_message(broker: str, topic: str) -> None:
     async with publisher(broker, topic) as events:
+        second = b'{"request_id": "a", "timestamp": 1800000000000, "model_name": "m"}'
         with pytest.raises(InvalidEventsError, match=r"^line 2: status: Field required$"):
-            second = b'{"request_id": "a", "timestamp": 1800000000000, "model_name": "m"}'
             await events.publish(ndjson(an_event()) + b"\n" + second, True)
 
 
