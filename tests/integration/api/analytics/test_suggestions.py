@@ -84,7 +84,7 @@ def test_the_names_of_one_prompt_are_asked_for_by_its_id(analytics: Analytics) -
         ({"field": "cost"}, 422, "field"),
         ({"field": "metadata_values"}, 400, "metadata_key"),
         ({"field": "tags", "metadata_key": "team"}, 400, "metadata_key"),
-        ({"field": "prompt", "prompt_id": 0}, 422, "prompt_id"),
+        ({"field": "prompt", "prompt_id": -1}, 422, "prompt_id"),
         ({"field": "tags", "prompt_id": 1}, 400, "prompt_id"),
         ({"field": "tags", "filter_group": "{"}, 422, "filter_group"),
         ({"field": "tags", "filter_group": "7"}, 422, "filter_group"),
