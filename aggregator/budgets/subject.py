@@ -19,8 +19,8 @@ class SubjectKind(StrEnum):
 
 
 class Subject(BaseModel):
-    """Whom a budget, an alert or live usage is about. `value` names the model, user, api key or tag; the total has"
-    " none."""
+    """Whom a budget, an alert or live usage is about. `value` names the model, user, api key or tag; the total has
+    none."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
