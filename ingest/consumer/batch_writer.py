@@ -195,10 +195,10 @@ class BatchWriter:
             await self.commits.declare_intent(buffer, batch)
         # Every line that is logged on the way names the batch.
         with structlog.contextvars.bound_contextvars(batch=batch.token):
-            return await self.insert_threads.run(self._write, batch, buffer.topic_id)
+            return await self.insert_threads.run(self._write, batch)
 
-    def _write(self, batch: Batch, topic_id: str) -> Mapping[int, bytes]:
-        return self.increments.encoded(batch, topic_id, self.sink.write(batch))
+    def _write(self, batch: Batch) -> Mapping[int, bytes]:
+        return self.increments.encoded(batch, self.sink.write(batch))
 
 
 def _span_attributes(batch: Batch) -> dict[str, str | int]:

@@ -93,9 +93,11 @@ def usage_of(events: pa.Table, is_error: pa.ChunkedArray, cost: pa.ChunkedArray)
     return usage.filter(pc.or_(pc.equal(usage["kind"], "total"), pc.not_equal(usage["value"], "")))
 
 
-def messages(batch: Batch, topic_id: str, usage: pa.Table, partitions: int) -> Mapping[int, bytes]:
+def messages(batch: Batch, usage: pa.Table, partitions: int) -> Mapping[int, bytes]:
     """An increment for each partition that has any of its scopes."""
-    source = Source(topic=batch.topic, topic_id=topic_id, partition=batch.partition, first=batch.first, last=batch.last)
+    source = Source(
+        topic=batch.topic, topic_id=batch.topic_id, partition=batch.partition, first=batch.first, last=batch.last
+    )
     scopes = zip(usage["kind"].to_pylist(), usage["value"].to_pylist(), strict=True)
     targets = np.array([partition_of(kind, value, partitions) for kind, value in scopes])
     order = np.argsort(targets, kind="stable")
@@ -139,7 +141,7 @@ class IncrementProducer:
                 if self._producer is None:
                     await producer.stop()
 
-    def encoded(self, batch: Batch, topic_id: str, usage: pa.Table) -> Mapping[int, bytes]:
+    def encoded(self, batch: Batch, usage: pa.Table) -> Mapping[int, bytes]:
         """The messages of a stored batch, by partition; none while Kafka is unavailable.
 
         To be called in the thread that has stored the batch: in the event loop it would block everything else.
@@ -149,7 +151,7 @@ class IncrementProducer:
         if self._producer is None or time.monotonic() < self._silent_until:
             metrics.INCREMENTS_DROPPED.inc()
             return {}
-        return messages(batch, topic_id, usage, self._partitions)
+        return messages(batch, usage, self._partitions)
 
     async def emit(self, increments: Mapping[int, bytes]) -> None:
         """Pass increments to Kafka's client, within SEND_SECONDS or not at all. Never raises."""

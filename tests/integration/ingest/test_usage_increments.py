@@ -68,7 +68,7 @@ class OneRecord:
 
 
 def batch(first: int = 5, count: int = 3) -> Batch:
-    return Batch("events", 4, [OneRecord(first + n) for n in range(count)], 0, 0)
+    return Batch("events", 4, [OneRecord(first + n) for n in range(count)], 0, 0, "topic-id")
 
 
 def test_messages_of_an_earlier_and_of_a_later_version_are_read() -> None:
@@ -94,7 +94,7 @@ def test_messages_of_an_earlier_and_of_a_later_version_are_read() -> None:
 
 def test_the_messages_hold_every_sum_once_and_in_the_partition_of_its_scope() -> None:
     rows = random_rows(seed=11, count=500)
-    sent = messages(batch(), "topic-id", usage_table(rows), PARTITIONS)
+    sent = messages(batch(), usage_table(rows), PARTITIONS)
     found: Sums = {}
     for partition, message in sent.items():
         increment = decode(message)
@@ -115,7 +115,7 @@ def test_tags_of_their_own_for_each_request_are_bounded() -> None:
 
 def test_no_events_say_nothing() -> None:
     assert usage_table([]).num_rows == 0
-    assert messages(batch(), "topic-id", usage_table([]), PARTITIONS) == {}
+    assert messages(batch(), usage_table([]), PARTITIONS) == {}
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ async def test_a_kafka_that_is_away_neither_fails_nor_holds_up_a_batch() -> None
     usage = usage_table(random_rows(1, 10))
     # Kafka's client itself would try for 5 s.
     async with asyncio.timeout(SEND_SECONDS + 3.0):
-        found = await asyncio.to_thread(producer.encoded, batch(), "topic-id", usage)
+        found = await asyncio.to_thread(producer.encoded, batch(), usage)
         await producer.emit(found)
     assert found == {}
     assert REGISTRY.get_sample_value("insights_increments_dropped_total") == before + 1
