@@ -22,6 +22,7 @@ __all__ = [
     "Timezone",
     "from_micros",
     "micros",
+    "request_time",
     "within_bounds",
 ]
 
@@ -44,6 +45,11 @@ def within_bounds(moment: datetime | int) -> int:
 def from_micros(number: int) -> datetime:
     """The moment so many microseconds after 1970, within the bounds that all stored times lie in."""
     return EPOCH + timedelta(microseconds=within_bounds(number))
+
+
+def request_time(moment: datetime) -> datetime:
+    """In UTC, moved to where requests start: a bound that is moved selects the same rows."""
+    return min(max(moment, EPOCH), END_OF_TIME).astimezone(UTC)
 
 
 @dataclass(frozen=True)

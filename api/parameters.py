@@ -6,7 +6,7 @@ Unknown and repeated ones are refused: no typo may widen a query.
 import re
 from collections import Counter
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Self, get_args
 
 from fastapi import Request
@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
-from aggregator.times import END_OF_TIME, EPOCH, RFC3339, Span
+from aggregator.times import RFC3339, Span, request_time
 from api.errors import invalid_argument
 
 
@@ -29,15 +29,10 @@ def _check_rfc3339(value: Any) -> Any:
     return re.sub(r"(\.\d{6})\d+", r"\1", value)
 
 
-def _within_epoch(moment: datetime) -> datetime:
-    """No request starts outside, so a bound that is moved here selects the same rows."""
-    return min(max(moment, EPOCH), END_OF_TIME).astimezone(UTC)
-
-
 Instant = Annotated[
     datetime,
     BeforeValidator(_check_rfc3339),
-    AfterValidator(_within_epoch),
+    AfterValidator(request_time),
     WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-01-31T12:00:00Z"]}),
 ]
 

@@ -4,7 +4,7 @@ import re
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-from aggregator.times import END_OF_TIME, EPOCH, Span
+from aggregator.times import END_OF_TIME, EPOCH, Span, request_time
 
 MICROSECOND = timedelta(microseconds=1)
 CALENDAR = ("today", "yesterday", "this_week", "last_week", "this_month", "last_month")
@@ -85,5 +85,4 @@ def _moment(text: str, zone: ZoneInfo) -> datetime:
 
 
 def _bounded(start: datetime, end: datetime) -> Span:
-    """No request starts outside of these times."""
-    return Span(*(min(max(moment, EPOCH), END_OF_TIME).astimezone(UTC) for moment in (start, end)))
+    return Span(request_time(start), request_time(end))

@@ -1,17 +1,15 @@
 """The prices in force, for the API and for `insights prices`."""
 
 import threading
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 from genai_prices.data import providers
 
-from aggregator.times import EPOCH
+from aggregator.times import micros
 from api.mcp.price_list import ModelPrice, PricesUnavailableError
 from ingest.pricing import PriceBook, PriceFileError, PriceKey, ReloadingPriceBook
-from ingest.pricing.price_row import PriceRow
-
-DAY_US = 86_400 * 10**6
+from ingest.pricing.price_row import DAY_US, PriceRow
 
 
 def price_key(name: str, **fields: str) -> PriceKey:
@@ -23,7 +21,7 @@ def price_key(name: str, **fields: str) -> PriceKey:
 
 def holds(row: PriceRow, at: datetime) -> bool:
     """Whether the price is in force at the moment."""
-    at_us = (at - EPOCH) // timedelta(microseconds=1)
+    at_us = micros(at)
     return row.since_us <= at_us < row.until_us and row.day_from_us <= at_us % DAY_US < row.day_until_us
 
 
