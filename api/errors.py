@@ -104,6 +104,12 @@ class ApiError(Exception):
         self.details = list(details)
         self.headers = headers
 
+    @property
+    def retry_after_seconds(self) -> int | None:
+        """What `Retry-After` says; None without it."""
+        seconds = (self.headers or {}).get("Retry-After")
+        return int(seconds) if seconds else None
+
 
 def invalid_argument(field: str, message: str, allowed: Iterable[str] | None = None) -> ApiError:
     detail = ErrorDetail(field=field, message=message, allowed=None if allowed is None else list(allowed))

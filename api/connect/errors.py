@@ -43,6 +43,6 @@ def _details(error: ApiError) -> list[Message]:
             for detail in error.details
         ]
         details.append(BadRequest(field_violations=violations))
-    if wait_seconds := (error.headers or {}).get("Retry-After"):
-        details.append(RetryInfo(retry_delay=Duration(seconds=int(wait_seconds))))
+    if (seconds := error.retry_after_seconds) is not None:
+        details.append(RetryInfo(retry_delay=Duration(seconds=seconds)))
     return details

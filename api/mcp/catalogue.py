@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from api.analytics.request import Body
-from api.mcp.context import ToolAnswer, ToolContext
+from api.mcp.context import ToolAnswer, ToolContext, written_span
 from api.mcp.errors import invalid_arguments
 from api.mcp.schemas import schema_of
 from api.mcp.tools.aggregate import AggregateArguments, answer_aggregate
@@ -16,7 +16,6 @@ from api.mcp.tools.describe_data import DescribeArguments, answer_description
 from api.mcp.tools.explain_request import ExplainArguments, answer_explanation
 from api.mcp.tools.find_requests import FindArguments, answer_find
 from api.mcp.tools.model_prices import PriceArguments, answer_prices
-from api.wire_types import rfc3339
 
 INSTRUCTIONS = (
     "What LLM requests cost, who made them, and which failed. Dollars are exact decimal text: repeat the digits, add"
@@ -45,12 +44,10 @@ class Tool(NamedTuple):
         except ValidationError as error:
             raise invalid_arguments(self.arguments, error) from error
         answer = self.answer(context, arguments)
-        span = answer.span
-        times = {name: rfc3339(at) for name, at in (("start", span.start), ("end", span.end)) if at} if span else None
         return {
             **answer.content,
             "exactness": answer.exactness,
-            "period": times or "all time",
+            "period": (answer.span and written_span(answer.span)) or "all time",
             "timezone": answer.timezone,
             "freshness": context.freshness(),
             "notes": answer.notes,

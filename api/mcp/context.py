@@ -70,6 +70,11 @@ class ToolContext:
         }
 
 
+def written_span(span: Span) -> dict[str, str]:
+    """Its `start` and `end`, as far as it has them."""
+    return {name: rfc3339(moment) for name, moment in (("start", span.start), ("end", span.end)) if moment}
+
+
 @dataclass(frozen=True)
 class ToolAnswer:
     """`content` and how it is to be read: how exact it is, of which period (None: of all time) in which time zone.

@@ -17,12 +17,12 @@ SERVER_ERROR, INVALID_REQUEST = -32000, -32600
 
 def error_data(error: ApiError) -> dict[str, Any]:
     """What programs read of an error."""
-    wait_seconds = (error.headers or {}).get("Retry-After")
+    seconds = error.retry_after_seconds
     return {
         "code": error.code,
         "message": error.message,
         "details": [detail.model_dump(exclude_none=True) for detail in error.details],
-        **({"retry_after_seconds": int(wait_seconds)} if wait_seconds else {}),
+        **({} if seconds is None else {"retry_after_seconds": seconds}),
     }
 
 

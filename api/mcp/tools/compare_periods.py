@@ -6,7 +6,6 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, StrictInt, StrictStr
 
-from aggregator.times import Span
 from api.analytics.charts.aggregate_query import AggregateRow, Grouping, GroupKey
 from api.analytics.charts.metric_sql import COUNT
 from api.analytics.where import RequestFilter
@@ -14,9 +13,8 @@ from api.errors import invalid_argument
 from api.mcp.aggregates import OF_COST, Aggregates
 from api.mcp.arguments import PREVIOUS, RequestArguments, group_key, in_words
 from api.mcp.console_links import ConsolePage, of_requests, short_name
-from api.mcp.context import ToolAnswer, ToolContext
+from api.mcp.context import ToolAnswer, ToolContext, written_span
 from api.mcp.metrics import COUNTS, SUMMED, ToolMetric, parse_metric, written
-from api.wire_types import rfc3339
 
 # The largest groups of each period are compared; a group that is in neither has changed by less than the last of them.
 MAX_COMPARED = 1_000
@@ -68,7 +66,7 @@ def answer_comparison(context: ToolContext, asked: CompareArguments) -> ToolAnsw
     }
     content = {
         "metric": metric.name,
-        "periods": {name: _period(span) for name, span in spans.items()},
+        "periods": {name: written_span(span) for name, span in spans.items()},
         "total": {
             "before": aggregates.written(totals["before"]),
             "now": aggregates.written(totals["now"]),
@@ -84,7 +82,8 @@ def answer_comparison(context: ToolContext, asked: CompareArguments) -> ToolAnsw
     }
     console = of_requests(
         ConsolePage.SPEND, spans["now"], asked.timezone, asked.filters,
-        metric=metric.name, by=",".join(map(short_name, asked.group_by)), compare=_compared(spans["before"]),
+        metric=metric.name, by=",".join(map(short_name, asked.group_by)),
+        compare="/".join(written_span(spans["before"]).values()),
     )  # fmt: skip
     return ToolAnswer(content, console, "exact", spans["now"], asked.timezone, _notes(content))
 
@@ -99,14 +98,6 @@ def _metric(text: str) -> ToolMetric:
 
 def _of(aggregates: Aggregates, metric: ToolMetric, row: AggregateRow) -> Any:
     return aggregates.values(row)[metric.value]
-
-
-def _period(span: Span) -> dict[str, str]:
-    return {name: rfc3339(moment) for name, moment in (("start", span.start), ("end", span.end)) if moment}
-
-
-def _compared(span: Span) -> str:
-    return "/".join(_period(span).values())
 
 
 def _changed(before: Any, now: Any) -> dict[str, Any]:
