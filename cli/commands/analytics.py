@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,8 +11,8 @@ from rich.console import Console
 
 from cli.api_connection import DEFAULT_DIRECTORY, ApiKey, ApiUrl, DataDirectory, connect
 from cli.output.charts import show_chart
-from cli.output.formats import Output, OutputError, OutputFormat, chosen, write_json, write_rows
-from router_insights import ChartAnswer
+from cli.output.formats import Output, OutputError, OutputFormat, chosen, write_answer
+from router_insights import Chart, ChartAnswer
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -53,15 +54,18 @@ def query(
 
 def _print_charts(form: OutputFormat, answer: ChartAnswer) -> None:
     charts = answer.custom_charts
-    match form:
-        case OutputFormat.TABLE:
-            for chart in charts:
-                show_chart(Console(), chart)
-        case OutputFormat.JSON:
-            write_json(answer, float)
-        case OutputFormat.NDJSON:
-            write_rows(form, charts, None)
-        case _ if len(charts) == 1:
-            write_rows(form, charts[0].data, None)
-        case _:
-            raise OutputError(f"--output {form} takes the rows of one chart, and the question asks for {len(charts)}")
+
+    def show(console: Console) -> None:
+        for chart in charts:
+            show_chart(console, chart)
+
+    write_answer(form, answer, _rows(form, charts), None, show, float)
+
+
+def _rows(form: OutputFormat, charts: list[Chart]) -> Sequence[Any]:
+    """Raises OutputError for more than one chart where rows have columns."""
+    if form not in (OutputFormat.CSV, OutputFormat.PARQUET):
+        return charts
+    if len(charts) != 1:
+        raise OutputError(f"--output {form} takes the rows of one chart, and the question asks for {len(charts)}")
+    return charts[0].data

@@ -11,7 +11,7 @@ from rich.console import Console
 from api.request_logs.parameters import GroupBy, OrderBy, OrderDirection, StatsMetric
 from cli.api_connection import DEFAULT_DIRECTORY, ApiKey, ApiUrl, DataDirectory, connect
 from cli.options import moment
-from cli.output.formats import Output, OutputFormat, chosen, write_json, write_rows
+from cli.output.formats import Output, OutputFormat, chosen, write_answer, write_rows
 from cli.output.request_logs import show_line, show_log, show_logs, show_page, show_stats
 from router_insights import Client, RequestLog
 
@@ -101,13 +101,7 @@ def _check_follow(
 
 def _print_page(form: OutputFormat, client: Client, wanted: dict[str, Any]) -> None:
     page = client.request_logs.query_request_logs(wanted)
-    match form:
-        case OutputFormat.TABLE:
-            show_page(Console(), page)
-        case OutputFormat.JSON:
-            write_json(page)
-        case _:
-            write_rows(form, page.logs, RequestLog)
+    write_answer(form, page, page.logs, RequestLog, lambda console: show_page(console, page))
 
 
 def _print_all(form: OutputFormat, logs: Iterator[RequestLog]) -> None:
@@ -176,13 +170,7 @@ def get(
             log = client.request_logs.get_request_log(request_id)
         except ValueError as error:
             raise typer.BadParameter(str(error)) from error
-    match form:
-        case OutputFormat.TABLE:
-            show_log(Console(), log, explain=explain)
-        case OutputFormat.JSON:
-            write_json(log)
-        case _:
-            write_rows(form, [log], type(log))
+    write_answer(form, log, [log], type(log), lambda console: show_log(console, log, explain=explain))
 
 
 @app.command("stats")
@@ -209,10 +197,6 @@ def stats(
     }  # fmt: skip
     with connect(api_url, api_key, data_dir) as client:
         answer = client.request_logs.get_request_log_stats(wanted)
-    match form:
-        case OutputFormat.TABLE:
-            show_stats(Console(), answer, group_by, metric)
-        case OutputFormat.JSON:
-            write_json(answer)
-        case _:
-            write_rows(form, answer.stats, answer.row_type)
+    write_answer(
+        form, answer, answer.stats, answer.row_type, lambda console: show_stats(console, answer, group_by, metric)
+    )

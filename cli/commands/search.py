@@ -3,12 +3,11 @@
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from cli.api_connection import DEFAULT_DIRECTORY, ApiKey, ApiUrl, DataDirectory, connect
 from cli.commands.analytics import read_object
 from cli.output.charts import show_found
-from cli.output.formats import Output, OutputFormat, chosen, write_json, write_rows
+from cli.output.formats import Output, OutputFormat, chosen, write_answer, write_rows
 from router_insights import FoundRequest
 
 app = typer.Typer(add_completion=False)
@@ -42,10 +41,4 @@ def search(
             write_rows(form, client.analytics.iter_search(wanted), FoundRequest)
             return
         found = client.analytics.search_requests(wanted)
-    match form:
-        case OutputFormat.TABLE:
-            show_found(Console(), found)
-        case OutputFormat.JSON:
-            write_json(found)
-        case _:
-            write_rows(form, found.items, FoundRequest)
+    write_answer(form, found, found.items, FoundRequest, lambda console: show_found(console, found))

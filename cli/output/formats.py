@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import msgspec
 import typer
+from rich.console import Console
 
 from aggregator.errors import InsightsError
 
@@ -68,6 +69,24 @@ def write_json(answer: Any, dollars: Callable[[Decimal], str | float] = plain) -
     print(json_text(answer, dollars, indent=2))
 
 
+def write_answer(
+    output: OutputFormat,
+    answer: Any,
+    rows: Iterable[Any],
+    row_type: type[msgspec.Struct] | None,
+    show: Callable[[Console], None],
+    dollars: Callable[[Decimal], str | float] = plain,
+) -> None:
+    """An answer whole as JSON, by its rows in every other form for programs; `show` draws it for people."""
+    match output:
+        case OutputFormat.TABLE:
+            show(Console())
+        case OutputFormat.JSON:
+            write_json(answer, dollars)
+        case _:
+            write_rows(output, rows, row_type)
+
+
 def write_rows(output: OutputFormat, rows: Iterable[Any], row_type: type[msgspec.Struct] | None) -> None:
     """Each row as it comes, in a form for programs. `row_type` names the columns where no row comes; None is of rows
     that are mappings."""
@@ -96,19 +115,17 @@ def _write_array(rows: Iterable[Any]) -> None:
 
 def _write_csv(rows: Iterable[Any], row_type: type[msgspec.Struct] | None, file: TextIO) -> None:
     """A column for each field; objects and lists are JSON text, unknown is empty."""
-    found: Iterator[dict[str, Any]] = (
-        msgspec.structs.asdict(row) if isinstance(row, msgspec.Struct) else row for row in rows
-    )
     if row_type is not None:
         names = [field.name for field in msgspec.structs.fields(row_type)]
     else:
         # Rows of a chart: few, and one may lack what another has.
-        found = iter(listed := list(found))
-        names = list(dict.fromkeys(chain.from_iterable(listed)))
+        rows = list(rows)
+        names = list(dict.fromkeys(chain.from_iterable(rows)))
     writer = csv.DictWriter(file, names, lineterminator="\n")
     writer.writeheader()
-    for row in found:
-        writer.writerow({name: _cell(value) for name, value in row.items()})
+    for row in rows:
+        cells = msgspec.structs.asdict(row) if isinstance(row, msgspec.Struct) else row
+        writer.writerow({name: _cell(value) for name, value in cells.items()})
 
 
 def _cell(value: Any) -> Any:

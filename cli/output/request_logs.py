@@ -52,7 +52,7 @@ def show_line(console: Console, log: RequestLog) -> None:
     for name, width, cell in zip(COLUMNS, WIDTHS, _cells(log), strict=True):
         if width and name not in NUMBERS:
             cell.truncate(width, overflow="ellipsis")
-        cell.align("right" if name in NUMBERS else "left", max(width, len(cell))) if width else None
+        cell.align("right" if name in NUMBERS else "left", max(width, len(cell)))
         line.append_text(cell).append("  ")
     console.print(line, soft_wrap=True)
 
