@@ -48,10 +48,11 @@ def is_in_use(data_dir: Path) -> bool:
 
 
 class RunningStack(BaseModel):
-    """The addresses of a stack that runs: of ClickHouse, with user and password, and of its Kafka broker."""
+    """The addresses of a stack that runs: of ClickHouse, with user and password, of its Kafka broker and of its API."""
 
     clickhouse_url: str
     kafka_bootstrap_servers: str
+    api_url: str
 
     def write(self, data_dir: Path) -> None:
         """For other commands of the same user to find."""

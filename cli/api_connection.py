@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from aggregator.errors import InsightsError
-from aggregator.running_stack import is_in_use
-from cli.local_stack.data_dir import API_KEY_FILE, API_URL_FILE
+from aggregator.running_stack import RunningStack
+from cli.local_stack.data_dir import API_KEY_FILE
 from router_insights import Client
 
 ApiUrl = Annotated[
@@ -39,7 +39,7 @@ class ApiConnectionSettingsError(InsightsError):
 
 def connect(api_url: str | None, api_key: str | None, data_dir: Path) -> Client:
     """A client of the API that is named, else of the `insights up` over `data_dir`. Raises
-    ApiConnectionSettingsError."""
+    ApiConnectionSettingsError and RunningStackError."""
     try:
         return Client(*address_and_key(api_url, api_key, data_dir))
     except ValueError as error:
@@ -52,11 +52,10 @@ def address_and_key(api_url: str | None, api_key: str | None, data_dir: Path) ->
     """Those that are given, else of the `insights up` over `data_dir`.
 
     The key of a data directory is sent to its own stack only, and only while that runs. Raises
-    ApiConnectionSettingsError.
+    ApiConnectionSettingsError and RunningStackError.
     """
-    if not api_url and is_in_use(data_dir):
-        api_url = _read(data_dir / API_URL_FILE)
-        api_key = api_key or _read(data_dir / API_KEY_FILE)
+    if not api_url and (running := RunningStack.find(data_dir)):
+        api_url, api_key = running.api_url, api_key or _read(data_dir / API_KEY_FILE)
     if not api_url:
         raise ApiConnectionSettingsError(
             "no API is named: give --api-url and --api-key, set INSIGHTS_API_URL and INSIGHTS_API_KEY, or name the"

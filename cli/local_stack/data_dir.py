@@ -12,8 +12,7 @@ from aggregator.errors import InsightsError
 from aggregator.running_stack import LOCK, ROWS, forget
 
 KEY_PREFIX = "ak-"
-# Files for the commands that ask the stack.
-API_KEY_FILE, API_URL_FILE = "api-key", "api-url"
+API_KEY_FILE = "api-key"
 # Commands hold the lock for a moment, to see whether anybody has it.
 LOCK_SECONDS = 0.5
 POLL_SECONDS = 0.01
@@ -55,9 +54,8 @@ class DataDir:
                 f"data directory {self.path} is in use by another insights up (process {holder}):"
                 " stop that one or choose another directory with --data-dir"
             ) from None
-        # Those of a stack that was killed.
+        # That of a stack that was killed.
         forget(self.path)
-        self.api_url_file.unlink(missing_ok=True)
         self.was_killed = bool(os.pread(self._lock, 1, 0))
         os.truncate(self._lock, 0)
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
@@ -82,7 +80,6 @@ class DataDir:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.api_url_file.unlink(missing_ok=True)
         if kind is None and not self.has_half_stored:
             os.truncate(self._lock, 0)
         os.close(self._lock)
@@ -107,14 +104,6 @@ class DataDir:
     @property
     def key_file(self) -> Path:
         return self.path / API_KEY_FILE
-
-    def write_api_url(self, url: str) -> None:
-        """Say where the API of this stack is, for the commands that ask it."""
-        self.api_url_file.write_text(f"{url}\n")
-
-    @property
-    def api_url_file(self) -> Path:
-        return self.path / API_URL_FILE
 
     def api_key(self) -> str:
         """The API key that is kept here, made at random the first time. Only the owner can read the file.

@@ -19,8 +19,9 @@ SECRET_BYTES = 32
 
 
 @asynccontextmanager
-async def serve_engine(data: DataDir, kafka_bootstrap_servers: str) -> AsyncIterator[None]:
-    """Inside the block the data directory says where the engine, under a new secret, and the broker are reached."""
+async def serve_engine(data: DataDir, kafka_bootstrap_servers: str, api_url: str) -> AsyncIterator[None]:
+    """Inside the block the data directory says where the engine, under a new secret, the broker and the API are
+    reached."""
     secret = secrets.token_urlsafe(SECRET_BYTES)
     app = EngineHttp(Engine(data.rows))
     config = uvicorn.Config(
@@ -36,7 +37,9 @@ async def serve_engine(data: DataDir, kafka_bootstrap_servers: str) -> AsyncIter
         port = sock.getsockname()[1]
         serving = asyncio.create_task(server.serve([sock]))
         url = f"http://{USER}:{secret}@{HOST}:{port}/{DEFAULT_DATABASE}"
-        RunningStack(clickhouse_url=url, kafka_bootstrap_servers=kafka_bootstrap_servers).write(data.path)
+        RunningStack(clickhouse_url=url, kafka_bootstrap_servers=kafka_bootstrap_servers, api_url=api_url).write(
+            data.path
+        )
         try:
             yield
         finally:

@@ -150,6 +150,7 @@ class Stack:
         self._budgets = KafkaBudgets(broker.address)
         app = create_app(api, self._warehouse, self._publisher, self._budgets, BookPrices(ingest.prices_file))
         self._host = api.host
+        self._api_url = base_url(api.host, api.port)
         self._server = make_server(app, api)
         self._worker = Worker(ingest, self._warehouse, self._receipts)
         self._aggregator = Aggregator(aggregate_settings(ingest), self._warehouse)
@@ -164,7 +165,7 @@ class Stack:
         migrate(self._warehouse)
         await create_topics(self._broker.address, {self._ingest.kafka_topic: PARTITIONS})
         serve_metrics(self._ingest.metrics_port, host=self._host)
-        async with serve_engine(self._data, self._broker.address):
+        async with serve_engine(self._data, self._broker.address, self._api_url):
             await self._run_parts(sock, stop, text)
 
     async def _run_parts(self, sock: socket, stop: asyncio.Event, text: str) -> None:
@@ -244,7 +245,6 @@ def run_up(data_dir: Path, host: str, port: int, broker_port: int) -> None:
         api, ingest = api_settings(data, host, port), ingest_settings(data, broker)
         if data.was_killed:
             repair_rollups(data.clickhouse_url)
-        data.write_api_url(base_url(api.host, api.port))
 
         async def run() -> None:
             await Stack(api, ingest, broker, data, UpSettings().events_acked_by).run(

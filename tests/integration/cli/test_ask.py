@@ -25,6 +25,7 @@ import pytest
 import structlog
 
 from aggregator.clickhouse.client import Warehouse
+from aggregator.running_stack import RunningStack
 from api.app import create_app
 from api.request_logs.parameters import LogParameters, StatsParameters
 from cli.local_stack.data_dir import DataDir
@@ -290,6 +291,11 @@ def test_who_must_wait_is_told_by_the_exit_code(ask: Ask) -> None:
     assert (code, errors, len(asked)) == (5, "insights: wait\n", 1)
 
 
+def leave_addresses(data_dir: Path, engine: str, api: str) -> None:
+    """As a running stack does, whose engine is asked first."""
+    RunningStack(clickhouse_url=engine, kafka_bootstrap_servers="k:1", api_url=api).write(data_dir)
+
+
 def test_without_an_address_the_stack_of_the_data_directory_is_asked_with_its_own_key(
     running: Running, ask: Ask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -299,8 +305,8 @@ def test_without_an_address_the_stack_of_the_data_directory_is_asked_with_its_ow
     assert code == 1
     assert "no API is named" in errors
     (tmp_path / "api-key").write_text(f"{KEY}\n")
-    with DataDir(tmp_path) as data:
-        data.write_api_url(running.url)
+    with DataDir(tmp_path), scripted_server((200, {}, b"Ok.\n")) as (engine, _):
+        leave_addresses(tmp_path, engine, running.url)
         assert json.loads(ask("request-logs", "stats", "--data-dir", tmp_path)[1])["total_count"] == len(running.rows)
     # But it is nobody else's key.
     with scripted_server((200, {}, b"{}")) as (url, asked):
@@ -317,7 +323,7 @@ def test_the_port_of_a_stack_that_was_killed_gets_no_key(
     with DataDir(tmp_path) as data:
         data.api_key()
     with scripted_server((200, {}, b"{}")) as (url, asked):
-        data.write_api_url(url)
+        leave_addresses(tmp_path, url, url)
         code, _, errors = ask("request-logs", "stats", "--data-dir", tmp_path)
     assert (code, asked) == (1, [])
     assert "no API is named" in errors

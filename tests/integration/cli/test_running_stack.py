@@ -1,6 +1,7 @@
 """Looking after a stack that runs: every command reaches it by its data directory, and nobody else does."""
 
 import itertools
+import json
 import os
 import stat
 import subprocess
@@ -197,3 +198,9 @@ def test_another_user_of_the_machine_learns_nothing(stack: Up) -> None:
         done = subprocess.run(command, user=NOBODY, cwd=stack.data_dir, capture_output=True, text=True, check=False)
         assert (done.returncode > 0, done.stdout) == (True, ""), command
         assert "Permission denied" in done.stderr
+
+
+def test_the_commands_that_ask_the_api_find_it_with_its_key(stack: Up) -> None:
+    answered = ask(stack, "request-logs", "stats")
+    assert answered.returncode == 0, answered.stderr
+    assert "total_count" in json.loads(answered.stdout)

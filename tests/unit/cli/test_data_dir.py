@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from aggregator.running_stack import RunningStack, is_in_use
+from aggregator.running_stack import FILE, RunningStack, is_in_use
 from cli.local_stack.data_dir import DataDir, DataDirError
 
 
@@ -31,18 +31,21 @@ def test_what_a_killed_stack_has_left_is_believed_by_nobody(tmp_path: Path, monk
         return True
 
     monkeypatch.setattr(RunningStack, "_answers", answers)
-    left = RunningStack(clickhouse_url="http://insights:secret@127.0.0.1:1/insights", kafka_bootstrap_servers="k:1")
+    left = RunningStack(
+        clickhouse_url="http://insights:secret@127.0.0.1:1/insights",
+        kafka_bootstrap_servers="k:1",
+        api_url="http://127.0.0.1:1",
+    )
     with DataDir(tmp_path) as data:
         left.write(data.path)
-        data.write_api_url("http://127.0.0.1:1")
         assert RunningStack.find(tmp_path) == left
-    data.write_api_url("http://127.0.0.1:1")
+    left.write(tmp_path)
     assert not is_in_use(tmp_path)
     assert RunningStack.find(tmp_path) is None
     assert asked == [left]
     with DataDir(tmp_path) as data:
         assert is_in_use(tmp_path)
-        assert not data.api_url_file.exists()
+        assert not (tmp_path / FILE).exists()
         assert RunningStack.find(tmp_path) is None
 
 
