@@ -1,46 +1,11 @@
 """A client for the endpoint of the read API that the demo uses."""
 
-from decimal import Decimal
 from types import TracebackType
 
 import httpx2
-from pydantic import BaseModel
+import msgspec
 
-
-class StatsRow(BaseModel):
-    """One group of `GET /v1/request-logs/stats`; `cost` is dollars, of the requests whose price is known."""
-
-    group: str
-    count: int
-    error_count: int
-    unpriced_count: int
-    missing_usage_count: int
-    failed_without_usage_count: int
-    input_tokens: int
-    output_tokens: int
-    cached_input_tokens: int
-    cost: Decimal
-    p50_duration_ms: float | None
-    p95_duration_ms: float | None
-    p99_duration_ms: float | None
-
-    @property
-    def without_cost(self) -> int:
-        return self.unpriced_count + self.missing_usage_count + self.failed_without_usage_count
-
-
-class Stats(BaseModel):
-    """An answer of `GET /v1/request-logs/stats`."""
-
-    stats: list[StatsRow]
-    total_count: int
-    total_input_tokens: int
-    total_output_tokens: int
-    total_cost: Decimal
-    error_count: int
-    unpriced_count: int
-    missing_usage_count: int
-    failed_without_usage_count: int
+from router_insights import RequestLogStats
 
 
 class ApiClient:
@@ -64,6 +29,6 @@ class ApiClient:
     ) -> None:
         self._http.close()
 
-    def stats(self, group_by: str, metric: str = "count") -> Stats:
+    def stats(self, group_by: str, metric: str = "count") -> RequestLogStats:
         answer = self._http.get("/v1/request-logs/stats", params={"group_by": group_by, "metric": metric})
-        return Stats.model_validate_json(answer.raise_for_status().content)
+        return msgspec.json.decode(answer.raise_for_status().content, type=RequestLogStats)

@@ -5,13 +5,13 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from cli.demo.api_client import Stats, StatsRow
 from cli.demo.generator import Expected, Tally
+from router_insights.answers.request_logs import RequestLogStat, RequestLogStats
 
 MOST_SENTENCES = 5
 
 
-def _tally(group: StatsRow) -> Tally:
+def _tally(group: RequestLogStat) -> Tally:
     return Tally(
         requests=group.count,
         errors=group.error_count,
@@ -33,7 +33,9 @@ def _tally_difference(got: Tally, wanted: Tally) -> str:
     return ", ".join(parts)
 
 
-def _group_differences(kind: str, stats: Stats, wanted: Mapping[Any, Tally], key_of: Callable[[str], Any]) -> list[str]:
+def _group_differences(
+    kind: str, stats: RequestLogStats, wanted: Mapping[Any, Tally], key_of: Callable[[str], Any]
+) -> list[str]:
     nothing = Tally()
     got = {key_of(group.group): _tally(group) for group in stats.stats}
     wrong = [key for key in sorted(got.keys() | wanted.keys()) if got.get(key, nothing) != wanted.get(key, nothing)]
@@ -45,7 +47,7 @@ def _group_differences(kind: str, stats: Stats, wanted: Mapping[Any, Tally], key
     return sentences
 
 
-def _total_differences(kind: str, stats: Stats, wanted: Tally) -> list[str]:
+def _total_differences(kind: str, stats: RequestLogStats, wanted: Tally) -> list[str]:
     pairs = (
         ("requests", stats.total_count, wanted.requests),
         ("errors", stats.error_count, wanted.errors),
@@ -58,7 +60,7 @@ def _total_differences(kind: str, stats: Stats, wanted: Tally) -> list[str]:
     return [f"by {kind}, in total: {name} {got:,} instead of {want:,}" for name, got, want in pairs if got != want]
 
 
-def _cost_differences(answers: Mapping[str, Stats]) -> list[str]:
+def _cost_differences(answers: Mapping[str, RequestLogStats]) -> list[str]:
     """Every grouping must have the same total, to the last digit."""
     totals = {kind: stats.total_cost for kind, stats in answers.items()}
     sums = {kind: sum((group.cost for group in stats.stats), Decimal(0)) for kind, stats in answers.items()}
@@ -70,7 +72,7 @@ def _cost_differences(answers: Mapping[str, Stats]) -> list[str]:
     ]
 
 
-def answer_differences(expected: Expected, answers: Mapping[str, Stats]) -> list[str]:
+def answer_differences(expected: Expected, answers: Mapping[str, RequestLogStats]) -> list[str]:
     """Compare the API's stats by `model`, `user`, `api_key`, `status` and `hour` with the tally of what was
     emitted, group by group, and with one another."""
     wanted: dict[str, tuple[Mapping[Any, Tally], Callable[[str], Any]]] = {

@@ -22,12 +22,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from aggregator.clickhouse.client import Warehouse
 from aggregator.errors import InsightsError
 from aggregator.rollups.rebuild import Drift, verify
-from cli.demo.api_client import ApiClient, Stats
+from cli.demo.api_client import ApiClient
 from cli.demo.checks import answer_differences
 from cli.demo.generator import Expected, Traffic, draw, expected, records
 from cli.demo.report import Check, Speed, report
 from cli.local_stack.data_dir import DataDir
 from cli.local_stack.process import UpProcess
+from router_insights import RequestLogStats
 from router_insights.emitter.event_emitter import EventEmitter
 
 WINDOW = timedelta(hours=24)
@@ -75,7 +76,7 @@ class Run:
         self._emitted = progress.add_task("emitted", total=self._records)
         self._answered = progress.add_task("answered", total=self._requests)
 
-    async def go(self) -> tuple[Speed, dict[str, Stats]]:
+    async def go(self) -> tuple[Speed, dict[str, RequestLogStats]]:
         """Raises DemoError or UpProcessError when it cannot be completed."""
         started = time.monotonic()
         emitting = asyncio.create_task(self._emit())
@@ -101,7 +102,7 @@ class Run:
         self._progress.update(self._emitted, completed=self._records)
         return time.monotonic()
 
-    async def _wait_for(self, kind: str, emitting: asyncio.Task[float]) -> Stats:
+    async def _wait_for(self, kind: str, emitting: asyncio.Task[float]) -> RequestLogStats:
         """The answer by `kind` once it covers all requests; the rollups of a batch become visible one after another."""
         changed_at, last = time.monotonic(), -1
         while True:
@@ -117,7 +118,7 @@ class Run:
                 raise DemoError(f"only {last:,} of {self._requests:,} requests are answered and nothing moves any more")
             await asyncio.sleep(POLL_SECONDS)
 
-    def _ask(self, kind: str) -> Stats:
+    def _ask(self, kind: str) -> RequestLogStats:
         self._stack.check()
         try:
             return self._client.stats(kind)
@@ -140,7 +141,7 @@ def _difference(got: int, wanted: int, what: str) -> list[str]:
     return [] if got == wanted else [f"{got:,} {what} instead of {wanted:,}"]
 
 
-def checks_of(wanted: Expected, answers: dict[str, Stats], stored: Stored) -> list[Check]:
+def checks_of(wanted: Expected, answers: dict[str, RequestLogStats], stored: Stored) -> list[Check]:
     """Everything that must hold, each with the differences that were found."""
     drifting = [drift for drift in stored.drifts if not drift.is_zero]
     drifted = [f"{drift.rollup}: {drift.drifted_groups:,} groups differ" for drift in drifting]
@@ -163,7 +164,7 @@ def checks_of(wanted: Expected, answers: dict[str, Stats], stored: Stored) -> li
     ]
 
 
-def summary(answers: dict[str, Stats], stored: Stored, wanted: Expected, speed: Speed) -> dict[str, Any]:
+def summary(answers: dict[str, RequestLogStats], stored: Stored, wanted: Expected, speed: Speed) -> dict[str, Any]:
     """The one JSON object at the end."""
     models = answers["model"]
     return {
@@ -206,7 +207,7 @@ def _exiting_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _measure(data_dir: Path, traffic: Traffic, status: Console) -> tuple[Speed, dict[str, Stats]]:
+def _measure(data_dir: Path, traffic: Traffic, status: Console) -> tuple[Speed, dict[str, RequestLogStats]]:
     """Run the traffic through a stack over `data_dir`, which has stopped when this returns."""
     with ExitStack() as running:
         with status.status("starting the broker, ClickHouse's engine, the ingest worker and the API"):

@@ -17,7 +17,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from cli.demo.api_client import Stats, StatsRow
+from router_insights.answers.request_logs import RequestLogStat, RequestLogStats
 
 RISING = " ▁▂▃▄▅▆▇█"
 CHART_ROWS = 6
@@ -103,7 +103,7 @@ def _table(*headings: str, title: str) -> Table:
     return table
 
 
-def headline(totals: Stats, speed: Speed) -> Panel:
+def headline(totals: RequestLogStats, speed: Speed) -> Panel:
     figures = (
         (f"{totals.total_count:,}", "requests"),
         (_dollars(totals.total_cost).plain, "spent"),
@@ -120,13 +120,14 @@ def headline(totals: Stats, speed: Speed) -> Panel:
     return Panel(grid, title="[bold]router-insights[/] · the last 24 hours of a gateway", border_style="cyan")
 
 
-def cost_by_model(models: Stats) -> Table:
+def cost_by_model(models: RequestLogStats) -> Table:
     table = _table("model", "", "cost", "share", "requests", "in", "out", title="Cost by model")
     groups = sorted(models.stats, key=lambda group: group.cost, reverse=True)
     highest = max((group.cost for group in groups), default=Decimal(0))
     total = models.total_cost
     for group in groups:
-        cost = group.cost if group.without_cost < group.count else None
+        without_cost = group.unpriced_count + group.missing_usage_count + group.failed_without_usage_count
+        cost = group.cost if without_cost < group.count else None
         share = f"{100 * cost / total:.1f} %" if cost is not None and total else ""
         strip = _bar(float(cost or 0), float(highest), "green")
         counts = (f"{group.count:,}", _short(group.input_tokens), _short(group.output_tokens))
@@ -134,7 +135,7 @@ def cost_by_model(models: Stats) -> Table:
     return table
 
 
-def top_users(users: Stats) -> Table:
+def top_users(users: RequestLogStats) -> Table:
     table = _table("user", "", "requests", "cost", title="Top users by cost")
     groups = sorted(users.stats, key=lambda group: group.cost, reverse=True)[:TOP_USERS]
     for group in groups:
@@ -143,7 +144,7 @@ def top_users(users: Stats) -> Table:
     return table
 
 
-def errors_by_model(models: Stats) -> Table:
+def errors_by_model(models: RequestLogStats) -> Table:
     table = _table("model", "", "failed", "rate", title="Failures by model")
     failing = [group for group in models.stats if group.error_count]
     groups = sorted(failing, key=lambda group: group.error_count / group.count, reverse=True)[:TOP_USERS]
@@ -174,14 +175,14 @@ class LatencyTrack:
         return Measurement(4, options.max_width)
 
 
-def _percentiles(group: StatsRow) -> tuple[float, float, float]:
+def _percentiles(group: RequestLogStat) -> tuple[float, float, float]:
     """p50, p95 and p99, of at least a millisecond so that they have a logarithm."""
     durations = (group.p50_duration_ms, group.p95_duration_ms, group.p99_duration_ms)
     p50, p95, p99 = (max(duration or 1.0, 1.0) for duration in durations)
     return p50, p95, p99
 
 
-def latency_by_model(models: Stats) -> Table:
+def latency_by_model(models: RequestLogStats) -> Table:
     legend = "Latency by model   [green]●[/] p50  [yellow]◆[/] p95  [red]▲[/] p99   [dim]logarithmic[/]"
     table = _table("model", "", "p50", "p95", "p99", title=legend)
     measured = [(_percentiles(group), group.group) for group in models.stats if group.p50_duration_ms is not None]
@@ -192,7 +193,7 @@ def latency_by_model(models: Stats) -> Table:
     return table
 
 
-def hourly_chart(hours: Stats) -> RenderableType:
+def hourly_chart(hours: RequestLogStats) -> RenderableType:
     """Requests per hour, UTC, and the cost of the busiest hour."""
     groups = sorted(hours.stats, key=lambda group: group.group)
     title = Text("Requests per hour, UTC", style="bold")
@@ -226,7 +227,7 @@ def _side_by_side(left: RenderableType, right: RenderableType) -> Table:
     return grid
 
 
-def report(answers: dict[str, Stats], checks: Sequence[Check], speed: Speed, columns: int) -> RenderableType:
+def report(answers: dict[str, RequestLogStats], checks: Sequence[Check], speed: Speed, columns: int) -> RenderableType:
     """The whole report from the API's stats by `model`, `user` and `hour`, for a terminal of `columns`."""
     users, failures = top_users(answers["user"]), errors_by_model(answers["model"])
     sections = (

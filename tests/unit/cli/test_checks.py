@@ -7,13 +7,14 @@ from decimal import Decimal
 from functools import cache
 from typing import Any
 
+import msgspec
 import pytest
 from rich.console import Console
 
-from cli.demo.api_client import Stats, StatsRow
 from cli.demo.checks import answer_differences
 from cli.demo.generator import Expected, Tally, draw, expected
 from cli.demo.report import Check, Speed, columns_chart, report
+from router_insights.answers.request_logs import RequestLogStat, RequestLogStats
 
 END = datetime(2026, 11, 20, 9, 30, tzinfo=UTC)
 
@@ -23,10 +24,10 @@ def wanted() -> Expected:
     return expected(draw(seed=5, count=3_000, start=END - timedelta(hours=24), end=END))
 
 
-def stats_of(tallies: Mapping[Any, Tally], name_of: Callable[[Any], str] = str) -> Stats:
+def stats_of(tallies: Mapping[Any, Tally], name_of: Callable[[Any], str] = str) -> RequestLogStats:
     """What a flawless API would answer, at a dollar a thousand tokens."""
     groups = [
-        StatsRow(
+        RequestLogStat(
             group=name_of(key),
             count=tally.requests,
             error_count=tally.errors,
@@ -37,15 +38,19 @@ def stats_of(tallies: Mapping[Any, Tally], name_of: Callable[[Any], str] = str) 
             output_tokens=tally.output_tokens,
             cached_input_tokens=tally.cached_input_tokens,
             cost=Decimal(tally.input_tokens) / 1000,
+            avg_duration_ms=1200.0,
             p50_duration_ms=900.0,
             p95_duration_ms=2500.0,
             p99_duration_ms=9000.0,
+            value=tally.requests,
         )
         for key, tally in tallies.items()
     ]
     total = wanted().total
-    return Stats(
+    return RequestLogStats(
         stats=groups,
+        truncated=False,
+        avg_duration_ms=1200.0,
         total_count=total.requests,
         total_input_tokens=total.input_tokens,
         total_output_tokens=total.output_tokens,
@@ -57,7 +62,7 @@ def stats_of(tallies: Mapping[Any, Tally], name_of: Callable[[Any], str] = str) 
     )
 
 
-def answers() -> dict[str, Stats]:
+def answers() -> dict[str, RequestLogStats]:
     return {
         "model": stats_of(wanted().by_model),
         "user": stats_of(wanted().by_user),
@@ -89,7 +94,8 @@ def test_one_more_in_any_number_of_any_group_is_found(kind: str, field: str, sai
     given = answers()
     group = given[kind].stats[0]
     before = getattr(group, field)
-    setattr(group, field, before + 1)
+    one_more: dict[str, Any] = {field: before + 1}
+    given[kind].stats[0] = msgspec.structs.replace(group, **one_more)
     (sentence,) = answer_differences(wanted(), given)
     assert sentence.startswith(f"by {kind}, ")
     assert sentence.endswith(f": {said} {before + 1:,} instead of {before:,}")
@@ -98,7 +104,8 @@ def test_one_more_in_any_number_of_any_group_is_found(kind: str, field: str, sai
 @pytest.mark.parametrize("field", ["total_count", "total_input_tokens", "total_output_tokens", "error_count"])
 def test_a_total_that_differs_is_found(field: str) -> None:
     given = answers()
-    setattr(given["user"], field, 0)
+    none: dict[str, Any] = {field: 0}
+    given["user"] = msgspec.structs.replace(given["user"], **none)
     (sentence,) = answer_differences(wanted(), given)
     assert sentence.startswith("by user, in total: ")
 
@@ -106,7 +113,7 @@ def test_a_total_that_differs_is_found(field: str) -> None:
 def test_a_group_that_is_missing_and_one_too_many_are_found() -> None:
     given = answers()
     lost = given["model"].stats.pop()
-    given["model"].stats.append(lost.model_copy(update={"group": "another"}))
+    given["model"].stats.append(msgspec.structs.replace(lost, group="another"))
     sentences = answer_differences(wanted(), given)
     assert sorted(sentence.split(":")[0] for sentence in sentences) == sorted(
         ["by model, another", f"by model, {lost.group}"]
@@ -115,21 +122,21 @@ def test_a_group_that_is_missing_and_one_too_many_are_found() -> None:
 
 def test_a_cost_that_differs_in_the_last_digit_is_found() -> None:
     given = answers()
-    given["hour"].stats[3].cost += Decimal("0.000000000001")
+    hours = given["hour"].stats
+    hours[3] = msgspec.structs.replace(hours[3], cost=hours[3].cost + Decimal("0.000000000001"))
     (sentence,) = answer_differences(wanted(), given)
     assert sentence.startswith("by hour: cost ")
 
 
 def test_many_differences_are_summed_up() -> None:
     given = answers()
-    for group in given["user"].stats:
-        group.count += 1
+    given["user"].stats[:] = [msgspec.structs.replace(group, count=group.count + 1) for group in given["user"].stats]
     sentences = answer_differences(wanted(), given)
     assert len(sentences) == 6
     assert sentences[-1] == f"by user: {len(given['user'].stats) - 5} more groups differ"
 
 
-def printed(columns: int, checks: list[Check], given: dict[str, Stats] | None = None) -> str:
+def printed(columns: int, checks: list[Check], given: dict[str, RequestLogStats] | None = None) -> str:
     console = Console(width=columns, record=True, file=None, quiet=False)
     with console.capture() as capture:
         console.print(report(given or answers(), checks, Speed(1.0, 2.0), columns))
@@ -156,9 +163,10 @@ def test_the_report_says_what_disagrees() -> None:
 
 def test_the_report_does_without_failures_latencies_or_hours() -> None:
     given = answers()
-    for group in given["model"].stats:
-        group.error_count = 0
-        group.p50_duration_ms = group.p95_duration_ms = group.p99_duration_ms = None
+    unknown: dict[str, Any] = dict.fromkeys(("p50_duration_ms", "p95_duration_ms", "p99_duration_ms"))
+    given["model"].stats[:] = [
+        msgspec.structs.replace(group, error_count=0, **unknown) for group in given["model"].stats
+    ]
     given["hour"].stats.clear()
     assert "Latency by model" in printed(100, [], given)
 
