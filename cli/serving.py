@@ -7,7 +7,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
@@ -20,6 +20,14 @@ from cli.adapters.clickhouse import missing_migrations
 from cli.connections import Connection, ConnectionBounds
 
 API_STOP_SECONDS = 3
+# Of every server: it logs nothing, says nothing of itself, and ends by itself when it is told to.
+SERVER_OPTIONS: dict[str, Any] = {
+    "log_config": None,
+    "access_log": False,
+    "lifespan": "off",
+    "server_header": False,
+    "timeout_graceful_shutdown": API_STOP_SECONDS,
+}
 
 
 class ServiceError(InsightsError):
@@ -44,13 +52,9 @@ def make_server(app: FastAPI, settings: ApiSettings) -> Server:
             http=cast(type[asyncio.Protocol], partial(Connection, bounds=bounds)),
             # One more than are kept: what is beyond is answered with 503.
             limit_concurrency=settings.max_connections + 1,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            timeout_graceful_shutdown=API_STOP_SECONDS,
-            server_header=False,
             proxy_headers=bool(trusted_proxies),
             forwarded_allow_ips=trusted_proxies or None,
+            **SERVER_OPTIONS,
         )
     )
 

@@ -13,7 +13,7 @@ from aggregator.running_stack import RunningStack, forget
 from cli.local_stack.broker import HOST
 from cli.local_stack.data_dir import DataDir
 from cli.local_stack.engine_http import USER, Engine, EngineHttp, SecretRequired
-from cli.serving import API_STOP_SECONDS, Server
+from cli.serving import SERVER_OPTIONS, Server
 
 SECRET_BYTES = 32
 
@@ -24,15 +24,7 @@ async def serve_engine(data: DataDir, kafka_bootstrap_servers: str, api_url: str
     reached."""
     secret = secrets.token_urlsafe(SECRET_BYTES)
     app = EngineHttp(Engine(data.rows))
-    config = uvicorn.Config(
-        SecretRequired(app, secret),
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        server_header=False,
-        timeout_graceful_shutdown=API_STOP_SECONDS,
-    )
-    server = Server(config)
+    server = Server(uvicorn.Config(SecretRequired(app, secret), **SERVER_OPTIONS))
     with socket.create_server((HOST, 0)) as sock:
         port = sock.getsockname()[1]
         serving = asyncio.create_task(server.serve([sock]))
